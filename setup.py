@@ -1,0 +1,78 @@
+"""Packaging of vivi-keras."""
+
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+LIBRARY = setuptools.find_packages(include=["vivi_keras", "vivi_keras.*"])
+
+# training/, export/ and hub_modules/ stand at the top of the repository but
+# install inside vivi_keras, so that no generic top-level name is taken.
+MAPPED = {
+    "vivi_keras.training": "training",
+    "vivi_keras.training.configs": "training/configs",
+    "vivi_keras.export": "export",
+    "vivi_keras.hub_modules": "hub_modules",
+}
+
+TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6"]
+CONVERT = ["tf2onnx>=1.16", "onnxruntime>=1.18", "ai-edge-litert>=1.0"]
+
+setuptools.setup(
+    name="vivi-keras",
+    version="0.1.0",
+    description=(
+        "Image encoders from unlabelled video: video-induced visual"
+        " invariances (VIVI) on Keras 3 and TensorFlow 2"
+    ),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=[*LIBRARY, *MAPPED],
+    package_dir=MAPPED,
+    package_data={
+        "vivi_keras.hub_modules": [
+            "*.yaml", "*.md", "*.html", "**/*", "**/**/*", "**/**/**/*"
+        ]
+    },
+    install_requires=[
+        "tensorflow>=2.16,<2.22",
+        "keras>=3,<4",
+        "tensorflow-datasets>=4.9.7,<5",
+        "tensorflow-hub>=0.16.1,<0.17",
+        "tf-keras>=2.16,<2.22",
+        "absl-py>=2,<3",
+        "ml-collections>=0.1.1,<2",
+        "array-record>=0.5",
+        "av>=12",
+        "scenedetect-headless>=0.6.4,<0.8",
+        "scikit-learn>=1.4,<2",
+        "matplotlib>=3.8,<4",
+        "numpy>=1.26",
+        "pillow>=10",
+        "tqdm>=4.60",
+        "pyyaml>=6",
+    ],
+    extras_require={
+        "test": TEST,
+        "beam": ["apache-beam>=2.60"],
+        "convert": CONVERT,
+        # The last tensorflow-io fits TensorFlow 2.16 alone.
+        "tfio": [
+            "tensorflow==2.16.*",
+            "tensorflow-io==0.37.1",
+            "tensorflow-metadata<1.17",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "vivi-prepare=vivi_keras.training.prepare:run",
+            "vivi-pretrain=vivi_keras.training.pretrain:run",
+            "vivi-export=vivi_keras.export.main:run",
+            "vivi-verify=vivi_keras.export.verify:run",
+            "vivi-evaluate=vivi_keras.training.evaluate:run",
+        ]
+    },
+)
