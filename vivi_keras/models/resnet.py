@@ -1,0 +1,170 @@
+"""ResNet v2: the frame encoder, and what is kept of the whole training."""
+
+import keras
+from keras import layers, regularizers
+
+STRIDES = (1, 2, 2, 2)  # of the four stages; in the 3x3 of the first unit
+NORMS = ("batch", "group")
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class ResNet50V2(keras.Model):
+    """Pre-activation ResNet of bottleneck units with average-pooled features.
+
+    Differs from `keras.applications.ResNet50V2` (measured in the tests): the
+    stride stands in the first unit of a stage, not in its last, and its
+    shortcut is a projection, not a max-pooling; no convolution has a bias;
+    images come in [0, 1].
+
+    Args:
+        width: factor on all channel counts, > 0; 3 is the method's "Big".
+        units: number of units in each of the four stages.
+        weight_decay: each convolution kernel w adds
+            `weight_decay * sum(w ** 2) / 2` to `model.losses`.  [G] 1e-4
+        synchronized: batch norm takes its moments over all replicas
+            (TensorFlow only; on JAX moments span the whole array anyway).
+        norm: "batch" or "group" (32 groups, or as many as divide the
+            channels).  [O]
+        name: of the model.
+    Attributes:
+        num_features: `round(2048 * width)`.
+    Source: He et al. 2016, arXiv 1603.05027; details marked [G] in
+        docs/method.md.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        units: tuple[int, ...] = (3, 4, 6, 3),
+        weight_decay: float = 1e-4,
+        synchronized: bool = True,
+        norm: str = "batch",
+        name: str = "resnet50v2",
+    ):
+        units = _checked(width, units, weight_decay, norm)
+        build = _Builder(width, weight_decay, synchronized, norm)
+        images = keras.Input((None, None, 3), name="images")
+        features = build.root(images)
+        for stage, (count, stride) in enumerate(
+            zip(units, STRIDES, strict=True), 1
+        ):
+            for unit in range(1, count + 1):
+                features = build.unit(
+                    features,
+                    channels=round(256 * width) * 2 ** (stage - 1),
+                    stride=stride if unit == 1 else 1,
+                    project=unit == 1,
+                    name=f"stage{stage}_unit{unit}",
+                )
+        features = build.norm_relu(features, "final")
+        # Averages in float32 whatever the policy: a half-precision sum over
+        # positions loses digits that every later distance needs.
+        features = layers.GlobalAveragePooling2D(
+            dtype="float32", name="features"
+        )(features)
+        super().__init__(images, features, name=name)
+        self.num_features = int(features.shape[-1])
+        self._config = {
+            "width": width,
+            "units": list(units),
+            "weight_decay": weight_decay,
+            "synchronized": synchronized,
+            "norm": norm,
+        }
+
+    def get_config(self):
+        return {**self._config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+class _Builder:
+    """Makes the parts of one network with its shared settings."""
+
+    def __init__(self, width, weight_decay, synchronized, norm):
+        self.width = width
+        self.weight_decay = weight_decay
+        self.synchronized = synchronized
+        self.norm = norm
+
+    def root(self, images):
+        """[N, H, W, 3] in [0, 1] -> [N, ~H/4, ~W/4, 64 * width]."""
+        # Centred, so that zero padding is mid-grey.  [O]
+        x = layers.Rescaling(2.0, offset=-1.0, name="centre")(images)
+        x = self.conv(x, round(64 * self.width), 7, 2, "root_conv")
+        return layers.MaxPooling2D(3, 2, padding="same", name="root_pool")(x)
+
+    def unit(self, x, channels, stride, project, name):
+        """One bottleneck unit: 1x1, 3x3 (with the stride), 1x1."""
+        activated = self.norm_relu(x, f"{name}_pre")
+        shortcut = x
+        if project:
+            shortcut = self.conv(
+                activated, channels, 1, stride, f"{name}_project"
+            )
+        inner = channels // 4
+        x = self.conv(activated, inner, 1, 1, f"{name}_conv1")
+        x = self.norm_relu(x, f"{name}_mid1")
+        x = self.conv(x, inner, 3, stride, f"{name}_conv2")
+        x = self.norm_relu(x, f"{name}_mid2")
+        x = self.conv(x, channels, 1, 1, f"{name}_conv3")
+        return layers.Add(name=f"{name}_add")([shortcut, x])
+
+    def conv(self, x, channels, size, stride, name):
+        """Convolution padded by (size - 1) // 2 on each side, no bias."""
+        # Explicit: "same" padding of a strided convolution depends on the
+        # parity of the image's size.
+        if size > 1:
+            x = layers.ZeroPadding2D((size - 1) // 2, name=f"{name}_pad")(x)
+        decay = self.weight_decay
+        return layers.Conv2D(
+            channels,
+            size,
+            strides=stride,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=regularizers.L2(decay / 2) if decay else None,
+            name=name,
+        )(x)
+
+    def norm_relu(self, x, name):
+        if self.norm == "group":
+            groups = _groups(x.shape[-1])
+            x = layers.GroupNormalization(groups, name=f"{name}_norm")(x)
+        else:
+            x = layers.BatchNormalization(
+                momentum=0.9,
+                epsilon=1e-5,
+                synchronized=self.synchronized
+                and keras.backend.backend() == "tensorflow",
+                name=f"{name}_norm",
+            )(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _groups(channels, most=32):
+    return max(n for n in range(1, most + 1) if channels % n == 0)
+
+
+def _checked(width, units, weight_decay, norm):
+    if not width > 0 or round(64 * width) < 1 or round(256 * width) % 4:
+        raise ValueError(
+            "width must give whole channel counts: 64 * width at least 1 and"
+            f" 256 * width a multiple of 4. Got: width={width}, which gives"
+            f" {64 * width:g} and {256 * width:g}"
+        )
+    units = tuple(units)
+    if len(units) != len(STRIDES) or any(
+        not isinstance(n, int) or n < 1 for n in units
+    ):
+        raise ValueError(
+            f"units must be {len(STRIDES)} counts >= 1, one for each stage."
+            f" Got: {units}"
+        )
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be >= 0. Got: {weight_decay}")
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {NORMS}. Got: {norm!r}")
+    return units
