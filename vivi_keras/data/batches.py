@@ -1,0 +1,246 @@
+"""Batches of video clips, one pure function of (data set, seed, step)."""
+
+import numbers
+
+import tensorflow as tf
+
+from vivi_keras.data import clips, crops
+from vivi_keras.data.records import Records
+
+MIN_IMAGE_SIZE = 8
+# Records read by one call: a few, so that a large batch of records is never
+# in memory at once and decoding starts before all of it is read.
+_READ_GROUP = 16
+
+
+def video_batches(
+    dataset_dir,
+    batch_size,
+    num_shots=4,
+    frames_per_shot=2,
+    image_size=224,
+    seed=0,
+    first_step=0,
+    *,
+    copies=None,
+    crop="inception",
+    split="train",
+    shard=(0, 1),
+    num_steps=None,
+):
+    """Endless batches of video clips for training.
+
+    A row is a run of `num_shots` consecutive shots of one record, at a random
+    place in it, and `frames_per_shot` frames spread at random over each shot.
+    The batch of a step depends on (data set, seed, step) alone: batches from
+    `first_step=5` equal those that come after five steps, byte for byte,
+    whatever the parallelism. An epoch takes every record once; it may end
+    inside a batch.
+
+    Args:
+        dataset_dir: folder of a data set made by `vivi-prepare`.
+        batch_size: int B, rows of the global batch.
+        num_shots: int S.
+        frames_per_shot: int F.
+        image_size: int, or (height, width), pixels.
+        seed: int.
+        first_step: int, the step of the first batch.
+        copies: None, or int C: independent crops of each frame, along an
+            axis of their own.
+        crop: "inception" (random area, aspect and flip; METHOD [G]) or None
+            (the largest centred crop, no flip).
+        split: TFDS split.
+        shard: (index, count): give rows [index * B / count,
+            (index + 1) * B / count) of each global batch.
+        num_steps: None, or the number of batches to give.
+    Returns: tf.data.Dataset of {"frames": uint8 [B, S, F, H, W, 3] (with
+        copies [B, S, F, C, H, W, 3]), "shot_mask": bool [B, S], "video_id":
+        int64 [B]}. Padded shots come last, are False in the mask and black.
+    Raises: ValueError: an argument is out of range, there is no such data
+        set, it has fewer than 2 videos, or fewer records than `batch_size`.
+    """
+    size = check_image_size(image_size)
+    check_arguments(
+        batch_size=(batch_size, 1),
+        num_shots=(num_shots, 1),
+        frames_per_shot=(frames_per_shot, 1),
+        first_step=(first_step, 0),
+        seed=(seed, -(2**63)),
+        copies=(copies, 1),
+        num_steps=(num_steps, 1),
+    )
+    if crop not in ("inception", None):
+        raise ValueError(f"Expected crop 'inception' or None; got {crop!r}.")
+    rows = shard_rows(shard, batch_size)
+    records = Records(dataset_dir, split)
+    _check_records(records, batch_size)
+
+    num_crops = 1 if copies is None else copies
+    num_frames = num_shots * frames_per_shot
+    crop_draws = num_frames * num_crops * crops.DRAWS_PER_CROP
+
+    @tf.autograph.experimental.do_not_convert
+    def read(positions):
+        draws = clips.draws_of_positions(
+            positions, 1 + num_frames + crop_draws, seed
+        )
+        indices = clips.records_of_positions(positions, len(records), seed)
+        return records.read(indices), draws
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(record, draws):
+        clip = _parse_clip(
+            record, draws[: 1 + num_frames], num_shots, frames_per_shot
+        )
+        images = crops.crop_frames(
+            clip.pop("jpegs"),
+            tf.repeat(clip["shot_mask"], frames_per_shot),
+            tf.reshape(draws[1 + num_frames :], [num_frames, num_crops, -1]),
+            size,
+            crop,
+        )
+        axes = [num_shots, frames_per_shot]
+        axes += [] if copies is None else [copies]
+        return {"frames": tf.reshape(images, [*axes, *size, 3]), **clip}
+
+    dataset = positions_dataset(
+        batch_size, rows, _READ_GROUP, first_step, num_steps
+    )
+    dataset = dataset.map(read, num_parallel_calls=2, deterministic=True)
+    dataset = dataset.unbatch()
+    dataset = dataset.map(decode, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(len(rows), drop_remainder=True)
+    return dataset.prefetch(2)
+
+
+def _parse_clip(record, draws, num_shots, frames_per_shot):
+    """The frames that a clip takes from a serialized record.
+
+    Returns: dict of "jpegs" string [S * F], "shot_mask" bool [S] and
+        "video_id" int64 [].
+    """
+    parsed = tf.io.parse_single_example(
+        record,
+        {
+            "frames": tf.io.RaggedFeature(tf.string),
+            "shot_index": tf.io.RaggedFeature(tf.int64),
+            "video_id": tf.io.FixedLenFeature([], tf.int64),
+        },
+    )
+    frames, shot_mask = clips.choose_frames(
+        parsed["shot_index"], num_shots, frames_per_shot, draws
+    )
+    jpegs = tf.gather(parsed["frames"], tf.reshape(frames, [-1]))
+    return {
+        "jpegs": jpegs,
+        "shot_mask": shot_mask,
+        "video_id": parsed["video_id"],
+    }
+
+
+def positions_dataset(batch_size, rows, group, first_step, num_steps):
+    """Positions of the global sequence, in the order a worker needs them.
+
+    Args:
+        batch_size: int, rows of the global batch.
+        rows: range of the rows of a batch that are this worker's.
+        group: int, at most so many positions an element.
+        first_step: int.
+        num_steps: None for ever, or int.
+    Returns: tf.data.Dataset of int64 [G], G the largest divisor of
+        len(rows) up to `group`; position = step * batch_size + row.
+    """
+    size = max(n for n in range(1, group + 1) if len(rows) % n == 0)
+    parts = len(rows) // size
+    stop = 2**62 if num_steps is None else (first_step + num_steps) * parts
+    offsets = tf.range(size, dtype=tf.int64)
+
+    @tf.autograph.experimental.do_not_convert
+    def positions(index):
+        step, part = index // parts, index % parts
+        return step * batch_size + rows.start + part * size + offsets
+
+    return tf.data.Dataset.range(first_step * parts, stop).map(positions)
+
+
+def check_arguments(**arguments):
+    """Raises ValueError unless each value is an int of at least its least.
+
+    Args:
+        **arguments: name -> (value, least); None passes.
+    """
+    for name, (value, least) in arguments.items():
+        if value is None:
+            continue
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, numbers.Integral)
+            or value < least
+        ):
+            raise ValueError(
+                f"Expected {name} to be an int of at least {least}; "
+                f"got {value!r}."
+            )
+
+
+def check_image_size(image_size):
+    """(height, width) in pixels of an int or a pair, or ValueError."""
+    pair = (
+        (image_size, image_size)
+        if isinstance(image_size, numbers.Integral)
+        else image_size
+    )
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(
+            "Expected image_size to be an int or (height, width); "
+            f"got {image_size!r}."
+        )
+    height, width = pair
+    check_arguments(
+        image_size=(height, MIN_IMAGE_SIZE),
+        image_width=(width, MIN_IMAGE_SIZE),
+    )
+    return int(height), int(width)
+
+
+def shard_rows(shard, batch_size):
+    """The range of a global batch's rows that shard (index, count) holds."""
+    index, count = shard
+    check_arguments(shard_index=(index, 0), shard_count=(count, 1))
+    if index >= count:
+        raise ValueError(f"Expected shard index < count; got {shard}.")
+    if batch_size % count:
+        raise ValueError(
+            "Expected a batch_size that the number of shards divides; got "
+            f"batch_size={batch_size} and {count} shards."
+        )
+    rows = batch_size // count
+    return range(index * rows, (index + 1) * rows)
+
+
+def _check_records(records, batch_size):
+    """Raises ValueError where a batch of videos cannot be made."""
+    if batch_size > len(records):
+        raise ValueError(
+            f"Expected batch_size to be at most the {len(records)} records "
+            f"of {str(records.directory)!r}; got {batch_size}."
+        )
+    if not _has_two_videos(records):
+        raise ValueError(
+            "Expected a data set with at least 2 videos, since other videos "
+            f"are the negatives; {str(records.directory)!r} has 1."
+        )
+
+
+def _has_two_videos(records):
+    """Whether two records differ in their video; stops at the first such."""
+    known = None
+    for index in range(len(records)):
+        record = records.read(tf.constant([index], tf.int64))[0]
+        video_id = tf.io.parse_single_example(
+            record, {"video_id": tf.io.FixedLenFeature([], tf.int64)}
+        )["video_id"].numpy()
+        if known is not None and video_id != known:
+            return True
+        known = video_id
+    return False
