@@ -1,0 +1,165 @@
+"""The object behind an export: plain variables and functions, no Keras."""
+
+import numpy as np
+
+
+def make_module(encoder, classifier, num_features, weights, weights_dtype):
+    """The trackable object to save, and its signatures.
+
+    Args:
+        encoder, classifier, weights, weights_dtype: see `export_encoder`.
+        num_features: int, the encoder's D.
+    Returns: (object with the reusable interface, dict name -> function).
+    Raises: ValueError on weights that fit no variable of the encoder.
+    """
+    import tensorflow as tf
+
+    # Copies: the module never shares storage with the model being trained,
+    # and variables of a distribution strategy become plain ones.
+    trainable, frozen = _copy_variables(encoder, weights, weights_dtype)
+    call = _make_call(encoder, trainable, frozen)
+    images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+    for training in (False, True):
+        call.get_concrete_function(images, training=training)
+
+    @tf.function(input_signature=[images])
+    def features(images):
+        return {"default": call(images, training=False)}
+
+    # tf.train.Checkpoint is the plain trackable object that TF Hub's own
+    # description of the interface uses.
+    module = tf.train.Checkpoint()
+    module.__call__ = call
+    module.trainable_variables = trainable
+    module.variables = trainable + frozen
+    module.regularization_losses = _regularization_losses(encoder, trainable)
+    signatures = dict.fromkeys(
+        ("serving_default", "default", "image_feature_vector"), features
+    )
+    if classifier is not None:
+        classify, variables = _make_classify(
+            call, classifier, num_features, images
+        )
+        signatures["classify"] = classify
+        module.classifier_variables = variables
+    return module, signatures
+
+
+def _copy_variables(encoder, weights, weights_dtype):
+    """Trainable and other variables of the encoder as plain tf.Variables."""
+    import tensorflow as tf
+
+    weights = {} if weights is None else dict(weights)
+    known = {v.path for v in encoder.variables}
+    unknown = sorted(set(weights) - known)
+    if unknown:
+        raise ValueError(
+            f"expected weights for variables of the encoder, got {unknown}"
+        )
+
+    def copy(variable, trainable):
+        value = np.asarray(weights.get(variable.path, variable.numpy()))
+        if value.shape != tuple(variable.shape):
+            raise ValueError(
+                f"expected weights of shape {tuple(variable.shape)} for"
+                f" {variable.path}, got {value.shape}"
+            )
+        # Batch norm's few numbers stay whole: their range exceeds float16's.
+        half = trainable and weights_dtype == "float16" and value.ndim > 1
+        return tf.Variable(
+            value,
+            trainable=trainable,
+            dtype="float16" if half else variable.dtype,
+            name=variable.path,
+            # How a strategy that loads the module joins its copies.
+            aggregation=tf.VariableAggregation.MEAN,
+        )
+
+    return (
+        [copy(v, True) for v in encoder.trainable_variables],
+        [copy(v, False) for v in encoder.non_trainable_variables],
+    )
+
+
+def _make_call(encoder, trainable, frozen):
+    """images, training -> features, over the module's own variables."""
+    import tensorflow as tf
+
+    dtypes = [v.dtype for v in encoder.trainable_variables]
+
+    @tf.function
+    def call(images, training=False):
+        read = [
+            tf.cast(v, dtype)
+            for v, dtype in zip(trainable, dtypes, strict=True)
+        ]
+        before = [tf.convert_to_tensor(v) for v in frozen]
+        features, after = encoder.stateless_call(
+            read, before, images, training=training
+        )
+        if training:
+            for variable, old, new in zip(frozen, before, after, strict=True):
+                if new is not old:
+                    variable.assign(new)
+        return tf.cast(features, tf.float32)  # [N, D]
+
+    return call
+
+
+def _regularization_losses(encoder, trainable):
+    """One function of no arguments: the sum of the weights' penalties."""
+    import tensorflow as tf
+
+    penalised = [
+        (own.regularizer, copy)
+        for own, copy in zip(
+            encoder.trainable_variables, trainable, strict=True
+        )
+        if own.regularizer is not None
+    ]
+    if not penalised:
+        return []
+
+    # One sum in place of a function per weight: 53 fewer functions to load.
+    @tf.function(input_signature=[])
+    def total():
+        return tf.add_n(
+            [
+                regularizer(tf.cast(weight, tf.float32))
+                for regularizer, weight in penalised
+            ]
+        )
+
+    return [total]
+
+
+def _make_classify(call, classifier, num_features, images_spec):
+    """The signature function `classify`, and the variables it uses."""
+    import tensorflow as tf
+
+    if not classifier.built:
+        classifier.build((None, num_features))
+
+    def copy(variables):
+        return [
+            tf.Variable(v.numpy(), trainable=False, name=v.path)
+            for v in variables
+        ]
+
+    trainable = copy(classifier.trainable_variables)
+    frozen = copy(classifier.non_trainable_variables)
+
+    @tf.function(input_signature=[images_spec])
+    def classify(images):
+        logits, _ = classifier.stateless_call(
+            [tf.convert_to_tensor(v) for v in trainable],
+            [tf.convert_to_tensor(v) for v in frozen],
+            call(images, training=False),
+            training=False,
+        )
+        return {
+            "logits": logits,  # [N, K]
+            "probabilities": tf.nn.softmax(logits),
+        }
+
+    return classify, trainable + frozen

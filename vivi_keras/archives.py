@@ -1,0 +1,148 @@
+"""Folders of files as one hash and as one .tar.gz, safely both ways."""
+
+import hashlib
+import os
+import pathlib
+import shutil
+import tarfile
+import tempfile
+
+_CHUNK_BYTES = 1 << 20
+
+
+def file_sha256(path):
+    """Hex SHA-256 of one file's bytes.
+
+    Args:
+        path: path of a regular file.
+    Returns: str of 64 hex digits.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_sha256(directory, exclude=()):
+    """Hex SHA-256 over the names and bytes of all files under a folder.
+
+    The hash depends on relative names (with "/") and contents alone, so a
+    copy of the folder has the same hash whatever its dates and owners.
+
+    Args:
+        directory: path of a folder.
+        exclude: relative names, with "/", that are left out.
+    Returns: str of 64 hex digits.
+    Raises: NotADirectoryError when `directory` is no folder.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise NotADirectoryError(f"expected a folder, got {str(directory)!r}")
+    digest = hashlib.sha256()
+    for name in _file_names(directory):
+        if name not in exclude:
+            line = f"{file_sha256(directory / name)}  {name}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def pack(directory, archive):
+    """Writes a folder's files as a .tar.gz whose names start at the folder.
+
+    Dates, owners and modes are fixed, so that they tell nothing about the
+    machine; the files stand at the top of the archive, as TF Hub expects.
+
+    Args:
+        directory: path of the folder to pack.
+        archive: path of the .tar.gz to write.
+    Returns: the path written.
+    """
+    directory = pathlib.Path(directory)
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in _file_names(directory):
+            info = tarfile.TarInfo(name)
+            info.size = (directory / name).stat().st_size
+            info.mode = 0o644
+            with open(directory / name, "rb") as file:
+                tar.addfile(info, file)
+    return str(archive)
+
+
+def unpack(archive, directory):
+    """Unpacks a .tar.gz into a new folder, or leaves nothing behind.
+
+    Args:
+        archive: path of the .tar.gz.
+        directory: the folder to make; must not exist.
+    Returns: the folder's path.
+    Raises:
+        FileExistsError: `directory` exists.
+        ValueError: the archive is damaged or truncated, or one of its
+            members is a link or a device or lies outside the folder.
+    """
+    directory = pathlib.Path(directory)
+    if directory.exists():
+        raise FileExistsError(f"{str(directory)!r} exists already")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Unpacked aside and renamed, so that an interrupted run leaves no
+    # half-filled folder under the final name.
+    aside = tempfile.mkdtemp(prefix=".unpack-", dir=directory.parent)
+    try:
+        _extract_members(archive, pathlib.Path(aside))
+        os.chmod(aside, 0o755)
+        os.replace(aside, directory)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(
+            f"expected a whole .tar.gz, got {str(archive)!r}, which is"
+            f" truncated or damaged: {error}"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return str(directory)
+
+
+def _extract_members(archive, directory):
+    """Writes the archive's regular files; refuses every other member."""
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            target = _target(member, directory)
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with tar.extractfile(member) as source:
+                    _copy(source, target, member)
+
+
+def _target(member, directory):
+    """Where a member goes, after the checks that it may go there."""
+    # Not left to tarfile's filters, which Python before 3.12 may lack.
+    if not (member.isfile() or member.isdir()):
+        raise ValueError(
+            "expected only files and folders in the archive, got the link or"
+            f" device {member.name!r}"
+        )
+    name = pathlib.PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or "\\" in member.name:
+        raise ValueError(
+            "expected only names inside the archive's own folder, got"
+            f" {member.name!r}"
+        )
+    return directory / name
+
+
+def _copy(source, target, member):
+    with open(target, "wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK_BYTES)
+    if target.stat().st_size != member.size:
+        raise EOFError(f"{member.name!r} is cut short")
+
+
+def _file_names(directory):
+    """Relative names, with "/", of all files under a folder, sorted."""
+    return sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file()
+    )
