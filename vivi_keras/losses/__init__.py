@@ -1,0 +1,17 @@
+"""Losses as plain functions: per example, without state or replicas."""
+
+from vivi_keras.losses.groups import num_positives
+from vivi_keras.losses.info_nce import info_nce, multi_positive_nce
+from vivi_keras.losses.order import order
+from vivi_keras.losses.rotation import cross_entropy, rotation
+from vivi_keras.losses.triplet import semi_hard_triplet
+
+__all__ = [
+    "cross_entropy",
+    "info_nce",
+    "multi_positive_nce",
+    "num_positives",
+    "order",
+    "rotation",
+    "semi_hard_triplet",
+]

@@ -1,0 +1,29 @@
+"""Levels of the objective: where heads on the features meet losses."""
+
+from vivi_keras.levels.base import (
+    Level,
+    LevelInputs,
+    LevelOutput,
+    LocalReplicas,
+    one_of,
+    share,
+)
+from vivi_keras.levels.exemplar import FrameExemplar, ShotExemplar
+from vivi_keras.levels.rotation import Rotation
+from vivi_keras.levels.supervised import Supervised
+from vivi_keras.levels.video import ShotOrder, VideoInfoNCE
+
+__all__ = [
+    "FrameExemplar",
+    "Level",
+    "LevelInputs",
+    "LevelOutput",
+    "LocalReplicas",
+    "Rotation",
+    "ShotExemplar",
+    "ShotOrder",
+    "Supervised",
+    "VideoInfoNCE",
+    "one_of",
+    "share",
+]

@@ -1,0 +1,169 @@
+"""Exemplar levels: views of one thing agree, views of others do not."""
+
+import keras
+from keras import ops
+
+from vivi_keras.levels import base
+from vivi_keras.losses.diagnostics import embedding_metrics
+from vivi_keras.losses.info_nce import multi_positive_nce
+from vivi_keras.losses.triplet import semi_hard_pairs
+from vivi_keras.models import heads
+
+LOSSES = ("triplet", "nt_xent", "multi_positive_nce")
+
+
+class Exemplar(base.Level):
+    """Groups of embeddings that attract each other and repel all others.
+
+    Args:
+        loss: "triplet" (semi-hard, [P]), or "nt_xent" alias
+            "multi_positive_nce" ([O]).
+        margin: of the triplet loss.  [G] 0.5
+        temperature: of the softmax losses.  [O] 0.1
+        head_units: size of the linear head's embeddings.  [G] 1000
+        negatives: "global", rows of all replicas' batches [R], or "replica".
+        same_video_negatives: whether groups of the same video are negatives
+            of each other.  [O] True
+        weight, name: as `Level`.
+    """
+
+    def __init__(
+        self,
+        loss: str = "triplet",
+        margin: float = 0.5,
+        temperature: float = 0.1,
+        head_units: int = 1000,
+        negatives: str = "global",
+        same_video_negatives: bool = True,
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(weight, name, **kwargs)
+        base.one_of("loss", loss, LOSSES)
+        base.one_of("negatives", negatives, base.NEGATIVES)
+        self.require(margin > 0, "margin > 0", margin)
+        self.require(temperature > 0, "temperature > 0", temperature)
+        self.require(head_units >= 1, "head_units >= 1", head_units)
+        self.loss = loss
+        self.margin = margin
+        self.temperature = temperature
+        self.head_units = head_units
+        self.negatives = negatives
+        self.same_video_negatives = same_video_negatives
+        self.head = heads.linear_head(head_units, "head")
+
+    def grouped(self, inputs):
+        """(features [G, K, D], mask bool [G], owner int [G]) of the groups.
+
+        Groups with one owner come from one video.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs, training=None):
+        features, mask, owner = self.grouped(inputs)
+        embeddings = self.head(features)  # [G, K, U]
+        num_groups, size = ops.shape(embeddings)[0], embeddings.shape[1]
+        metrics = embedding_metrics(embeddings, mask)
+        ids = ops.arange(num_groups, dtype="int32")
+        # Unique over replicas, since these hold equally many groups.
+        ids = ids + inputs.replicas.index * num_groups
+        ids = ops.where(mask, ids, -ops.ones_like(ids))
+        rows = ops.reshape(embeddings, (-1, self.head_units))  # [N, U]
+        ids = ops.repeat(ids, size)  # [N]
+        losses, extra = self._compare(
+            rows, ids, ops.repeat(owner, size), size, inputs.replicas
+        )
+        weights = ops.cast(ids >= 0, losses.dtype)
+        return base.LevelOutput(losses, weights, {**metrics, **extra})
+
+    def _compare(self, rows, ids, owner, size, replicas):
+        """Losses [N] of the rows, and metrics of this kind of loss."""
+        others, other_ids, other_owner = rows, ids, owner
+        if self.negatives == "global":
+            others = replicas.gather(rows)  # [M, U]
+            other_ids = replicas.gather(ids)
+            other_owner = replicas.gather(owner)
+        exclude = None
+        if not self.same_video_negatives:
+            exclude = owner[:, None] == other_owner[None, :]  # [N, M]
+        if self.loss != "triplet":
+            return multi_positive_nce(
+                rows, ids, self.temperature, others, other_ids, exclude
+            ), {}
+        hinges, mask, _ = semi_hard_pairs(
+            rows, ids, self.margin, others, other_ids, exclude, size
+        )  # [N, K - 1]; every kept row has all its K - 1 positives
+        active = ops.cast(hinges > 0, hinges.dtype)
+        count = ops.sum(ops.cast(mask, hinges.dtype))
+        share = ops.sum(active) / ops.maximum(count, 1)
+        return ops.mean(hinges, axis=1), {"active_share": (share, count)}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "loss": self.loss,
+            "margin": self.margin,
+            "temperature": self.temperature,
+            "head_units": self.head_units,
+            "negatives": self.negatives,
+            "same_video_negatives": self.same_video_negatives,
+        }
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class FrameExemplar(Exemplar):
+    """The copies of one frame agree.  [P]
+
+    Labelled images of the batch, where there are any, join with their copies
+    as further frames, each a video of its own.  [G]
+
+    Args: as `Exemplar`.
+    """
+
+    def check(self, num_shots, frames_per_shot, copies):
+        self.require(copies >= 2, "at least 2 copies of a frame", copies)
+
+    def grouped(self, inputs):
+        videos, shots, frames, copies, depth = inputs.features.shape
+        features = ops.reshape(inputs.features, (-1, copies, depth))
+        mask = ops.repeat(ops.reshape(inputs.shot_mask, (-1,)), frames)
+        owner = ops.repeat(inputs.video_id, shots * frames)
+        if inputs.image_features is None:
+            return features, mask, owner
+        images = inputs.image_features  # [M, C, D]
+        self.require(
+            images.shape[1] == copies,
+            f"as many copies of a labelled image as of a frame ({copies})",
+            images.shape[1],
+        )
+        count = ops.shape(images)[0]
+        # Video ids are >= 0, so these negative ones belong to nobody else.
+        index = ops.arange(count, dtype="int32")
+        index = -1 - index - inputs.replicas.index * count
+        return (
+            ops.concatenate([features, images], axis=0),
+            ops.concatenate([mask, index < 0], axis=0),
+            ops.concatenate([owner, ops.cast(index, owner.dtype)], axis=0),
+        )
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class ShotExemplar(Exemplar):
+    """The frames of one shot, with all their copies, agree.  [R]
+
+    Args: as `Exemplar`.
+    """
+
+    def check(self, num_shots, frames_per_shot, copies):
+        self.require(
+            frames_per_shot * copies >= 2,
+            "frames_per_shot * copies >= 2, so that a shot has positives",
+            f"{frames_per_shot} * {copies}",
+        )
+
+    def grouped(self, inputs):
+        videos, shots, frames, copies, depth = inputs.features.shape
+        features = ops.reshape(inputs.features, (-1, frames * copies, depth))
+        mask = ops.reshape(inputs.shot_mask, (-1,))
+        return features, mask, ops.repeat(inputs.video_id, shots)

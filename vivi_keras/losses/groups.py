@@ -1,0 +1,101 @@
+"""Groups of rows that belong together, as the contrastive losses see them."""
+
+import keras
+from keras import ops
+
+
+def at_least_float32(*arrays):
+    """The arrays as tensors, half precision cast to float32."""
+    tensors = [ops.convert_to_tensor(array) for array in arrays]
+    return [
+        tensor
+        if keras.backend.standardize_dtype(tensor.dtype) == "float64"
+        else ops.cast(tensor, "float32")
+        for tensor in tensors
+    ]
+
+
+def normalised(embeddings):
+    """Rows of unit length, in float32 or more: [N, D] -> [N, D].
+
+    A row of zeros stays zero, with a finite gradient.
+    """
+    (embeddings,) = at_least_float32(embeddings)
+    squares = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
+    return embeddings / ops.sqrt(ops.maximum(squares, 1e-24))
+
+
+def num_positives(groups):
+    """How many other rows share each row's group; 0 for padding.
+
+    Args:
+        groups: int [N]; a negative number marks padding.
+    Returns: int32 [N].
+    """
+    groups = ops.cast(groups, "int32")
+    same = groups[:, None] == groups[None, :]
+    counts = ops.sum(ops.cast(same, "int32"), axis=1) - 1
+    return ops.where(groups >= 0, counts, ops.zeros_like(counts))
+
+
+def same_group(groups):
+    """True where two different rows share a group: int [N] -> bool [N, N]."""
+    index = ops.arange(ops.shape(groups)[0], dtype="int32")
+    same = ops.logical_and(
+        groups[:, None] == groups[None, :], groups[:, None] >= 0
+    )
+    return ops.logical_and(same, index[:, None] != index[None, :])
+
+
+def other_group(groups, candidate_groups, exclude=None):
+    """True where a candidate is a negative of a row.
+
+    Args:
+        groups: int [N]; a negative number marks padding.
+        candidate_groups: int [M]; likewise.
+        exclude: bool [N, M], pairs that are not to be negatives.
+    Returns: bool [N, M].
+    """
+    negative = ops.logical_and(
+        groups[:, None] != candidate_groups[None, :],
+        ops.logical_and(groups[:, None] >= 0, candidate_groups[None, :] >= 0),
+    )
+    if exclude is None:
+        return negative
+    return ops.logical_and(negative, ops.logical_not(exclude))
+
+
+def positives(groups, max_group_size: int | None = None):
+    """The other rows of each row's group.
+
+    Args:
+        groups: int [N]; a negative number marks padding.
+        max_group_size: static upper bound of the rows in a group; read from
+            `groups` when absent.
+    Returns:
+        indices: int32 [N, K], K = max_group_size - 1, of the other members,
+            any valid index in empty places.
+        mask: bool [N, K], True where a place holds a member.
+    """
+    groups = ops.cast(groups, "int32")
+    if max_group_size is None:
+        max_group_size = ops.max(num_positives(groups)) + 1
+        if keras.backend.backend() != "tensorflow":
+            max_group_size = int(max_group_size)
+    num_rows = ops.shape(groups)[0]
+    order = ops.argsort(groups)  # rows of one group stand together
+    rank = ops.argsort(order)  # where each row stands
+    first = ops.searchsorted(ops.take(groups, order), groups, side="left")
+    stop = ops.searchsorted(ops.take(groups, order), groups, side="right")
+    size = ops.cast(stop - first, "int32")
+    first, rank = ops.cast(first, "int32"), ops.cast(rank, "int32")
+    places = ops.arange(1, max_group_size, dtype="int32")  # [K]
+    # The k-th next member, going round.
+    step = (rank - first)[:, None] + places[None, :]
+    standing = first[:, None] + step % ops.maximum(size, 1)[:, None]
+    mask = ops.logical_and(
+        places[None, :] < size[:, None], groups[:, None] >= 0
+    )
+    standing = ops.minimum(standing, num_rows - 1)
+    indices = ops.take(ops.cast(order, "int32"), standing)  # [N, K]
+    return indices, mask

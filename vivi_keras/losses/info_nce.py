@@ -1,0 +1,140 @@
+"""Losses in which a softmax must pick the right one of many."""
+
+from keras import ops
+
+from vivi_keras.losses import groups as grouping
+
+_NEVER = -1e30  # a logit that adds nothing to a softmax, finite in float32
+
+
+def info_nce(queries, keys, temperature: float = 1.0, exclude=None, offset=0):
+    """Per-row InfoNCE loss: `queries[i]` should pick out `keys[offset + i]`.
+
+    Args:
+        queries: float [..., N, D]; half precision is computed in float32.
+        keys: float [..., M, D], M >= offset + N.
+        temperature: divides the products, > 0.
+        exclude: bool, broadcastable to [..., N, M]: keys that a query is not
+            compared with. Its own key is never left out.
+        offset: int, where this replica's own keys begin in `keys`.
+
+    Returns:
+        float [..., N], in nats.
+
+    Source: van den Oord et al. 2018, arXiv 1807.03748.
+    """
+    logits, own = info_nce_logits(queries, keys, temperature, exclude, offset)
+    return ops.logsumexp(logits, axis=-1) - own
+
+
+def info_nce_logits(
+    queries, keys, temperature: float = 1.0, exclude=None, offset=0
+):
+    """Scores behind `info_nce`.
+
+    Args: as `info_nce`.
+    Returns:
+        logits: float [..., N, M], hugely negative where excluded.
+        own: float [..., N], those of the queries' own keys.
+    """
+    queries, keys = grouping.at_least_float32(queries, keys)
+    logits = ops.matmul(queries, ops.swapaxes(keys, -1, -2)) / temperature
+    num_queries, num_keys = ops.shape(logits)[-2], ops.shape(logits)[-1]
+    is_own = (
+        ops.arange(num_queries, dtype="int32")[:, None] + offset
+        == ops.arange(num_keys, dtype="int32")[None, :]
+    )  # [N, M]
+    zeros = ops.zeros_like(logits)
+    own = ops.sum(ops.where(is_own, logits, zeros), axis=-1)  # [..., N]
+    if exclude is not None:
+        left_out = ops.logical_and(exclude, ops.logical_not(is_own))
+        logits = ops.where(left_out, zeros + _NEVER, logits)
+    return logits, own
+
+
+def multi_positive_nce(
+    embeddings,
+    groups,
+    temperature: float = 0.1,
+    candidates=None,
+    candidate_groups=None,
+    exclude=None,
+):
+    """Each row should pick out the other rows of its group.
+
+    With unit rows z and similarities s_aj = z_a . z_j / temperature,
+        loss_a = log sum_j exp(s_aj) - mean_p s_ap,
+    where p are the other rows of the group and j these and the negatives.
+    With two rows in a group it is NT-Xent (SimCLR).
+
+    Args:
+        embeddings: float [N, D]; half precision is computed in float32.
+        groups: int [N]; a negative number marks padding.
+        temperature: divides the cosines, > 0.  [O] 0.1
+        candidates: float [M, D] rows among which negatives are sought;
+            `embeddings` when absent. Positives always come from `embeddings`.
+        candidate_groups: int [M], the candidates' groups.
+        exclude: bool [N, M], True where a candidate must not be a negative.
+
+    Returns:
+        float [N], in nats; 0 for padding and for an anchor without a
+        positive.
+
+    Source: Chen et al. 2020, arXiv 2002.05709; Khosla et al. 2020, arXiv
+        2004.11362, equation 2.
+    """
+    if (candidates is None) != (candidate_groups is None):
+        raise ValueError(
+            "candidates and candidate_groups belong together. Got:"
+            f" candidates={candidates}, candidate_groups={candidate_groups}"
+        )
+    rows = grouping.normalised(embeddings)  # [N, D]
+    groups = ops.cast(groups, "int32")
+    others, other_groups = rows, groups
+    if candidates is not None:
+        others = grouping.normalised(candidates)  # [M, D]
+        other_groups = ops.cast(candidate_groups, "int32")
+    within = ops.matmul(rows, ops.transpose(rows)) / temperature  # [N, N]
+    is_positive = grouping.same_group(groups)
+    across = ops.matmul(rows, ops.transpose(others)) / temperature  # [N, M]
+    is_negative = grouping.other_group(groups, other_groups, exclude)
+    logits = ops.concatenate(
+        [
+            ops.where(is_positive, within, ops.full_like(within, _NEVER)),
+            ops.where(is_negative, across, ops.full_like(across, _NEVER)),
+        ],
+        axis=1,
+    )  # [N, N + M]
+    count = ops.sum(ops.cast(is_positive, within.dtype), axis=1)
+    kept = ops.where(is_positive, within, ops.zeros_like(within))
+    mean = ops.sum(kept, axis=1) / ops.maximum(count, 1)
+    losses = ops.logsumexp(logits, axis=1) - mean
+    return ops.where(count > 0, losses, ops.zeros_like(losses))
+
+
+def info_nce_metrics(logits, own, weights):
+    """How often the own key wins, and how often it would by chance.
+
+    Args:
+        logits, own: of `info_nce_logits`.
+        weights: float [..., N], those of the queries.
+    Returns:
+        dict name -> (value, weight), without gradient:
+        accuracy: share of queries whose own key scores strictly highest, so
+            that a collapsed encoder scores 0.
+        chance: mean of 1 / number of keys compared.
+    """
+    logits, own, weights = (
+        ops.stop_gradient(x) for x in (logits, own, weights)
+    )
+    compared = ops.cast(logits > _NEVER / 2, logits.dtype)
+    num_keys = ops.sum(compared, axis=-1)  # [..., N], its own among them
+    beaten = ops.sum(ops.cast(logits < own[..., None], own.dtype), axis=-1)
+    total_keys = ops.cast(ops.shape(logits)[-1], own.dtype)
+    right = ops.cast(beaten + 1 >= total_keys, own.dtype)
+    total = ops.sum(weights)
+    scale = ops.maximum(total, 1)
+    return {
+        "accuracy": (ops.sum(right * weights) / scale, total),
+        "chance": (ops.sum(weights / num_keys) / scale, total),
+    }

@@ -1,0 +1,20 @@
+"""Do two shots stand in the order in which the video has them?"""
+
+from keras import ops
+
+from vivi_keras.losses import groups as grouping
+
+
+def order(logits, swapped):
+    """Per-pair binary cross-entropy.
+
+    Args:
+        logits: float [N], the score of "these two shots are swapped"; half
+            precision is computed in float32.
+        swapped: bool, int or float [N], 1 where they are.
+    Returns: float [N], in nats.
+    """
+    (logits,) = grouping.at_least_float32(logits)
+    swapped = ops.cast(swapped, logits.dtype)
+    # -log sigmoid(+-x) = softplus(-+x), exact for large x of either sign.
+    return ops.softplus(logits) - swapped * logits

@@ -1,0 +1,245 @@
+"""The objective: levels of invariance, each with its weight."""
+
+import inspect
+
+import keras
+from keras import layers, ops
+
+from vivi_keras.levels import (
+    FrameExemplar,
+    Level,
+    LevelInputs,
+    LevelOutput,
+    LocalReplicas,
+    Rotation,
+    ShotExemplar,
+    ShotOrder,
+    Supervised,
+    VideoInfoNCE,
+    one_of,
+)
+
+__all__ = [
+    "LEVELS",
+    "FrameExemplar",
+    "Level",
+    "LevelInputs",
+    "LevelOutput",
+    "LocalReplicas",
+    "Objective",
+    "Rotation",
+    "ShotExemplar",
+    "ShotOrder",
+    "Supervised",
+    "VideoInfoNCE",
+    "make_level",
+]
+
+# The kinds a config may name; a new level of one's own may be added.
+LEVELS = {
+    "frame_exemplar": FrameExemplar,
+    "rotation": Rotation,
+    "shot_exemplar": ShotExemplar,
+    "shot_order": ShotOrder,
+    "video_info_nce": VideoInfoNCE,
+    "supervised": Supervised,
+}
+
+
+def make_level(kind: str, **arguments) -> Level:
+    """A level by the name of its kind, as a config gives it.
+
+    Args:
+        kind: a key of `LEVELS`.
+        arguments: of the level's class; its `name` is `kind` unless given.
+    Raises:
+        ValueError: on an unknown kind or argument, with the nearest name.
+    """
+    one_of("The kind of a level", kind, LEVELS)
+    known = {
+        name
+        for cls in LEVELS[kind].__mro__
+        if "__init__" in vars(cls) and issubclass(cls, Level)
+        for name in inspect.signature(cls.__init__).parameters
+    } - {"self", "kwargs"}
+    for argument in arguments:
+        one_of(f"An argument of level {kind!r}", argument, known)
+    return LEVELS[kind](**{"name": kind, **arguments})
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class Objective(layers.Layer):
+    """Runs levels on the features of a batch; their weighted sum is the loss.
+
+    loss = sum over levels of level.weight * (sum of losses * weights) / (sum
+    of weights), both sums over all replicas, + regularisers. The levels give
+    the parts; the trainer takes the means, since it knows the replicas.
+
+    A training step does:
+        images = objective.transform_images(images)     # [N, H, W, 3]
+        features = encoder(images, training=True)       # [N, D]
+        inputs = objective.level_inputs(features, ...)
+        outputs = objective(inputs, training=True)
+
+    Args:
+        levels: at least one, each with its own name.
+        name: of the layer.
+    """
+
+    def __init__(self, levels: list[Level], name: str = "objective", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self._allow_non_tensor_positional_args = True  # LevelInputs
+        self._convert_input_args = False
+        for level in levels:
+            if not isinstance(level, Level):
+                raise ValueError(
+                    "Objective expects a list of Level."
+                    f" Got an item of type {type(level).__name__}: {level!r}"
+                )
+        names = [level.name for level in levels]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(
+                "Objective expects at least one level, each with its own"
+                f" name. Got names: {names}"
+            )
+        if not any(level.weight > 0 for level in levels):
+            raise ValueError(
+                "Objective expects a level with weight > 0. Got weights:"
+                f" { {level.name: level.weight for level in levels} }"
+            )
+        self.levels = list(levels)
+
+    @property
+    def image_transforms(self) -> tuple[str, ...]:
+        """Names of what each image must go through; () or ("rotation",)."""
+        names = {n for level in self.levels for n in level.image_transforms}
+        return tuple(sorted(names))
+
+    @property
+    def num_turns(self) -> int:
+        """Encoder rows for each image: 4 with rotations, else 1."""
+        return 4 if "rotation" in self.image_transforms else 1
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a level needs labelled images in the batch."""
+        return any(isinstance(level, Supervised) for level in self.levels)
+
+    def validate(
+        self, num_shots: int, frames_per_shot: int, copies: int = 1
+    ) -> None:
+        """Raises ValueError if a level cannot work on such clips."""
+        for level in self.levels:
+            level.check(num_shots, frames_per_shot, copies)
+
+    def transform_images(self, images):
+        """[N, H, W, 3] -> [N * T, H, W, 3], T = `num_turns`.
+
+        Row n * T + t is image n turned by t quarter turns. Without rotations
+        the images are given back as they are.
+        """
+        if self.num_turns == 1:
+            return images
+        height, width = images.shape[-3:-1]
+        if height != width:
+            raise ValueError(
+                "Rotation expects square images, so that all turns have one"
+                f" size. Got height {height} and width {width}"
+            )
+        turned = [ops.rot90(images, k=t, axes=(1, 2)) for t in range(4)]
+        stacked = ops.stack(turned, axis=1)  # [N, 4, H, W, 3]
+        return ops.reshape(stacked, (-1, height, width, images.shape[-1]))
+
+    def level_inputs(
+        self,
+        features,
+        *,
+        clip_shape: tuple[int, int, int, int],
+        shot_mask,
+        video_id,
+        replicas=None,
+        labels=None,
+        image_copies: int = 1,
+    ) -> LevelInputs:
+        """Sorts the encoder's rows into what levels take.
+
+        Args:
+            features: float32 [N, D], the encoder's features of
+                `transform_images(images)`, where `images` held first the B *
+                S * F * C views of the clips, in this order of axes, and then,
+                if there are labels, the M * image_copies views of the
+                labelled images.
+            clip_shape: (B, S, F, C).
+            shot_mask: bool [B, S].
+            video_id: int [B].
+            replicas: see `LocalReplicas`; one replica when absent.
+            labels: int [M], or None without labelled images.
+            image_copies: views of each labelled image.
+        """
+        turns, depth = self.num_turns, features.shape[-1]
+        rows = ops.reshape(features, (-1, turns, depth))  # [images, T, D]
+        videos, shots, frames, copies = clip_shape
+        count = videos * shots * frames * copies
+        clips = ops.reshape(rows[:count], (*clip_shape, turns, depth))
+        images = None
+        if labels is not None:
+            images = ops.reshape(rows[count:], (-1, image_copies, turns, depth))
+        turned = turns > 1
+        return LevelInputs(
+            features=clips[..., 0, :],
+            shot_mask=shot_mask,
+            video_id=video_id,
+            replicas=LocalReplicas() if replicas is None else replicas,
+            rotated=clips if turned else None,
+            image_features=None if images is None else images[..., 0, :],
+            image_rotated=images if turned else None,
+            labels=labels,
+        )
+
+    def build(self, features_shape):
+        """Makes all variables, by running the levels once on zeros.
+
+        Args:
+            features_shape: (B or None, S, F, C, D).
+        """
+        _, shots, frames, copies, depth = features_shape
+        self.validate(shots, frames, copies)
+        turns = self.num_turns
+        count = 2 * shots * frames * copies
+        labels = ops.zeros((2,), "int32") if self.needs_labels else None
+        extra = 0 if labels is None else 2 * copies
+        inputs = self.level_inputs(
+            ops.zeros(((count + extra) * turns, depth)),
+            clip_shape=(2, shots, frames, copies),
+            shot_mask=ops.ones((2, shots), "bool"),
+            video_id=ops.arange(2),
+            labels=labels,
+            image_copies=copies,
+        )
+        for level in self.levels:
+            level(inputs, training=False)
+
+    def __call__(self, inputs: LevelInputs, training: bool | None = None):
+        if not self.built:
+            self.build(tuple(inputs.features.shape))
+        return super().__call__(inputs, training=training)
+
+    def call(self, inputs, training=None) -> dict[str, LevelOutput]:
+        """LevelOutput of each level by its name."""
+        return {
+            level.name: level(inputs, training=training)
+            for level in self.levels
+        }
+
+    def get_config(self):
+        levels = [keras.saving.serialize_keras_object(x) for x in self.levels]
+        return {**super().get_config(), "levels": levels}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["levels"] = [
+            keras.saving.deserialize_keras_object(x, custom_objects)
+            for x in config["levels"]
+        ]
+        return cls(**config)
