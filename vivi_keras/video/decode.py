@@ -1,0 +1,293 @@
+"""One pass over a video file: frames in order with their times.
+
+The only module that touches the decoder (PyAV, which brings its own FFmpeg).
+Files are read from start to end and never sought in: seeking gives wrong
+frames in too many real files.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import av
+import cv2
+import numpy as np
+
+# Longest pause between two frames that is taken for real; a larger step of
+# the time stamps is a discontinuity (a joined or damaged file). [O]
+MAX_PAUSE_SECONDS = 60.0
+# 8192 x 8192: beyond this a header is far more likely damaged than true. [O]
+MAX_PIXELS = 1 << 26
+# A file that fails this often in a row without a frame is given up. [O]
+MAX_ERRORS_IN_A_ROW = 200
+DEFAULT_RATE = 25.0
+
+# Formats whose planes hold 8-bit luma first and can be sampled directly.
+_PLANAR = {
+    "yuv420p": (2, 2),
+    "yuvj420p": (2, 2),
+    "yuv422p": (2, 1),
+    "yuvj422p": (2, 1),
+    "yuv444p": (1, 1),
+    "yuvj444p": (1, 1),
+}
+
+
+class VideoError(ValueError):
+    """A file that cannot be used, with the reason as its message."""
+
+
+@dataclasses.dataclass
+class Frame:
+    """One decoded frame.
+
+    Attributes:
+        index: place in decoding order, from 0.
+        time_seconds: time since the first frame; strictly increasing.
+        picture: the decoder's frame, not yet converted.
+        good: False between a decoding error and the next key frame, where
+            pictures refer to data that is missing.
+    """
+
+    index: int
+    time_seconds: float
+    picture: av.VideoFrame
+    good: bool
+
+
+class Video:
+    """A video file opened for one sequential pass.
+
+    Args:
+        path: file to read.
+        threads: decoding threads; 0 lets FFmpeg choose.
+
+    Raises:
+        VideoError: not a video, or one without a video stream.
+    """
+
+    def __init__(self, path, threads=0):
+        self.path = path
+        try:
+            self._container = av.open(
+                path,
+                metadata_errors="replace",
+                options={"max_pixels": str(MAX_PIXELS)},
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"cannot be opened: {describe(error)}") from error
+        streams = [
+            s
+            for s in self._container.streams.video
+            if not s.disposition & av.stream.Disposition.attached_pic
+        ]
+        if not streams:
+            self.close()
+            raise VideoError("has no video stream")
+        # FFmpeg's own choice among several: the largest picture, first wins.
+        self._stream = max(
+            streams, key=lambda s: (s.width or 0) * (s.height or 0)
+        )
+        context = self._stream.codec_context
+        if context is None:
+            self.close()
+            raise VideoError("has a video stream of an unknown codec")
+        context.thread_count = threads
+        context.thread_type = "AUTO"
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.frames_per_second = float(rate) if rate else DEFAULT_RATE
+        if not 0.01 <= self.frames_per_second <= 1000:
+            self.frames_per_second = DEFAULT_RATE
+        aspect = self._stream.sample_aspect_ratio
+        self.sample_aspect_ratio = float(aspect) if aspect else None
+        self.duration_seconds = self._duration()
+        self.errors = []  # what the decoder said, at most a few
+        self.num_errors = 0
+        self.time_jumps = 0
+
+    def _duration(self):
+        stream = self._stream
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if self._container.duration:
+            return self._container.duration / av.time_base
+        return None
+
+    def close(self):
+        self._container.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
+
+    @property
+    def frame_seconds(self):
+        """Nominal duration of a frame."""
+        return 1.0 / self.frames_per_second
+
+    def frames(self) -> Iterator[Frame]:
+        """Yields every frame once, in order.
+
+        Decoding errors do not end the pass: they are counted in `num_errors`
+        and the frames up to the next key frame are marked as not good.
+
+        Raises:
+            VideoError: no frame at all could be decoded.
+        """
+        index, last, offset, good = 0, None, None, True
+        for picture in self._pictures():
+            if picture is None:
+                good = False
+                continue
+            if picture.is_corrupt:
+                self._note("a frame is marked as corrupt")
+                good = False
+            elif picture.key_frame:
+                good = True
+            last, offset = self._time(picture, last, offset)
+            yield Frame(index, last, picture, good)
+            index += 1
+        if index == 0:
+            reason = f" ({self.errors[0]})" if self.errors else ""
+            raise VideoError(f"no frame could be decoded{reason}")
+
+    def _pictures(self):
+        """Decoded pictures; None stands for an error at that place."""
+        failures = 0
+        packets = self._container.demux(self._stream)
+        while failures < MAX_ERRORS_IN_A_ROW:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                # The demuxer cannot go on after an error of its own; what the
+                # decoder still holds is good.
+                self._note(describe(error))
+                yield None
+                yield from self._flush()
+                return
+            try:
+                pictures = packet.decode()
+            except (av.FFmpegError, OSError, ValueError) as error:
+                failures += 1
+                self._note(describe(error))
+                yield None
+                continue
+            for picture in pictures:
+                failures = 0
+                yield picture
+        self._note(f"given up after {failures} errors in a row")
+
+    def _flush(self):
+        try:
+            yield from self._stream.codec_context.decode(None)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._note(describe(error))
+
+    def _note(self, error):
+        self.num_errors += 1
+        if len(self.errors) < 5 and error not in self.errors:
+            self.errors.append(error)
+
+    def _time(self, picture, last, offset):
+        """Time since the first frame, and the stamp that counts as zero."""
+        stamp = picture.time
+        if last is None:
+            return 0.0, stamp
+        step = None
+        if stamp is not None and offset is not None:
+            step = stamp - offset - last
+        if step is not None and 0 < step <= MAX_PAUSE_SECONDS:
+            return last + step, offset
+        if stamp is not None:
+            self.time_jumps += 1
+            offset = stamp - last - self.frame_seconds
+        return last + self.frame_seconds, offset
+
+
+def describe(error):
+    """One line for an exception of the decoder."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(f"{type(error).__name__}: {text}".split())
+
+
+def small_bgr(picture, long_side=160):
+    """A small copy for comparing frames, by sampling: uint8 [h, w, 3].
+
+    Point sampling, as PySceneDetect's own linear downscale nearly is: a mean
+    over thousands of sampled differences needs no low-pass filter, and it
+    costs a twentieth of decoding instead of half.
+    """
+    step = max(1, -(-max(picture.width, picture.height) // long_side))
+    width, height = (
+        max(1, picture.width // step),
+        max(1, picture.height // step),
+    )
+    subsampling = _PLANAR.get(picture.format.name)
+    if subsampling is None:
+        reformatted = picture.reformat(
+            width=max(width, 2),
+            height=max(height, 2),
+            format="bgr24",
+            interpolation="FAST_BILINEAR",
+        )
+        return reformatted.to_ndarray()
+    planes = [
+        np.frombuffer(p, np.uint8).reshape(p.height, -1)
+        for p in picture.planes[:3]
+    ]
+    luma = _sample(planes[0][:, : picture.width], width, height)
+    chroma = [
+        _sample(p[:, : -(-picture.width // subsampling[0])], width, height)
+        for p in planes[1:]
+    ]
+    return cv2.cvtColor(
+        cv2.merge([luma, chroma[1], chroma[0]]), cv2.COLOR_YCrCb2BGR
+    )
+
+
+def _sample(plane, width, height):
+    return cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def display_size(picture, sample_aspect, short_side):
+    """(width, height) to store a frame at, before rotation.
+
+    Pixels become square, the short side at most `short_side`; frames are
+    never enlarged.
+    """
+    width, height = float(picture.width), float(picture.height)
+    if sample_aspect and 0.1 <= sample_aspect <= 10:
+        if sample_aspect > 1:
+            width *= float(sample_aspect)
+        else:
+            height /= float(sample_aspect)
+    scale = min(1.0, short_side / min(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def to_bgr(picture, sample_aspect, short_side):
+    """The frame as it is to be stored: upright uint8 [h, w, 3], BGR."""
+    width, height = display_size(picture, sample_aspect, short_side)
+    if picture.interlaced_frame and picture.height >= 2 * height:
+        # One field only: two fields of a moving scene form a comb.
+        image = picture.to_ndarray(format="bgr24")[::2]
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    else:
+        image = picture.reformat(
+            width=width, height=height, format="bgr24", interpolation="AREA"
+        ).to_ndarray()
+    turns = round((getattr(picture, "rotation", 0) or 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def to_jpeg(image, quality=90):
+    """JPEG bytes of a uint8 [h, w, 3] BGR image."""
+    done, data = cv2.imencode(
+        ".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not done:
+        raise VideoError(f"a frame of shape {image.shape} gave no JPEG")
+    return data.tobytes()

@@ -1,0 +1,303 @@
+"""One video file -> its shots and the frames kept of each, in one pass."""
+
+import collections
+import dataclasses
+
+from vivi_keras.video import decode, shots
+
+# Raw frames that wait for the detector's verdict may take this much. [O]
+WINDOW_BYTES = 192 << 20
+FORMAT = 1  # raised when the same file and settings give other bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the content of a prepared video.
+
+    Attributes:
+        frames_per_second: rate at which frames are kept. [R] 1.
+        short_side: pixels of the stored frames' short side. [O]
+        detector: see `shots.DETECTORS`.
+        max_shot_seconds: longer shots are split; None leaves them.
+        min_shot_seconds: shorter shots are merged or dropped. [O]
+        short_shots: "merge" (with the next shot) or "drop".
+        max_frames_per_shot: frames are thinned evenly beyond it. [O]
+        jpeg_quality: 1 to 100. [O]
+        decoder: "pyav" or "tfio".
+    """
+
+    frames_per_second: float = 1.0
+    short_side: int = 256
+    detector: str = "adaptive"
+    max_shot_seconds: float | None = None
+    min_shot_seconds: float = 0.5
+    short_shots: str = "merge"
+    max_frames_per_shot: int = 8
+    jpeg_quality: int = 90
+    decoder: str = "pyav"
+
+    def __post_init__(self):
+        _check_choice("detector", self.detector, shots.DETECTORS)
+        _check_choice("short_shots", self.short_shots, ("merge", "drop"))
+        _check_choice("decoder", self.decoder, ("pyav", "tfio"))
+        _check_range("frames_per_second", self.frames_per_second, 1e-4, 1000)
+        _check_range("short_side", self.short_side, 16, 8192)
+        _check_range("max_frames_per_shot", self.max_frames_per_shot, 2, 1000)
+        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
+        _check_range("min_shot_seconds", self.min_shot_seconds, 0, 3600)
+        if self.max_shot_seconds is not None:
+            low = max(2 * self.min_shot_seconds, 0.1)
+            _check_range("max_shot_seconds", self.max_shot_seconds, low, 1e9)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"{name}: expected one of {', '.join(choices)}, got {value!r}"
+        )
+
+
+def _check_range(name, value, low, high):
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
+
+
+class _Thinner:
+    """Keeps at most `limit` of the items added, evenly spread."""
+
+    def __init__(self, limit):
+        self.items = []
+        self.num_added = 0
+        self._limit = limit
+        self._stride = 1
+
+    def add(self, item):
+        if self.num_added % self._stride == 0:
+            self.items.append(item)
+        self.num_added += 1
+        if len(self.items) > self._limit:
+            self.items = self.items[::2]
+            self._stride *= 2
+
+
+@dataclasses.dataclass
+class _Held:
+    """A frame that may be kept; `picture` is None where it must not be."""
+
+    index: int
+    seconds: float
+    picture: object
+    on_grid: bool
+
+
+class _OpenShot:
+    """The shot that is growing, with the frames that may stand for it."""
+
+    def __init__(self, start_frame, start_seconds, max_frames):
+        self.start_frame = start_frame
+        self.start_seconds = start_seconds
+        self._max_frames = max_frames
+        self._grid = _Thinner(2 * max_frames)
+        self._spare = _Thinner(8)
+
+    def add(self, held):
+        if held.picture is None:
+            return
+        if held.on_grid:
+            self._grid.add(held)
+        if self._grid.num_added < 2:
+            self._spare.add(held)
+        else:
+            self._spare = _Thinner(8)
+
+    def choose(self, stop_frame):
+        """Frames to keep of [start_frame, stop_frame), and how many not."""
+        grid = self._grid.items
+        if len(grid) >= 2:
+            kept = evenly(grid, self._max_frames)
+            return kept, self._grid.num_added - len(kept)
+        spare = {h.index: h for h in [*grid, *self._spare.items]}
+        length = stop_frame - self.start_frame
+        kept = {}
+        for part in (0.25, 0.75):
+            left = [h for i, h in spare.items() if i not in kept]
+            if left:
+                place = self.start_frame + part * (length - 1)
+                best = min(left, key=lambda h: abs(h.index - place))
+                kept[best.index] = best
+        return [kept[i] for i in sorted(kept)], 0
+
+
+def evenly(items, limit):
+    """At most `limit` of the items, evenly spread."""
+    if len(items) <= limit:
+        return list(items)
+    step = len(items) / limit
+    return [items[int((i + 0.5) * step)] for i in range(limit)]
+
+
+def extract(path, settings, keep, *, threads=0, progress=None):
+    """Decodes a file once; keeps frames of each shot that it finds.
+
+    Args:
+        path: the video file.
+        settings: `Settings`.
+        keep: called as keep(index, jpeg_bytes) for each frame kept, once.
+        threads: decoding threads, 0 for FFmpeg's choice.
+        progress: called as progress(num_frames, seconds, duration) often.
+
+    Returns: dict with "shots" and counts, all that the record needs but the
+        pixels; the same for the same file and settings.
+
+    Raises:
+        VideoError: nothing of the file can be used.
+    """
+    with decode.Video(path, threads) as video:
+        pass_ = _Pass(video, settings, keep)
+        for frame in video.frames():
+            pass_.add(frame)
+            if progress is not None:
+                progress(
+                    frame.index + 1, frame.time_seconds, video.duration_seconds
+                )
+        return pass_.finish()
+
+
+class _Pass:
+    """State of one pass over one video."""
+
+    def __init__(self, video, settings, keep):
+        self._video = video
+        self._settings = settings
+        self._keep = keep
+        self._detector = shots.CutDetector(
+            settings.detector, video.frames_per_second
+        )
+        self._cuts = set()
+        self._window = collections.deque()
+        self._cell = None
+        self._open = None
+        self._shots = []
+        self._seconds = 0.0
+        self._num_frames = 0
+        self._size = None
+        self._counts = collections.Counter()
+
+    def add(self, frame):
+        """Takes the next frame of the video."""
+        picture = frame.picture
+        self._size = self._size or (picture.width, picture.height)
+        small = decode.small_bgr(picture)
+        self._cuts.update(self._detector.add(frame.index, small))
+        cell = int(frame.time_seconds * self._settings.frames_per_second + 1e-6)
+        on_grid = cell != self._cell
+        if not frame.good:
+            self._counts["bad_frames"] += 1
+            on_grid, picture = False, None
+        elif on_grid:
+            self._cell = cell
+        elif frame.index % self._stride(picture):
+            picture = None
+        self._window.append(
+            _Held(frame.index, frame.time_seconds, picture, on_grid)
+        )
+        self._seconds = frame.time_seconds
+        self._num_frames += 1
+        while len(self._window) > self._detector.delay_frames:
+            self._settle(self._window.popleft())
+
+    def _stride(self, picture):
+        """Every which frame is held, so that memory stays bounded."""
+        size = 3 * picture.width * picture.height
+        return 1 + size * self._detector.delay_frames // WINDOW_BYTES
+
+    def _settle(self, held):
+        """Takes a frame of which it is known whether it begins a shot."""
+        limit = self._settings.max_shot_seconds
+        if self._open is None:
+            self._start(held)
+        elif held.index in self._cuts:
+            length = held.seconds - self._open.start_seconds
+            if length >= self._settings.min_shot_seconds:
+                self._close(held.index, held.seconds)
+                self._start(held)
+            elif self._settings.short_shots == "merge":
+                self._counts["short_shots_merged"] += 1
+            else:
+                self._counts["short_shots_dropped"] += 1
+                self._start(held)
+        elif (
+            limit is not None
+            and held.seconds - self._open.start_seconds >= limit
+        ):
+            self._counts["long_shots_split"] += 1
+            self._close(held.index, held.seconds)
+            self._start(held)
+        self._open.add(held)
+
+    def _start(self, held):
+        self._open = _OpenShot(
+            held.index, held.seconds, self._settings.max_frames_per_shot
+        )
+
+    def _close(self, stop_frame, stop_seconds):
+        kept, thinned = self._open.choose(stop_frame)
+        self._counts["frames_thinned"] += thinned
+        if not kept:
+            self._counts["shots_without_good_frames"] += 1
+            return
+        aspect = self._video.sample_aspect_ratio
+        for held in kept:
+            image = decode.to_bgr(
+                held.picture, aspect, self._settings.short_side
+            )
+            self._keep(
+                held.index, decode.to_jpeg(image, self._settings.jpeg_quality)
+            )
+        self._shots.append(
+            {
+                "start_frame": self._open.start_frame,
+                "stop_frame": stop_frame,
+                "start_seconds": self._open.start_seconds,
+                "stop_seconds": stop_seconds,
+                "frames": [[h.index, h.seconds] for h in kept],
+            }
+        )
+
+    def finish(self):
+        """Settles what is left; returns the description of the video."""
+        self._cuts.update(self._detector.finish())
+        while self._window:
+            self._settle(self._window.popleft())
+        video, end = self._video, self._seconds + self._video.frame_seconds
+        self._close_last(end)
+        if not self._shots:
+            raise decode.VideoError(
+                f"no good frame among {self._num_frames} decoded"
+            )
+        return {
+            "format": FORMAT,
+            "settings": dataclasses.asdict(self._settings),
+            "num_frames": self._num_frames,
+            "duration_seconds": end,
+            "frames_per_second": video.frames_per_second,
+            "width": self._size[0],
+            "height": self._size[1],
+            "time_jumps": video.time_jumps,
+            "num_errors": video.num_errors,
+            "errors": list(video.errors),
+            "counts": dict(sorted(self._counts.items())),
+            "shots": self._shots,
+        }
+
+    def _close_last(self, end):
+        """A last shot that is too short joins the shot before it."""
+        short = end - self._open.start_seconds < self._settings.min_shot_seconds
+        if not short or not self._shots:
+            self._close(self._num_frames, end)
+        elif self._settings.short_shots == "drop":
+            self._counts["short_shots_dropped"] += 1
+        else:
+            self._counts["short_shots_merged"] += 1
+            self._shots[-1]["stop_frame"] = self._num_frames
+            self._shots[-1]["stop_seconds"] = end

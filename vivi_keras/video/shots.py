@@ -1,0 +1,107 @@
+"""Frames -> shots: runs of frames without a cut, half-open.
+
+PySceneDetect's detectors are fed frame by frame from our own decode pass.
+"""
+
+import dataclasses
+from fractions import Fraction
+
+from vivi_keras.video import decode
+
+DETECTORS = ("adaptive", "content", "histogram")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """Frames [start_frame, stop_frame) of a video, and their times."""
+
+    start_seconds: float
+    stop_seconds: float
+    start_frame: int
+    stop_frame: int
+
+
+class CutDetector:
+    """Finds cuts while frames go by.
+
+    Args:
+        detector: "adaptive", "content" or "histogram".
+        frames_per_second: nominal rate of the video.
+    """
+
+    # How many frames after a cut it is known at the latest.
+    delay_frames = 4
+
+    def __init__(self, detector, frames_per_second):
+        # Imported here: scenedetect takes half a second to import.
+        from scenedetect import FrameTimecode, detectors
+
+        kinds = {
+            "adaptive": detectors.AdaptiveDetector,
+            "content": detectors.ContentDetector,
+            "histogram": detectors.HistogramDetector,
+        }
+        if detector not in kinds:
+            raise ValueError(
+                f"detector: expected one of {', '.join(DETECTORS)},"
+                f" got {detector!r}"
+            )
+        self._timecode = FrameTimecode
+        self._rate = Fraction(frames_per_second).limit_denominator(10000)
+        self._detector = kinds[detector](min_scene_len=1)
+        self._last = 0
+
+    def add(self, index, small):
+        """Takes the next frame; returns frames that begin a new shot.
+
+        Args:
+            index: number of the frame.
+            small: uint8 [h, w, 3], BGR.
+        """
+        self._last = index
+        timecode = self._timecode(index, self._rate)
+        cuts = self._detector.process_frame(timecode, small)
+        return [cut.frame_num for cut in cuts]
+
+    def finish(self):
+        """The cuts that only the end of the video makes certain."""
+        timecode = self._timecode(self._last, self._rate)
+        return [c.frame_num for c in self._detector.post_process(timecode)]
+
+
+def detect_shots(path, detector="adaptive") -> list[Shot]:
+    """Decodes a video once and returns its shots, in order.
+
+    Args:
+        path: a video file of any format that FFmpeg reads.
+        detector: "adaptive", "content" or "histogram".
+
+    Raises:
+        VideoError: the file cannot be decoded.
+    """
+    times, cuts = [], set()
+    with decode.Video(path) as video:
+        found = CutDetector(detector, video.frames_per_second)
+        for frame in video.frames():
+            times.append(frame.time_seconds)
+            cuts.update(found.add(frame.index, decode.small_bgr(frame.picture)))
+        cuts.update(found.finish())
+        end = times[-1] + video.frame_seconds
+    return shots_from_cuts(cuts, times, end)
+
+
+def shots_from_cuts(cuts, times, end) -> list[Shot]:
+    """Shots between cuts.
+
+    Args:
+        cuts: frames that begin a new shot.
+        times: seconds of each frame.
+        end: second at which the last frame ends.
+    """
+    edges = [0, *sorted(c for c in set(cuts) if 0 < c < len(times))]
+    stops = [*edges[1:], len(times)]
+    seconds = [*times, end]
+    return [
+        Shot(seconds[a], seconds[b], a, b)
+        for a, b in zip(edges, stops, strict=True)
+    ]
