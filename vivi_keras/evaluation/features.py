@@ -1,0 +1,103 @@
+"""Frozen features of a task's images, worked out once and kept on disk."""
+
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+BATCH_SIZE = 128
+PIXELS = "pixels"
+
+
+class RawPixels:
+    """The baseline that knows nothing: the image itself at 16 x 16."""
+
+    name, path, digest = "raw 16x16 pixels", PIXELS, "raw-pixels-16"
+    side = 16
+
+    def features(self, images):
+        """float32 [N, H, W, 3] -> [N, 768]; averaged down, not sampled."""
+        small = tf.image.resize(images, (self.side, self.side), method="area")
+        return small.numpy().reshape(len(images), -1)
+
+    def size_for(self, wanted):
+        return (wanted, wanted)
+
+    def describe(self):
+        return {
+            "name": self.name,
+            "path": self.path,
+            "sha256": None,
+            "num_weights": 0,
+            "metadata": None,
+            "notes": [],
+        }
+
+
+class FeatureCache:
+    """Keeps features under `folder` by module, task, part and image size.
+
+    Args:
+        folder: where to keep them, or None to keep nothing.
+    """
+
+    def __init__(self, folder=None):
+        self.folder = None if folder is None else pathlib.Path(folder)
+
+    def features(
+        self,
+        encoder,
+        task,
+        part,
+        image_size,
+        limit=None,
+        batch_size=BATCH_SIZE,
+        progress=None,
+    ):
+        """Features float32 [N, D] and labels int64 [N] of a task's part.
+
+        Args:
+            encoder: an Encoder or RawPixels.
+            task: has `batches`, `fingerprint` and `num_examples`.
+            part: "train" or "test".
+            image_size: int, pixels a side asked for.
+            limit: int, only the first so many; None for all.
+            progress: callable, told of each batch's number of images.
+        """
+        size = encoder.size_for(image_size)
+        file = self._file(encoder, task, part, size, limit)
+        if file is not None and file.is_file():
+            with np.load(file) as kept:
+                return kept["features"], kept["labels"]
+        values, labels = [], []
+        for images, classes in task.batches(part, size, batch_size, limit):
+            values.append(encoder.features(images))
+            labels.append(classes)
+            if progress is not None:
+                progress(len(classes))
+        values, labels = np.concatenate(values), np.concatenate(labels)
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"Module {encoder.path} gives features that are not finite"
+                f" on task {task.name}."
+            )
+        if file is not None:
+            _write(file, features=values, labels=labels)
+        return values, labels
+
+    def _file(self, encoder, task, part, size, limit):
+        if self.folder is None:
+            return None
+        count = "all" if limit is None else str(limit)
+        name = f"{task.fingerprint[:24]}-{part}-{size[0]}x{size[1]}-{count}"
+        return self.folder / encoder.digest[:24] / f"{name}.npz"
+
+
+def _write(file, **arrays):
+    """Writes whole or not at all, so that an interrupted run leaves none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with open(partial, "wb") as stream:
+        np.savez(stream, **arrays)
+    os.replace(partial, file)
