@@ -249,7 +249,7 @@ def labelled_crops(
     image_size: int = 64,
     per_film: int | None = 16,
     *,
-    margin: float = 1.15,
+    margin: float = 1.25,
     least_visible: float = 0.7,
 ):
     """Cuts square crops around objects out of a corpus's decoded films.

@@ -45,7 +45,7 @@ def _draw_track(rng, time, height, width, largest):
         farthest = 0.4 * height * seconds
         path = np.clip(stop - start, -farthest, farthest) * time / seconds
         places.append(start + path + _wave(rng, time, 0.04 * height))
-    angle = rng.uniform(-0.5, 0.5) + rng.uniform(-0.3, 0.3) * time
+    angle = rng.uniform(-0.7, 0.7) + rng.uniform(-0.3, 0.3) * time
     angle = angle + _wave(rng, time, rng.uniform(0.0, 0.2))
     squash = 1.0 - np.abs(_wave(rng, time, rng.uniform(0.0, 0.45)))
     squash = squash * rng.choice([-1, 1])
