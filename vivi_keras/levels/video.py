@@ -178,7 +178,7 @@ class ShotOrder(base.Level):
             axis=2,
         )  # [B, S - 1, 2, 2 D]; the second is swapped
         logits = ops.reshape(self.head(pairs), (-1, 2))
-        swapped = ops.tile([[0.0, 1.0]], [ops.shape(logits)[0], 1])
+        swapped = ops.arange(2)[None, :]  # [1, 2]
         losses = order(logits, swapped)
         mask = ops.reshape(inputs.shot_mask[:, 1:], (-1, 1))
         weights = ops.cast(mask, losses.dtype) * ops.ones_like(losses)

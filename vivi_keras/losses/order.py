@@ -9,10 +9,10 @@ def order(logits, swapped):
     """Per-pair binary cross-entropy.
 
     Args:
-        logits: float [N], the score of "these two shots are swapped"; half
+        logits: float [...], the score of "these two shots are swapped"; half
             precision is computed in float32.
-        swapped: bool, int or float [N], 1 where they are.
-    Returns: float [N], in nats.
+        swapped: bool, int or float, broadcastable to [...]; 1 where they are.
+    Returns: float [...], in nats.
     """
     (logits,) = grouping.at_least_float32(logits)
     swapped = ops.cast(swapped, logits.dtype)

@@ -92,8 +92,10 @@ class _Builder:
     def root(self, images):
         """[N, H, W, 3] in [0, 1] -> [N, ~H/4, ~W/4, 64 * width]."""
         # Centred, so that zero padding is mid-grey.  [O]
-        x = layers.Rescaling(2.0, offset=-1.0, name="centre")(images)
-        x = self.conv(x, round(64 * self.width), 7, 2, "root_conv")
+        # Not `layers.Rescaling`, which needs TensorFlow on every backend.
+        x = self.conv(
+            images * 2.0 - 1.0, round(64 * self.width), 7, 2, "root_conv"
+        )
         return layers.MaxPooling2D(3, 2, padding="same", name="root_pool")(x)
 
     def unit(self, x, channels, stride, project, name):
