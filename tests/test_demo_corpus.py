@@ -7,13 +7,16 @@ import av
 import numpy as np
 import pytest
 
-from vivi_keras.video import demo_film
 from vivi_keras.video.demo_corpus import (
     CATEGORIES,
     labelled_crops,
     render_corpus,
 )
-from vivi_keras.video.demo_sprites import category_of, paint_object
+from vivi_keras.video.demo_film import film_frames
+from vivi_keras.video.demo_plan import plan_film
+from vivi_keras.video.demo_settings import FilmSettings
+from vivi_keras.video.demo_shapes import category_of
+from vivi_keras.video.demo_sprites import paint_object
 
 SMALL = {
     "height": 64,
@@ -44,13 +47,13 @@ def _truths(directory):
 def _settings(directory):
     stored = _corpus(directory)["settings"]
     lists = {k: tuple(v) for k, v in stored.items() if isinstance(v, list)}
-    return demo_film.FilmSettings(**{**stored, **lists})
+    return FilmSettings(**{**stored, **lists})
 
 
 def _drawn(directory, film):
     settings = _settings(directory)
-    shots = demo_film.plan_film(settings, film)
-    return list(demo_film.film_frames(settings, film, shots))
+    shots = plan_film(settings, film)
+    return list(film_frames(settings, film, shots))
 
 
 def _decode(path):
@@ -285,6 +288,27 @@ def test_labelled_crops_show_the_labelled_object(corpus_dir):
         assert {names[label] for label in labels[films == film]} == cast
     again = labelled_crops(corpus_dir, image_size=32, per_film=6)
     assert np.array_equal(images, again[0])
+
+
+def test_crops_ask_for_a_finished_corpus(tmp_path):
+    with pytest.raises(FileNotFoundError, match="corpus.json"):
+        labelled_crops(tmp_path)
+
+
+def test_a_broken_render_leaves_no_film(tmp_path, monkeypatch):
+    def fail(*unused):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("vivi_keras.video.demo_film._record", fail)
+    with pytest.raises(OSError, match="disk full"):
+        render_corpus(tmp_path, num_films=1, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_films_in_the_folder_are_refused(tmp_path):
+    (tmp_path / "film_0007.mp4").touch()
+    with pytest.raises(FileExistsError, match="film_0007"):
+        render_corpus(tmp_path, num_films=1, **SMALL)
 
 
 def test_a_finished_corpus_is_kept_and_another_refused(corpus_dir):

@@ -12,12 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
-
-from vivi_keras.video.demo_film import FilmSettings, write_film, write_json
-from vivi_keras.video.demo_sprites import CATEGORIES
+from vivi_keras.video.demo_crops import labelled_crops
+from vivi_keras.video.demo_film import write_film, write_json
+from vivi_keras.video.demo_settings import FilmSettings, check_settings
+from vivi_keras.video.demo_shapes import CATEGORIES
 
 __all__ = ["CATEGORIES", "labelled_crops", "render_corpus"]
 
@@ -68,7 +66,9 @@ def render_corpus(
         frames_per_second: whole frames a second, >= 1.
         num_shots: fewest and most shots of a film, both included.
         shot_seconds: shortest and longest shot.
-        objects_per_film: how many objects return through a film.
+        objects_per_film: how many objects return through a film, at most
+            1000. With as many as are ever shown, and one category a film, its
+            shots share a theme but no object.
         objects_per_shot: fewest and most objects in a shot, both included;
             by default 1 to 2, or as many as the film has.
         categories: names out of `CATEGORIES` to draw from; default all. Leave
@@ -103,7 +103,7 @@ def render_corpus(
         repaint=repaint,
         dissolve_share=dissolve_share,
     )
-    _check(settings, num_films, processes)
+    check_settings(settings, num_films, processes)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     corpus = {
@@ -130,73 +130,6 @@ def _categories_per_film(wanted, objects_per_film, categories):
         return wanted
     known = len(CATEGORIES) if categories is None else len(categories)
     return max(1, min(objects_per_film, known))
-
-
-def _check(settings, num_films, processes):
-    """Raises ValueError naming the first setting that cannot be met."""
-    unknown = sorted(set(settings.categories) - set(CATEGORIES))
-    if unknown:
-        raise ValueError(
-            f"categories: expected names among {CATEGORIES}, got {unknown}."
-        )
-    shots, crowd = settings.num_shots, settings.objects_per_shot
-    seconds = settings.shot_seconds
-    top = settings.objects_per_film if settings.returning else crowd[1]
-    rules = [
-        ("num_films", num_films, ">= 1", num_films >= 1),
-        ("processes", processes, ">= 1", processes >= 1),
-        ("seed", settings.seed, ">= 0", settings.seed >= 0),
-        ("num_shots", shots, "1 <= low <= high", 1 <= shots[0] <= shots[1]),
-        (
-            "shot_seconds",
-            seconds,
-            "0 < low <= high",
-            0 < seconds[0] <= seconds[1],
-        ),
-        (
-            "frames_per_second",
-            settings.frames_per_second,
-            ">= 1",
-            settings.frames_per_second >= 1,
-        ),
-        (
-            "objects_per_film",
-            settings.objects_per_film,
-            "1 to 1000",
-            1 <= settings.objects_per_film <= 1000,
-        ),
-        (
-            "objects_per_shot",
-            crowd,
-            f"1 <= low <= high <= {top} (and at most 8)",
-            1 <= crowd[0] <= crowd[1] <= min(top, 8),
-        ),
-        (
-            "categories_per_film",
-            settings.categories_per_film,
-            f"1 to {len(settings.categories)}, the number of categories",
-            1 <= settings.categories_per_film <= len(settings.categories),
-        ),
-        (
-            "categories",
-            settings.categories,
-            "names without repeats",
-            len(set(settings.categories)) == len(settings.categories),
-        ),
-        (
-            "dissolve_share",
-            settings.dissolve_share,
-            "0 to 1",
-            0 <= settings.dissolve_share <= 1,
-        ),
-    ]
-    for name in ("height", "width"):
-        side = getattr(settings, name)
-        good = side >= 32 and side % 2 == 0
-        rules.append((name, side, "an even number >= 32", good))
-    for name, value, expected, good in rules:
-        if not good:
-            raise ValueError(f"{name}: expected {expected}, got {value!r}.")
 
 
 def _stored_corpus(directory, corpus, num_films):
@@ -242,93 +175,3 @@ def _write_films(directory, settings, num_films, processes):
             for film in range(num_films)
         ]
         return [job.result() for job in jobs]
-
-
-def labelled_crops(
-    directory,
-    image_size: int = 64,
-    per_film: int | None = 16,
-    *,
-    margin: float = 1.25,
-    least_visible: float = 0.7,
-):
-    """Cuts square crops around objects out of a corpus's decoded films.
-
-    Frames within dissolves and objects that are covered or cut off are left
-    out. The crops of a film are spread evenly over all that remain.
-
-    Args:
-        directory: what `render_corpus` wrote.
-        image_size: side of the crops in pixels.
-        per_film: most crops from one film; None takes all.
-        margin: side of the crop against the longer side of the box.
-        least_visible: least share of the object that must be seen.
-    Returns: images uint8 [N, image_size, image_size, 3]; labels int64 [N],
-        indices into the names; category names; film index int64 [N].
-    """
-    directory = Path(directory)
-    corpus = json.loads((directory / "corpus.json").read_text())
-    names = corpus["all_categories"]
-    images, labels, films = [], [], []
-    for index, entry in enumerate(corpus["films"]):
-        truth = json.loads((directory / entry["truth"]).read_text())
-        found = _clear_views(truth, least_visible)
-        if per_film is not None and len(found) > per_film:
-            places = (np.arange(per_film) + 0.5) * len(found) / per_film
-            found = [found[int(place)] for place in places]
-        wanted = {}
-        for frame, category, bounds in found:
-            wanted.setdefault(frame, []).append((category, bounds))
-        for frame, pixels in _decode(directory / entry["film"], wanted):
-            for category, bounds in wanted[frame]:
-                images.append(_crop(pixels, bounds, image_size, margin))
-                labels.append(names.index(category))
-                films.append(index)
-    return (
-        np.array(images, np.uint8).reshape(-1, image_size, image_size, 3),
-        np.array(labels, np.int64),
-        names,
-        np.array(films, np.int64),
-    )
-
-
-def _clear_views(truth, least_visible):
-    """All (frame, category, box) of a film fit to be labelled, in order."""
-    blended = set()
-    for shot in truth["shots"]:
-        fade = shot["transition"]
-        blended.update(range(fade["start_frame"], fade["stop_frame"]))
-    found = []
-    for shot in truth["shots"]:
-        for place in range(shot["stop_frame"] - shot["start_frame"]):
-            frame = shot["start_frame"] + place
-            if frame in blended:
-                continue
-            for known in shot["objects"]:
-                if known["visible"][place] >= least_visible:
-                    found.append(
-                        (frame, known["category"], known["boxes"][place])
-                    )
-    return found
-
-
-def _decode(path, wanted):
-    """Yields (index, RGB pixels) of a film's frames that are in `wanted`."""
-    with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                yield index, frame.to_ndarray(format="rgb24")
-
-
-def _crop(pixels, bounds, image_size, margin):
-    """A square around a box, moved into the frame, resized."""
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = bounds
-    side = round(max(right - left, bottom - top) * margin)
-    side = max(2, min(side, height, width))
-    x = int(np.clip((left + right - side) / 2, 0, width - side))
-    y = int(np.clip((top + bottom - side) / 2, 0, height - side))
-    square = pixels[y : y + side, x : x + side]
-    shrink = side > image_size
-    method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    return cv2.resize(square, (image_size, image_size), interpolation=method)

@@ -119,14 +119,8 @@ class Scene:
         self._lamp = self._draw_lamp(rng)
         self._lamp_turn = rng.uniform(0, 1, 2)
         self._lamp_end = rng.uniform(0, 1, 2)
-        self._shadow = (
-            rng.uniform(0.02, 0.08, 2)
-            * height
-            * [
-                rng.choice([-1, 1]),
-                1,
-            ]
-        )
+        side = rng.choice([-1, 1])
+        self._shadow = rng.uniform(0.02, 0.08, 2) * height * [side, 1]
         self._num_frames = num_frames
 
     def _draw_lamp(self, rng):

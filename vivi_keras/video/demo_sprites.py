@@ -5,16 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vivi_keras.video.demo_shapes import (
-    BODY,
-    BUILDERS,
-    DETAIL,
-    ERASE,
-    build_parts,
-)
+from vivi_keras.video.demo_parts import BODY, ERASE
+from vivi_keras.video.demo_shapes import CATEGORIES, build_parts, category_of
 from vivi_keras.video.demo_textures import pattern, random_colour
 
-CATEGORIES = tuple(sorted(BUILDERS))
 # Share of the canvas that the object's longer side takes: room for outlines.
 FILL = 0.86
 _SHIFT = 4  # OpenCV's fixed-point bits: polygons at 1/16 of a pixel
@@ -34,11 +28,6 @@ class Sprite:
 
     levels: tuple[np.ndarray, ...]
     reach: float
-
-
-def category_of(object_id: int) -> int:
-    """The index in `CATEGORIES` of an object: fixed by its id alone."""
-    return object_id % len(CATEGORIES)
 
 
 def _mask(part, side):
@@ -150,13 +139,3 @@ def pose_sprite(sprite: Sprite, centre, size, angle, squash):
     matrix = np.concatenate([turn, shift[:, None]], axis=1)
     patch = cv2.warpAffine(level, matrix, (2 * half + 1, 2 * half + 1))
     return left, top, patch
-
-
-__all__ = [
-    "CATEGORIES",
-    "DETAIL",
-    "Sprite",
-    "category_of",
-    "paint_object",
-    "pose_sprite",
-]
