@@ -7,7 +7,7 @@ from vivi_keras.video import decode, shots
 
 # Raw frames that wait for the detector's verdict may take this much. [O]
 WINDOW_BYTES = 192 << 20
-FORMAT = 1  # raised when the same file and settings give other bytes
+FORMAT = 2  # raised when the same file and settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Pass:
             on_grid, picture = False, None
         elif on_grid:
             self._cell = cell
-        elif frame.index % self._stride(picture):
+        elif frame.index >= 8 and frame.index % self._stride(picture):
             picture = None
         self._window.append(
             _Held(frame.index, frame.time_seconds, picture, on_grid)
@@ -207,9 +207,15 @@ class _Pass:
             self._settle(self._window.popleft())
 
     def _stride(self, picture):
-        """Every which frame is held, so that memory stays bounded."""
-        size = 3 * picture.width * picture.height
-        return 1 + size * self._detector.delay_frames // WINDOW_BYTES
+        """Every which frame is held, so that memory stays bounded.
+
+        Four frames of the shortest shot are enough to choose from.
+        """
+        shortest = self._settings.min_shot_seconds / 4
+        wanted = int(shortest * self._video.frames_per_second)
+        size = sum(plane.buffer_size for plane in picture.planes)
+        needed = size * self._detector.delay_frames // WINDOW_BYTES
+        return 1 + max(wanted - 1, needed)
 
     def _settle(self, held):
         """Takes a frame of which it is known whether it begins a shot."""

@@ -6,7 +6,7 @@ PySceneDetect's detectors are fed frame by frame from our own decode pass.
 import dataclasses
 from fractions import Fraction
 
-from vivi_keras.video import decode
+from vivi_keras.video import decode, gradual
 
 DETECTORS = ("adaptive", "content", "histogram")
 
@@ -24,32 +24,43 @@ class Shot:
 class CutDetector:
     """Finds cuts while frames go by.
 
+    "adaptive" is PySceneDetect's AdaptiveDetector with our dissolves, fades
+    and a test for flashes; "content" and "histogram" are PySceneDetect's own
+    detectors, for comparison and as the paper's kind.
+
     Args:
         detector: "adaptive", "content" or "histogram".
         frames_per_second: nominal rate of the video.
     """
 
-    # How many frames after a cut it is known at the latest.
-    delay_frames = 4
-
     def __init__(self, detector, frames_per_second):
         # Imported here: scenedetect takes half a second to import.
         from scenedetect import FrameTimecode, detectors
+        from scenedetect.detector import FlashFilter
 
-        kinds = {
-            "adaptive": detectors.AdaptiveDetector,
-            "content": detectors.ContentDetector,
-            "histogram": detectors.HistogramDetector,
-        }
-        if detector not in kinds:
+        if detector not in DETECTORS:
             raise ValueError(
                 f"detector: expected one of {', '.join(DETECTORS)},"
                 f" got {detector!r}"
             )
         self._timecode = FrameTimecode
         self._rate = Fraction(frames_per_second).limit_denominator(10000)
-        self._detector = kinds[detector](min_scene_len=1)
         self._last = 0
+        self._gradual = None
+        # How many frames after a cut it is known at the latest.
+        self.delay_frames = 32
+        if detector == "adaptive":
+            self._gradual = gradual.Gradual()
+            self.delay_frames = self._gradual.delay_frames
+            self._detector = detectors.AdaptiveDetector(
+                min_scene_len=1, min_content_val=12.0
+            )
+        elif detector == "content":
+            self._detector = detectors.ContentDetector(
+                filter_mode=FlashFilter.Mode.SUPPRESS
+            )
+        else:
+            self._detector = detectors.HistogramDetector()
 
     def add(self, index, small):
         """Takes the next frame; returns frames that begin a new shot.
@@ -60,13 +71,16 @@ class CutDetector:
         """
         self._last = index
         timecode = self._timecode(index, self._rate)
-        cuts = self._detector.process_frame(timecode, small)
-        return [cut.frame_num for cut in cuts]
+        found = self._detector.process_frame(timecode, small)
+        cuts = [cut.frame_num for cut in found]
+        return cuts if self._gradual is None else self._gradual.add(small, cuts)
 
     def finish(self):
         """The cuts that only the end of the video makes certain."""
         timecode = self._timecode(self._last, self._rate)
-        return [c.frame_num for c in self._detector.post_process(timecode)]
+        found = self._detector.post_process(timecode)
+        cuts = [cut.frame_num for cut in found]
+        return cuts if self._gradual is None else self._gradual.finish(cuts)
 
 
 def detect_shots(path, detector="adaptive") -> list[Shot]:
