@@ -8,6 +8,9 @@ install: .venv/installed
 
 .venv/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
+	# An old pip can search for hours where a new one needs seconds.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--editable '.[test]'
 	touch $@

@@ -43,6 +43,8 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.7,<5",
         "tensorflow-hub>=0.16.1,<0.17",
         "tf-keras>=2.16,<2.22",
+        # TensorFlow 2.21 left it out of its own requirements.
+        "tensorboard>=2.16,<2.22",
         "absl-py>=2,<3",
         "ml-collections>=0.1.1,<2",
         "array-record>=0.5",
@@ -54,6 +56,9 @@ setuptools.setup(
         "pillow>=10",
         "tqdm>=4.60",
         "pyyaml>=6",
+        "threadpoolctl>=3",
+        # tensorflow-datasets imports it without asking for it.
+        "importlib_resources>=5",
     ],
     extras_require={
         "test": TEST,

@@ -1,0 +1,185 @@
+"""From a config to what it describes: model, optimizer, batches, encoder."""
+
+import json
+import pathlib
+
+import keras
+
+from vivi_keras import checkpoints
+from vivi_keras.data import fingerprint, video_batches
+from vivi_keras.models.resnet import ResNet50V2
+from vivi_keras.objective import Objective, make_level
+from vivi_keras.trainer import ViviModel
+
+
+def build_encoder(config) -> keras.Model:
+    """The frame encoder of a config, with fresh weights drawn by its seed."""
+    keras.utils.set_random_seed(config.seed)
+    model = config.model
+    return ResNet50V2(
+        width=model.width,
+        units=tuple(model.units),
+        norm=model.norm,
+        weight_decay=model.weight_decay,
+    )
+
+
+def build_model(config) -> ViviModel:
+    """The compiled model of a config.
+
+    Raises: ValueError: an unknown level, argument, optimizer or schedule, or
+        clips on which a level cannot work.
+    """
+    encoder = build_encoder(config)
+    objective = Objective(
+        [
+            make_level(kind, **arguments)
+            for kind, arguments in config.objective.items()
+        ]
+    )
+    data = config.data
+    objective.validate(data.num_shots, data.frames_per_shot, data.copies)
+    model = ViviModel(encoder, objective, views=data.views, seed=config.seed)
+    model.compile(optimizer=build_optimizer(config))
+    return model
+
+
+def build_optimizer(config) -> keras.optimizers.Optimizer:
+    """The optimizer; decay of weights is the encoder's regulariser."""
+    optimizer = config.optimizer
+    arguments = {"learning_rate": build_schedule(config)}
+    if optimizer.clip_norm > 0:
+        arguments["global_clipnorm"] = optimizer.clip_norm
+    if optimizer.name == "sgd":
+        return keras.optimizers.SGD(
+            momentum=optimizer.momentum,
+            nesterov=optimizer.nesterov,
+            **arguments,
+        )
+    if optimizer.name == "adam":
+        return keras.optimizers.Adam(**arguments)
+    raise ValueError(
+        f"optimizer.name must be 'sgd' or 'adam'. Got: {optimizer.name!r}"
+    )
+
+
+def build_schedule(config):
+    """The learning rate by step: warm-up, then what the config names."""
+    schedule, steps = config.schedule, config.train.steps
+    rate, warmup = schedule.learning_rate, schedule.warmup_steps
+    if schedule.name == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=max(1, steps - warmup),
+            warmup_target=rate,
+            warmup_steps=warmup,
+        )
+    if schedule.name == "constant":
+        return Warmup(rate, warmup)
+    if schedule.name == "piecewise":
+        bounds = list(schedule.boundaries)
+        values = [rate * schedule.factor**k for k in range(len(bounds) + 1)]
+        return Warmup(rate, warmup, bounds, values)
+    raise ValueError(
+        "schedule.name must be 'piecewise', 'cosine' or 'constant'."
+        f" Got: {schedule.name!r}"
+    )
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then a constant or piecewise constant rate.
+
+    Args:
+        rate: the rate after warm-up.
+        warmup_steps: int, steps until it is reached.
+        boundaries: steps at which the rate changes, or None.
+        values: the rate before, between and after the boundaries.
+    """
+
+    def __init__(self, rate, warmup_steps, boundaries=None, values=None):
+        self.rate = rate
+        self.warmup_steps = warmup_steps
+        self.boundaries = boundaries
+        self.values = values
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rate = self.rate
+        if self.boundaries:
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+                [float(bound) for bound in self.boundaries], self.values
+            )(step)
+        share = step / max(1, self.warmup_steps)
+        return rate * keras.ops.minimum(1.0, share)
+
+    def get_config(self):
+        return {
+            "rate": self.rate,
+            "warmup_steps": self.warmup_steps,
+            "boundaries": self.boundaries,
+            "values": self.values,
+        }
+
+
+def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
+    """Batches of a config from `first_step` on; see `video_batches`."""
+    data = config.data
+    return video_batches(
+        data.dataset,
+        batch_size=data.batch_size,
+        num_shots=data.num_shots,
+        frames_per_shot=data.frames_per_shot,
+        copies=None if data.copies == 1 else data.copies,
+        image_size=data.image_size,
+        seed=config.seed,
+        first_step=first_step,
+        num_steps=num_steps,
+        shard=shard,
+    )
+
+
+def restore_encoder(workdir):
+    """The encoder of a run's last checkpoint.
+
+    Args:
+        workdir: folder of a `vivi-pretrain` run.
+    Returns: (encoder, metadata dict for `export_encoder`).
+    Raises: FileNotFoundError: no config or no checkpoint there.
+    """
+    config = checkpoints.read_config(workdir)
+    model = build_model(config)
+    data = config.data
+    shape = (None, data.num_shots, data.frames_per_shot)
+    if data.copies > 1:
+        shape = (*shape, data.copies)
+    size = (data.image_size, data.image_size, 3)
+    model.build_from(
+        {
+            "frames": keras.KerasTensor((*shape, *size), "uint8"),
+            "shot_mask": keras.KerasTensor(shape[:2], "bool"),
+            "video_id": keras.KerasTensor((None,), "int64"),
+        }
+    )
+    manager = checkpoints.CheckpointManager(model, workdir)
+    step = manager.restore()
+    if step is None:
+        raise FileNotFoundError(
+            f"Expected a checkpoint in {manager.folder}; found none."
+        )
+    return model.encoder, {
+        "row": config.name,
+        "config": json.loads(config.to_json()),
+        "seed": config.seed,
+        "steps": step,
+        "image_size": [data.image_size, data.image_size],
+        "training_data": {
+            "name": pathlib.Path(data.dataset).name,
+            "fingerprint": checkpoints.read_fingerprint(workdir),
+        },
+    }
+
+
+def data_fingerprint(config) -> str:
+    """Identifies the data set of a config."""
+    return fingerprint(config.data.dataset)

@@ -1,0 +1,71 @@
+"""What every row starts from: the paper's scale, and a laptop's.
+
+Each value's tag says how sure it is: [P] read in the paper's abstract or a
+public summary, [G] read in public code of the same group, [R] recollected and
+not checked, [O] our own decision.
+"""
+
+import ml_collections
+
+
+def paper_config() -> ml_collections.ConfigDict:
+    """The settings that rows share at the paper's scale."""
+    return ml_collections.ConfigDict(
+        {
+            "name": "",
+            "seed": 0,
+            "data": {
+                "dataset": "",  # folder made by vivi-prepare
+                "num_shots": 4,
+                "frames_per_shot": 2,  # [O]
+                "copies": 1,  # views of each frame
+                "image_size": 224,  # [R]
+                "batch_size": 512,  # videos  [R]
+                "views": "exemplar",
+            },
+            "model": {
+                "width": 1.0,  # 3 is "Big"  [P]
+                "units": (3, 4, 6, 3),  # ResNet-50  [R]
+                "norm": "batch",
+                "weight_decay": 1e-4,  # of kernels, as w^2 / 2  [G]
+            },
+            "objective": {},  # kind of level -> its arguments
+            "optimizer": {
+                "name": "sgd",
+                "momentum": 0.9,  # [R]
+                "nesterov": False,
+                "clip_norm": 0.0,  # 0: none
+            },
+            "schedule": {
+                "name": "piecewise",
+                "learning_rate": 0.8,  # [R]
+                "warmup_steps": 5000,  # [R]
+                "boundaries": (90_000, 110_000),  # [R]
+                "factor": 0.1,  # [R]
+            },
+            "train": {
+                "steps": 120_000,  # [R]
+                "log_every_steps": 100,
+                "checkpoint_every_steps": 1000,
+                "keep_checkpoints": 3,
+            },
+        }
+    )
+
+
+def demo_config() -> ml_collections.ConfigDict:
+    """The same at a scale for two CPU cores and minutes; all values [O]."""
+    config = paper_config()
+    config.data.update(image_size=48, batch_size=16)
+    config.model.update(width=0.25, units=(1, 1, 1, 1))
+    config.optimizer.name = "adam"
+    config.schedule.update(
+        name="cosine",
+        learning_rate=1e-3,
+        warmup_steps=100,
+        boundaries=(),
+    )
+    config.train.update(
+        steps=1500, log_every_steps=50, checkpoint_every_steps=250
+    )
+    return config

@@ -1,0 +1,237 @@
+"""Distribution: which strategy, what replicas exchange, who reads what."""
+
+import keras
+
+from vivi_keras.objective import LocalReplicas
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+
+
+def make_strategy(name="auto"):
+    """A `tf.distribute` strategy by name.
+
+    Args:
+        name: "auto" (a TPU if found, else all GPUs, else one device), "one",
+            "mirrored" (all GPUs, or all logical CPUs where there is no GPU),
+            "multiworker" (workers as TF_CONFIG says) or "tpu".
+    Raises: ValueError: unknown name. RuntimeError: the device is missing.
+    """
+    import tensorflow as tf
+
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"strategy must be one of {', '.join(STRATEGIES)}. Got: {name!r}"
+        )
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "auto":
+        if _tpu_address() is not None:
+            name = "tpu"
+        else:
+            name = "mirrored" if len(gpus) > 1 else "one"
+    if name == "tpu":
+        return _tpu_strategy(tf)
+    if name == "multiworker":
+        return _multiworker_strategy(tf)
+    if name == "mirrored":
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        if len(devices) < 2:
+            raise RuntimeError(
+                "strategy=mirrored needs 2 or more GPUs (or logical CPUs)."
+                f" Found: {[device.name for device in devices]}."
+                " Use strategy=one"
+            )
+        return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return tf.distribute.get_strategy()
+
+
+def _tpu_address():
+    """Where a TPU is said to be by the environment, or None."""
+    import os
+
+    if os.environ.get("TPU_NAME") or os.environ.get("COLAB_TPU_ADDR"):
+        return os.environ.get("TPU_NAME", "")
+    # A TPU VM names its chips in this variable, or has them as devices.
+    if os.environ.get("TPU_ACCELERATOR_TYPE") or os.path.exists("/dev/accel0"):
+        return "local"
+    return None
+
+
+def _tpu_strategy(tf):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu=_tpu_address()
+        )
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:
+        raise RuntimeError(
+            "strategy=tpu found no TPU (TPU_NAME is"
+            f" {_tpu_address()!r}): {error}"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _multiworker_strategy(tf):
+    import os
+
+    if not os.environ.get("TF_CONFIG"):
+        raise RuntimeError(
+            "strategy=multiworker needs TF_CONFIG (cluster and task of this"
+            " worker, as JSON) in the environment. It is not set"
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+class StrategyReplicas:
+    """What the replicas of a `tf.distribute` strategy exchange in a step."""
+
+    def __init__(self, context):
+        import tensorflow as tf
+
+        self._context = context
+        self._tf = tf
+        self.count = context.num_replicas_in_sync
+        self.index = context.replica_id_in_sync_group
+
+    def gather(self, x):
+        """[N, ...] of each replica -> [count * N, ...], differentiable."""
+        gathered = self._context.all_gather(x, axis=0)
+        rows = None if x.shape[0] is None else x.shape[0] * self.count
+        return self._tf.ensure_shape(gathered, (rows, *x.shape[1:]))
+
+    def sum(self, x):
+        """Sum over the replicas, not differentiable."""
+        return self._context.all_reduce(
+            self._tf.distribute.ReduceOp.SUM, self._tf.stop_gradient(x)
+        )
+
+
+class OneReplica(LocalReplicas):
+    """The same for a step that runs on one device."""
+
+    def sum(self, x):
+        """The only replica's value, not differentiable."""
+        return keras.ops.stop_gradient(x)
+
+
+def current_replicas():
+    """The replicas of the context this is called in."""
+    if keras.backend.backend() != "tensorflow":
+        return OneReplica()
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return OneReplica()
+    return StrategyReplicas(context)
+
+
+def replica_spec(element_spec, num_replicas):
+    """The spec of one replica's part of a global or distributed batch.
+
+    Raises: ValueError: the batch cannot be divided evenly.
+    """
+    import tensorflow as tf
+
+    def part(spec):
+        if hasattr(spec, "_value_specs"):  # of a distributed data set
+            return spec._value_specs[0]
+        rows = spec.shape[0]
+        if rows is None:
+            return spec
+        if rows % num_replicas:
+            raise ValueError(
+                f"The global batch must be a multiple of {num_replicas}"
+                f" replicas. Got: {rows} rows"
+            )
+        return tf.TensorSpec(
+            (rows // num_replicas, *spec.shape[1:]), spec.dtype
+        )
+
+    return {name: part(spec) for name, spec in element_spec.items()}
+
+
+def distributed_batches(strategy, make_batches):
+    """Batches of which every worker reads only its own rows.
+
+    Args:
+        strategy: a `tf.distribute` strategy.
+        make_batches: function of `shard=(index, count)` -> tf.data.Dataset
+            of rows [index * B / count, (index + 1) * B / count) of each
+            global batch.
+    Returns: a distributed data set, for `model.fit`.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return make_batches((0, 1))
+
+    def of_worker(context):
+        shard = (context.input_pipeline_id, context.num_input_pipelines)
+        replicas = context.num_replicas_in_sync // shard[1]
+        batches = make_batches(shard)
+        if replicas == 1:
+            return batches
+        return batches.flat_map(lambda batch: _split(batch, replicas))
+
+    def _split(batch, replicas):
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                name: tf.reshape(x, (replicas, -1, *x.shape[1:]))
+                for name, x in batch.items()
+            }
+        )
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def step_function(model, step):
+    """What `fit` calls: iterator -> logs after `steps_per_execution` steps.
+
+    Args:
+        model: compiled keras.Model.
+        step: one replica's step, batch -> logs that are equal on all
+            replicas.
+    """
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    if model.jit_compile and not model.run_eagerly:
+        step = tf.function(step, jit_compile=True, reduce_retracing=True)
+
+    def one_step(batch):
+        logs = strategy.run(step, args=(batch,))
+        return {
+            name: strategy.experimental_local_results(value)[0]
+            for name, value in logs.items()
+        }
+
+    @tf.autograph.experimental.do_not_convert
+    def several_steps(iterator):
+        if model.steps_per_execution > 1:
+            tf.while_loop(
+                lambda i: i < model.steps_per_execution - 1,
+                lambda i: _then(one_step(iterator.get_next()), i + 1),
+                [tf.constant(0)],
+                parallel_iterations=1,
+            )
+        return one_step(iterator.get_next())
+
+    def _then(logs, value):
+        with tf.control_dependencies(list(logs.values())):
+            return (tf.identity(value),)
+
+    def function(iterator):
+        if not isinstance(
+            iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)
+        ):
+            for _ in range(model.steps_per_execution):
+                logs = single(next(iterator))
+            return logs
+        return several(iterator)
+
+    single, several = one_step, several_steps
+    if not model.run_eagerly:
+        single = tf.function(one_step, reduce_retracing=True)
+        several = tf.function(several_steps, reduce_retracing=True)
+    return function
