@@ -15,16 +15,6 @@ import zipfile
 from vivi_keras.video import extract
 
 _DATE = (1980, 1, 1, 0, 0, 0)
-_CHUNK = 1 << 20
-
-
-def content_hash(path):
-    """SHA-256 of a file's bytes, as hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def video_id(content):
@@ -60,16 +50,35 @@ class Cache:
 
 
 def write_entry(path, source, settings, *, threads=0, progress=None):
-    """Prepares one video file into an entry; returns its description.
+    """Prepares one source into an entry; returns its description.
+
+    Args:
+        path: where the entry shall lie.
+        source: `sources.Source`.
+        settings: `extract.Settings`.
+        threads, progress: as for `extract.extract`.
 
     Raises:
-        VideoError: nothing of the file can be used.
+        VideoError: nothing of the source can be used.
+        OSError: the entry cannot be written.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
-        with zipfile.ZipFile(half, "w") as archive:
+        video = _write(half, source, settings, threads, progress)
+        if video["num_errors"] and threads != 1:
+            # What threads make of a damaged file depends on their timing.
+            video = _write(half, source, settings, 1, progress)
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
+    return video
+
+
+def _write(half, source, settings, threads, progress):
+    with open(half, "wb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
 
             def keep(index, jpeg):
                 _add(archive, frame_name(index), jpeg)
@@ -79,11 +88,8 @@ def write_entry(path, source, settings, *, threads=0, progress=None):
             )
             text = json.dumps(video, indent=1, sort_keys=True)
             _add(archive, "video.json", text.encode())
-        with open(half, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
+        file.flush()
+        os.fsync(file.fileno())
     return video
 
 
@@ -118,3 +124,42 @@ class Entry:
 
     def __exit__(self, *unused):
         self.close()
+
+
+class Hashes:
+    """Content hashes remembered by path, size and time of change.
+
+    Args:
+        directory: where `hashes.json` lies.
+    """
+
+    def __init__(self, directory):
+        self._path = pathlib.Path(directory) / "hashes.json"
+        try:
+            self._known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+        self._changed = False
+
+    def of(self, source):
+        """Content hash of a `sources.Source`; reads it where need be."""
+        if source.kind != "video":
+            return source.content_hash()
+        status = os.stat(source.path)
+        path = os.fsencode(os.path.abspath(source.path)).hex()
+        mark = [status.st_size, status.st_mtime_ns]
+        known = self._known.get(path)
+        if known is not None and known[:2] == mark:
+            return known[2]
+        content = source.content_hash()
+        self._known[path] = [*mark, content]
+        self._changed = True
+        return content
+
+    def save(self):
+        if not self._changed:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        half = self._path.with_name(f".{self._path.name}.half")
+        half.write_text(json.dumps(self._known), encoding="utf-8")
+        os.replace(half, self._path)

@@ -1,5 +1,6 @@
 """Prepared videos -> a TFDS data set: records of consecutive shots."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -118,7 +119,8 @@ def pack(videos, directory, description, shots_per_record=16):
             yield from records(name, content, path, shots_per_record)
 
     builder = _builder(work, generate)
-    builder.download_and_prepare()
+    with _quiet():
+        builder.download_and_prepare()
     num_records = builder.info.splits["train"].num_examples
     written = pathlib.Path(builder.data_dir)
     text = json.dumps({**description, "num_records": num_records}, indent=1)
@@ -126,6 +128,17 @@ def pack(videos, directory, description, shots_per_record=16):
     _exchange(written, directory)
     shutil.rmtree(work)
     return num_records
+
+
+@contextlib.contextmanager
+def _quiet():
+    """TFDS tells of a folder that is moved right after."""
+    with (
+        open(os.devnull, "w") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
+        yield
 
 
 def _exchange(written, directory):

@@ -20,6 +20,8 @@ MAX_PIXELS = 1 << 26
 # A file that fails this often in a row without a frame is given up. [O]
 MAX_ERRORS_IN_A_ROW = 200
 DEFAULT_RATE = 25.0
+# A playlist that is named like a video must not reach for the network.
+_SAFE = {"protocol_whitelist": "file,crypto,data"}
 
 # Formats whose planes hold 8-bit luma first and can be sampled directly.
 _PLANAR = {
@@ -69,9 +71,7 @@ class Video:
         self.path = path
         try:
             self._container = av.open(
-                path,
-                metadata_errors="replace",
-                options={"max_pixels": str(MAX_PIXELS)},
+                path, metadata_errors="replace", options=_SAFE
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"cannot be opened: {describe(error)}") from error
@@ -91,6 +91,7 @@ class Video:
         if context is None:
             self.close()
             raise VideoError("has a video stream of an unknown codec")
+        context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_count = threads
         context.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -151,6 +152,15 @@ class Video:
         if index == 0:
             reason = f" ({self.errors[0]})" if self.errors else ""
             raise VideoError(f"no frame could be decoded{reason}")
+
+    def stamps(self):
+        """Times of all packets from 0, in order, without decoding."""
+        stamps = sorted(
+            float(packet.pts * packet.time_base)
+            for packet in self._container.demux(self._stream)
+            if packet.pts is not None
+        )
+        return [stamp - stamps[0] for stamp in stamps]
 
     def _pictures(self):
         """Decoded pictures; None stands for an error at that place."""

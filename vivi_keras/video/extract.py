@@ -136,31 +136,31 @@ def evenly(items, limit):
     return [items[int((i + 0.5) * step)] for i in range(limit)]
 
 
-def extract(path, settings, keep, *, threads=0, progress=None):
-    """Decodes a file once; keeps frames of each shot that it finds.
+def extract(source, settings, keep, *, threads=0, progress=None):
+    """Decodes a source once; keeps frames of each shot that it finds.
 
     Args:
-        path: the video file.
+        source: `sources.Source`.
         settings: `Settings`.
         keep: called as keep(index, jpeg_bytes) for each frame kept, once.
         threads: decoding threads, 0 for FFmpeg's choice.
         progress: called as progress(num_frames, seconds, duration) often.
 
     Returns: dict with "shots" and counts, all that the record needs but the
-        pixels; the same for the same file and settings.
+        pixels; the same for the same content and settings.
 
     Raises:
-        VideoError: nothing of the file can be used.
+        VideoError: nothing of the source can be used.
     """
-    with decode.Video(path, threads) as video:
-        pass_ = _Pass(video, settings, keep)
+    with source.open(settings.decoder, threads) as video:
+        one_pass = _Pass(video, settings, keep)
         for frame in video.frames():
-            pass_.add(frame)
+            one_pass.add(frame)
             if progress is not None:
                 progress(
                     frame.index + 1, frame.time_seconds, video.duration_seconds
                 )
-        return pass_.finish()
+        return one_pass.finish()
 
 
 class _Pass:

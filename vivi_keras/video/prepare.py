@@ -1,8 +1,8 @@
-"""A folder of videos -> a data set: parallel, resumable, none lost."""
+"""An archive of videos -> a data set: parallel, resumable, none lost."""
 
-import collections
 import concurrent.futures
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -10,8 +10,12 @@ import time
 
 from vivi_keras.video import cache as cache_lib
 from vivi_keras.video import dataset as dataset_lib
-from vivi_keras.video import extract, files
+from vivi_keras.video import extract, files, report
 from vivi_keras.video.pool import Limits, Pool
+from vivi_keras.video.progress import Progress
+
+# No other file would fare better: the run ends.
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 def prepare(
@@ -27,6 +31,9 @@ def prepare(
     max_frames_per_shot=8,
     jpeg_quality=90,
     decoder="pyav",
+    frames_dirs=None,
+    frames_dirs_per_second=1.0,
+    sequence_examples=None,
     shots_per_record=16,
     workers=1,
     hang_seconds=60.0,
@@ -34,13 +41,15 @@ def prepare(
     strict=False,
     show_progress=False,
 ):
-    """Prepares every video below a folder into a TFDS data set.
+    """Prepares every video of an archive into a TFDS data set.
 
     Stopped at any time and started again it goes on where it was; files
-    added to the folder are prepared, those done are not done again.
+    added to the archive are prepared, those done are not done again.
 
     Args:
-        videos: folder of video files of any format that FFmpeg reads.
+        videos: folder of video files of any format that FFmpeg reads, a text
+            file with a path a line, or a pattern such as gs://bucket/*.mp4;
+            None where only other sources are given.
         dataset: folder of the data set; finished videos are kept in its
             subfolder `prepared`.
         frames_per_second: rate at which frames are kept.
@@ -52,6 +61,10 @@ def prepare(
         max_frames_per_shot: frames are thinned evenly beyond it.
         jpeg_quality: 1 to 100.
         decoder: "pyav" or "tfio".
+        frames_dirs: folder of folders of already extracted frames.
+        frames_dirs_per_second: rate at which those were extracted.
+        sequence_examples: TFRecord file, or folder of such, of
+            SequenceExamples with image/encoded and image/timestamp.
         shots_per_record: most shots of one record.
         workers: processes that decode at once.
         hang_seconds: longest time without one more frame of a file.
@@ -64,6 +77,7 @@ def prepare(
     Raises:
         ValueError: an argument is wrong, or no video could be used, or
             `strict` and a file was set aside.
+        OSError: the data set cannot be written, as when the disk is full.
     """
     settings = extract.Settings(
         frames_per_second=float(frames_per_second),
@@ -78,88 +92,107 @@ def prepare(
     )
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
+    if shots_per_record < 1:
+        raise ValueError(
+            f"shots_per_record: expected at least 1, got {shots_per_record}"
+        )
+    if decoder == "tfio":
+        from vivi_keras.video import tfio_decoder
+
+        tfio_decoder.check()
+    if videos is None and frames_dirs is None and sequence_examples is None:
+        raise ValueError(
+            "expected videos, frames_dirs or sequence_examples, got none"
+        )
     start = time.monotonic()
-    directory = pathlib.Path(dataset)
-    directory.mkdir(parents=True, exist_ok=True)
-    found = _find(videos, directory)
-    cache = cache_lib.Cache(directory / "prepared", settings)
-    limits = Limits(hang_seconds, file_seconds)
-    _work(found, cache, settings, workers, limits, show_progress)
-    report = _report(found, settings, time.monotonic() - start)
-    _write_json(directory / "report.json", report)
+    directory = _directory(videos, dataset)
+    fetched = directory / ".fetched"
+    try:
+        found, num_others = [], 0
+        if videos is not None:
+            found, num_others = files.find_videos(videos, [directory], fetched)
+        if frames_dirs is not None:
+            found += files.find_frames(
+                frames_dirs, float(frames_dirs_per_second), [directory]
+            )
+        if sequence_examples is not None:
+            found += files.find_sequences(sequence_examples, [directory])
+        cache = cache_lib.Cache(directory / "prepared", settings)
+        limits = Limits(hang_seconds, file_seconds)
+        with Progress(found, show_progress) as progress:
+            _work(found, cache, settings, workers, limits, progress)
+    finally:
+        files.remove_fetched(fetched)
+    summary = report.summary(found, num_others, settings)
+    summary["wall_seconds"] = time.monotonic() - start
+    report.write(directory, summary)
     used = [f for f in found if f.status == "used"]
     if not used:
-        raise ValueError(_nothing(report, videos))
+        raise ValueError(_nothing(summary, videos))
     _pack(used, cache, directory, settings, shots_per_record)
-    failed = report["videos_set_aside"] - report["duplicates"]
+    report.write_page(directory, summary, used, cache)
+    failed = summary["videos_set_aside"] - summary["duplicates"]
     if strict and failed:
         raise ValueError(
             f"strict: expected every video to be usable, {failed} of"
             f" {len(found)} were set aside, see report.json"
         )
-    return report
+    return summary
 
 
-@dataclasses.dataclass
-class _File:
-    """A video file and what became of it."""
-
-    name: str  # relative path as text
-    source: str  # path to open
-    content: str | None = None
-    status: str = "waiting"  # used, duplicate or set aside
-    reason: str | None = None
-    details: dict = dataclasses.field(default_factory=dict)
-
-
-def _find(videos, directory):
-    names, _, unreadable = files.find(videos, skip=[directory])
-    found = [_File(files.readable(n), os.path.join(videos, n)) for n in names]
-    for name, reason in unreadable:
-        found.append(
-            _File(files.readable(name), name, None, "set aside", reason)
+def _directory(videos, dataset):
+    directory = pathlib.Path(dataset)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"dataset: expected a folder, got a file: {dataset}")
+    if videos is not None and os.path.realpath(videos) == os.path.realpath(
+        directory
+    ):
+        raise ValueError(
+            "dataset: expected another folder than that of the videos, got"
+            f" {dataset}"
         )
-    return found
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
-def _work(found, cache, settings, workers, limits, show_progress):
+def _work(found, cache, settings, workers, limits, progress):
     """Sees to it that every file is used, a duplicate or set aside."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     first, futures = {}, {}
+    hashes = cache_lib.Hashes(cache.directory.parent)
     with Pool(workers, limits) as pool:
         for file in found:
-            if file.status != "waiting" or not _identify(file, first):
-                continue
-            job = {
-                "source": file.source,
-                "entry": str(cache.path(file.content)),
-                "settings": dataclasses.asdict(settings),
-                "threads": threads,
-            }
-            if not cache.has(file.content):
-                futures[pool.submit(job)] = file
+            if file.status == "waiting" and _identify(file, first, hashes):
+                if cache.has(file.content):
+                    progress.done(file)
+                    continue
+                job = {
+                    "source": dataclasses.asdict(file.source),
+                    "entry": str(cache.path(file.content)),
+                    "settings": dataclasses.asdict(settings),
+                    "threads": threads,
+                }
+                told = progress.of(file)
+                futures[pool.submit(job, told)] = file
+            else:
+                progress.done(file)
+        hashes.save()
         for future in concurrent.futures.as_completed(futures):
-            answer = future.result()
-            if "failed" in answer:
-                file = futures[future]
-                file.status, file.reason = "set aside", answer.pop("failed")
-                file.details = answer
+            _take(futures[future], future.result())
+            progress.done(futures[future])
     for file in found:
         if file.status == "waiting":
             file.status = "used"
             with cache_lib.Entry(cache.path(file.content)) as entry:
-                file.details = _summary(entry.video)
+                file.details = report.details(entry.video)
 
 
-def _identify(file, first):
+def _identify(file, first, hashes):
     """Hashes a file; False where it need not be prepared."""
     try:
-        if os.path.getsize(file.source) == 0:
-            file.status, file.reason = "set aside", "the file is empty"
-            return False
-        file.content = cache_lib.content_hash(file.source)
+        file.content = hashes.of(file.source)
     except OSError as error:
-        file.status, file.reason = "set aside", f"cannot be read: {error}"
+        file.set_aside(f"cannot be read: {error.strerror}")
         return False
     same = first.setdefault(file.content, file)
     if same is file:
@@ -169,63 +202,22 @@ def _identify(file, first):
     return False
 
 
-def _summary(video):
-    return {
-        "seconds": video["duration_seconds"],
-        "frames_decoded": video["num_frames"],
-        "shots": len(video["shots"]),
-        "frames_kept": sum(len(s["frames"]) for s in video["shots"]),
-        "damaged": video["num_errors"] > 0,
-        "errors": video["errors"],
-        "time_jumps": video["time_jumps"],
-        "counts": video["counts"],
-    }
+def _take(file, answer):
+    if "failed" not in answer:
+        return
+    reason = answer.pop("failed")
+    if answer.get("errno") in _FATAL:
+        raise OSError(answer["errno"], f"the run was stopped: {reason}")
+    file.set_aside(reason, **answer)
 
 
-def _report(found, settings, seconds):
-    used = [f.details for f in found if f.status == "used"]
-    duplicates = sum(f.status == "duplicate" for f in found)
-    counts = collections.Counter()
-    for details in used:
-        counts.update(details["counts"])
-    return {
-        "videos_found": len(found),
-        "videos_used": len(used),
-        "videos_set_aside": len(found) - len(used),
-        "duplicates": duplicates,
-        "videos_damaged": sum(d["damaged"] for d in used),
-        "video_seconds": sum(d["seconds"] for d in used),
-        "shots": sum(d["shots"] for d in used),
-        "frames_kept": sum(d["frames_kept"] for d in used),
-        "counts": dict(sorted(counts.items())),
-        "wall_seconds": seconds,
-        "settings": dataclasses.asdict(settings),
-        "files": [
-            {
-                "path": f.name,
-                "status": f.status,
-                "reason": f.reason,
-                "content": f.content,
-                **f.details,
-            }
-            for f in found
-        ],
-    }
-
-
-def _write_json(path, value):
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(half, path)
-
-
-def _nothing(report, videos):
-    if not report["files"]:
+def _nothing(summary, videos):
+    if not summary["files"]:
         return f"videos: expected video files below {videos}, found none"
     reasons = "; ".join(
-        f"{f['path']}: {f['reason']}" for f in report["files"][:5]
+        f"{f['path']}: {f['reason']}" for f in summary["files"][:5]
     )
-    return f"none of {report['videos_found']} videos could be used: {reasons}"
+    return f"none of {summary['videos_found']} videos could be used: {reasons}"
 
 
 def _pack(used, cache, directory, settings, shots_per_record):

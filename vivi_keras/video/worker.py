@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from vivi_keras.video import cache, decode, extract
+from vivi_keras.video import cache, decode, extract, sources
 
 PROGRESS_SECONDS = 0.5
 
@@ -41,7 +41,7 @@ def _work(job, answers):
     try:
         cache.write_entry(
             job["entry"],
-            job["source"],
+            sources.Source(**job["source"]),
             extract.Settings(**job["settings"]),
             threads=job["threads"],
             progress=progress,

@@ -1,0 +1,70 @@
+"""The progress bar of a run: files, hours of video, speed, time left."""
+
+import threading
+import time
+
+import tqdm
+
+
+class Progress:
+    """Counts files done and seconds of video; draws them where wanted.
+
+    Args:
+        files: list of `files.File`.
+        show: draw a bar on standard error.
+    """
+
+    def __init__(self, files, show):
+        self._lock = threading.Lock()
+        self._num_files = len(files)
+        self._num_done = 0
+        self._seconds = {}  # of video, by file
+        self._start = time.monotonic()
+        total = sum(f.size for f in files)
+        self._bar = tqdm.tqdm(
+            total=total,
+            disable=not show,
+            bar_format="{percentage:3.0f}%|{bar:24}| {postfix},"
+            " {remaining} left",
+        )
+        self._parts = {}
+        self._draw()
+
+    def of(self, file):
+        """A function that takes a worker's messages about a file."""
+
+        def progress(message):
+            duration = message["duration"] or 0
+            part = message["seconds"] / duration if duration > 0 else 0
+            with self._lock:
+                self._seconds[id(file)] = message["seconds"]
+                self._advance(file, min(part, 1.0))
+
+        return progress
+
+    def done(self, file):
+        """Takes it that a file needs no more work."""
+        with self._lock:
+            self._num_done += 1
+            self._advance(file, 1.0)
+
+    def _advance(self, file, part):
+        size = int(part * file.size)
+        self._bar.update(max(0, size - self._parts.get(id(file), 0)))
+        self._parts[id(file)] = max(size, self._parts.get(id(file), 0))
+        self._draw()
+
+    def _draw(self):
+        seconds = sum(self._seconds.values())
+        speed = seconds / max(time.monotonic() - self._start, 1e-3)
+        self._bar.set_postfix_str(
+            f"{self._num_done}/{self._num_files} files,"
+            f" {seconds / 3600:.2f} h of video, {speed:.0f}x real time",
+            refresh=False,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self._bar.close()

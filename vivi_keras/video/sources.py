@@ -1,0 +1,209 @@
+"""Where frames come from: video files, folders of frames, sequence examples.
+
+Every source gives the same thing, `decode.Frame`s in order, so that shots and
+records do not care. Already extracted frames need not be decoded twice.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import struct
+
+import av
+import cv2
+import numpy as np
+
+from vivi_keras.video import decode
+
+IMAGES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tiff", ".webp"])
+_CHUNK = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a worker has to read.
+
+    Attributes:
+        kind: "video" (a file), "frames" (a folder of images, one a frame) or
+            "sequence" (one SequenceExample inside a TFRecord file).
+        path: the file or folder.
+        offset, length: bytes of the sequence example within its file.
+        frames_per_second: rate of a folder of frames.
+    """
+
+    kind: str
+    path: str
+    offset: int = 0
+    length: int = 0
+    frames_per_second: float = 1.0
+
+    def content_hash(self):
+        """SHA-256 of what is read, as hex; the same content, the same hash."""
+        digest = hashlib.sha256()
+        if self.kind == "frames":
+            digest.update(f"frames at {self.frames_per_second!r}\n".encode())
+            for name in frame_names(self.path):
+                inner = hashlib.sha256()
+                _update(inner, os.path.join(self.path, name))
+                digest.update(os.fsencode(name) + b"\0" + inner.digest())
+        elif self.kind == "sequence":
+            digest.update(self.read())
+        else:
+            _update(digest, self.path)
+        return digest.hexdigest()
+
+    def read(self):
+        """Bytes of a sequence example."""
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+    def open(self, decoder="pyav", threads=0):
+        """The source opened for one pass; see `decode.Video`.
+
+        Raises:
+            VideoError: nothing of it can be used.
+        """
+        if self.kind == "frames":
+            return _folder(self.path, self.frames_per_second)
+        if self.kind == "sequence":
+            return _sequence(self.read())
+        if decoder == "tfio":
+            from vivi_keras.video import tfio_decoder
+
+            return tfio_decoder.TfioVideo(self.path)
+        return decode.Video(self.path, threads)
+
+
+def _update(digest, path):
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+
+
+def frame_names(folder):
+    """Names of the images in a folder: 2.jpg comes before 10.jpg."""
+    names = [
+        n
+        for n in os.listdir(folder)
+        if pathlib.PurePath(n).suffix.lower() in IMAGES
+    ]
+
+    def order(name):
+        parts = re.split(r"(\d+)", name)
+        return [(p.isdigit(), int(p) if p.isdigit() else p) for p in parts]
+
+    return sorted(names, key=lambda n: (order(n), n))
+
+
+class ImageVideo:
+    """Encoded images and their times, read as if they were a video.
+
+    Args:
+        images: functions that give the bytes of each image.
+        times: seconds of each image, from 0, increasing.
+    """
+
+    sample_aspect_ratio = None
+
+    def __init__(self, images, times):
+        if not images:
+            raise decode.VideoError("holds no images")
+        self._images, self._times = images, times
+        span = times[-1] - times[0]
+        self.frames_per_second = (len(times) - 1) / span if span > 0 else 1.0
+        self.duration_seconds = span + 1 / self.frames_per_second
+        self.errors, self.num_errors, self.time_jumps = [], 0, 0
+
+    @property
+    def frame_seconds(self):
+        """Nominal duration of a frame."""
+        return 1.0 / self.frames_per_second
+
+    def frames(self):
+        """Yields every image that can be decoded as a `decode.Frame`."""
+        index = 0
+        for read, seconds in zip(self._images, self._times, strict=True):
+            data = np.frombuffer(read(), np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            if image is None:
+                self.num_errors += 1
+                self.errors = ["an image cannot be decoded"]
+                continue
+            picture = av.VideoFrame.from_ndarray(image, format="bgr24")
+            yield decode.Frame(index, seconds, picture, True)
+            index += 1
+        if index == 0:
+            raise decode.VideoError("no image could be decoded")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        pass
+
+
+def _folder(path, frames_per_second):
+    images = [pathlib.Path(path, name).read_bytes for name in frame_names(path)]
+    times = [index / frames_per_second for index in range(len(images))]
+    return ImageVideo(images, times)
+
+
+def _sequence(data):
+    # Only here a worker needs TensorFlow.
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        example = tf.train.SequenceExample.FromString(data)
+    except DecodeError as error:
+        raise decode.VideoError(f"is no SequenceExample: {error}") from error
+    lists = example.feature_lists.feature_list
+    if "image/encoded" not in lists:
+        raise decode.VideoError(
+            "expected a feature list image/encoded, got"
+            f" {', '.join(sorted(lists)) or 'none'}"
+        )
+    encoded = [
+        f.bytes_list.value[0]
+        for f in lists["image/encoded"].feature
+        if f.bytes_list.value
+    ]
+    stamps = [
+        f.int64_list.value[0]
+        for f in lists["image/timestamp"].feature
+        if f.int64_list.value
+    ]
+    if len(stamps) != len(encoded):
+        raise decode.VideoError(
+            f"expected as many image/timestamp as image/encoded,"
+            f" got {len(stamps)} and {len(encoded)}"
+        )
+    # MediaSequence: microseconds; sorted as annotators may append.
+    order = sorted(range(len(stamps)), key=lambda i: stamps[i])
+    first = stamps[order[0]] if order else 0
+    return ImageVideo(
+        [lambda i=i: encoded[i] for i in order],
+        [(stamps[i] - first) / 1e6 for i in order],
+    )
+
+
+def sequences(path):
+    """The records of a TFRecord file as sources.
+
+    Returns: (list of Source, reason why the rest is unreadable or None).
+    """
+    found, size = [], os.path.getsize(path)
+    with open(path, "rb") as file:
+        position = 0
+        while position < size:
+            header = file.read(12)
+            length = struct.unpack("<Q", header[:8])[0] if header[8:] else 0
+            start, position = position + 12, position + 16 + length
+            if len(header) < 12 or position > size:
+                return found, f"is cut off or damaged at byte {start - 12}"
+            found.append(Source("sequence", str(path), start, length))
+            file.seek(position)
+    return found, None
