@@ -41,12 +41,29 @@ class Cache:
     def __init__(self, directory, settings):
         self.directory = pathlib.Path(directory) / settings_key(settings)
 
+    def clean(self):
+        """Removes what killed processes left half-written."""
+        for half in self.directory.glob(".*.half"):
+            number = half.name.split(".")[-2]
+            if not (number.isdigit() and _alive(int(number))):
+                half.unlink(missing_ok=True)
+
     def path(self, content):
         """Where the entry for a content hash lies, if it is there."""
         return self.directory / f"{content}.zip"
 
     def has(self, content):
         return self.path(content).exists()
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_entry(path, source, settings, *, threads=0, progress=None):

@@ -1,6 +1,5 @@
 """Prepared videos -> a TFDS data set: records of consecutive shots."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ from vivi_keras.video import cache
 
 VERSION = "1.0.0"
 NAME = "vivi_videos"
+SHARD_BYTES = 256 << 20
 
 
 def features():
@@ -66,36 +66,6 @@ def records(name, content, entry_path, shots_per_record):
             )
 
 
-def _builder(directory, generate):
-    """A TFDS builder that writes what `generate` yields below a folder."""
-    import tensorflow_datasets as tfds
-
-    class ViviVideos(tfds.core.GeneratorBasedBuilder):
-        """Frames of consecutive shots of videos."""
-
-        VERSION = tfds.core.Version(VERSION)
-        # TFDS looks beside the code for checksums of downloads; there are
-        # none, and looking needs a package that TFDS does not install.
-        code_path = None
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=features(),
-                description="Frames of consecutive shots of videos.",
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": generate()}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    ViviVideos.name = NAME
-    return ViviVideos(data_dir=str(directory), file_format="array_record")
-
-
 def pack(videos, directory, description, shots_per_record=16):
     """Writes prepared videos as a data set, replacing one already there.
 
@@ -114,31 +84,90 @@ def pack(videos, directory, description, shots_per_record=16):
     work = directory / ".packing"
     shutil.rmtree(work, ignore_errors=True)
 
-    def generate():
-        for name, content, path in videos:
-            yield from records(name, content, path, shots_per_record)
-
-    builder = _builder(work, generate)
-    with _quiet():
-        builder.download_and_prepare()
-    num_records = builder.info.splits["train"].num_examples
-    written = pathlib.Path(builder.data_dir)
+    work.mkdir(parents=True)
+    serialize = _serializer()
+    lengths, num_bytes = _write_shards(
+        (
+            serialize(record)
+            for name, content, path in videos
+            for _, record in records(name, content, path, shots_per_record)
+        ),
+        work,
+    )
+    _write_metadata(work, lengths, num_bytes)
+    num_records = sum(lengths)
     text = json.dumps({**description, "num_records": num_records}, indent=1)
-    (written / "vivi.json").write_text(text + "\n", encoding="utf-8")
-    _exchange(written, directory)
+    (work / "vivi.json").write_text(text + "\n", encoding="utf-8")
+    _exchange(work, directory)
     shutil.rmtree(work)
     return num_records
 
 
-@contextlib.contextmanager
-def _quiet():
-    """TFDS tells of a folder that is moved right after."""
-    with (
-        open(os.devnull, "w") as nothing,
-        contextlib.redirect_stdout(nothing),
-        contextlib.redirect_stderr(nothing),
-    ):
-        yield
+def _serializer():
+    """A function from a record to the bytes of its tf.train.Example."""
+    import tensorflow as tf
+
+    feature = features()
+
+    def serialize(record):
+        # Protocol buffers write maps in an order of the process's own; for
+        # equal bytes in every run it has to be fixed.
+        example = tf.train.Example.FromString(feature.serialize_example(record))
+        return example.SerializeToString(deterministic=True)
+
+    return serialize
+
+
+def _write_shards(serialized, directory):
+    """Writes array_record shards; returns their lengths and all bytes."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    lengths, num_bytes, filled, writer = [], 0, SHARD_BYTES, None
+    for data in serialized:
+        if filled + len(data) > SHARD_BYTES:
+            if writer is not None:
+                writer.close()
+            path = directory / f"shard-{len(lengths):05d}"
+            # One record a group, as TFDS does: records are read one by one.
+            writer = ArrayRecordWriter(str(path), "group_size:1")
+            lengths.append(0)
+            filled = 0
+        writer.write(data)
+        lengths[-1] += 1
+        filled += len(data)
+        num_bytes += len(data)
+    if writer is None:
+        raise ValueError("expected at least one record, got none")
+    writer.close()
+    for number in range(len(lengths)):
+        name = f"{NAME}-train.array_record-{number:05d}-of-{len(lengths):05d}"
+        os.replace(directory / f"shard-{number:05d}", directory / name)
+    return lengths, num_bytes
+
+
+def _write_metadata(directory, lengths, num_bytes):
+    import tensorflow_datasets as tfds
+
+    split = tfds.core.SplitInfo(
+        name="train",
+        shard_lengths=lengths,
+        num_bytes=num_bytes,
+        filename_template=tfds.core.ShardedFileTemplate(
+            data_dir=directory,
+            dataset_name=NAME,
+            split="train",
+            filetype_suffix="array_record",
+        ),
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=directory,
+        features=features(),
+        split_infos=[split],
+        version=VERSION,
+        check_data=False,
+        description="Frames of consecutive shots of videos.",
+        disable_shuffling=True,
+    )
 
 
 def _exchange(written, directory):

@@ -1,6 +1,7 @@
 """Worker processes with a watchdog: no file can stop the run."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -74,8 +75,9 @@ class _Worker:
         self._selector.close()
         self._process.kill()
         status = self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         return status
 
 

@@ -1,6 +1,7 @@
 """An archive of videos -> a data set: parallel, resumable, none lost."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import errno
 import json
@@ -104,33 +105,16 @@ def prepare(
         raise ValueError(
             "expected videos, frames_dirs or sequence_examples, got none"
         )
-    start = time.monotonic()
     directory = _directory(videos, dataset)
-    fetched = directory / ".fetched"
-    try:
-        found, num_others = [], 0
-        if videos is not None:
-            found, num_others = files.find_videos(videos, [directory], fetched)
-        if frames_dirs is not None:
-            found += files.find_frames(
-                frames_dirs, float(frames_dirs_per_second), [directory]
-            )
-        if sequence_examples is not None:
-            found += files.find_sequences(sequence_examples, [directory])
-        cache = cache_lib.Cache(directory / "prepared", settings)
-        limits = Limits(hang_seconds, file_seconds)
-        with Progress(found, show_progress) as progress:
-            _work(found, cache, settings, workers, limits, progress)
-    finally:
-        files.remove_fetched(fetched)
-    summary = report.summary(found, num_others, settings)
-    summary["wall_seconds"] = time.monotonic() - start
-    report.write(directory, summary)
-    used = [f for f in found if f.status == "used"]
-    if not used:
-        raise ValueError(_nothing(summary, videos))
-    _pack(used, cache, directory, settings, shots_per_record)
-    report.write_page(directory, summary, used, cache)
+    with _alone(directory):
+        found, summary = _run(
+            directory,
+            settings,
+            (videos, frames_dirs, float(frames_dirs_per_second)),
+            sequence_examples,
+            (workers, Limits(hang_seconds, file_seconds), show_progress),
+            shots_per_record,
+        )
     failed = summary["videos_set_aside"] - summary["duplicates"]
     if strict and failed:
         raise ValueError(
@@ -138,6 +122,59 @@ def prepare(
             f" {len(found)} were set aside, see report.json"
         )
     return summary
+
+
+def _run(directory, settings, inputs, sequence_examples, how, per_record):
+    start = time.monotonic()
+    fetched = directory / ".fetched"
+    cache = cache_lib.Cache(directory / "prepared", settings)
+    cache.clean()
+    workers, limits, show_progress = how
+    try:
+        found, others = _find(directory, inputs, sequence_examples, fetched)
+        with Progress(found, show_progress) as progress:
+            _work(found, cache, settings, workers, limits, progress)
+    finally:
+        files.remove_fetched(fetched)
+    summary = report.summary(found, others, settings)
+    summary["wall_seconds"] = time.monotonic() - start
+    report.write(directory, summary)
+    used = [f for f in found if f.status == "used"]
+    if not used:
+        raise ValueError(_nothing(summary, inputs[0]))
+    _pack(used, cache, directory, settings, per_record)
+    report.write_page(directory, summary, used, cache)
+    return found, summary
+
+
+def _find(directory, inputs, sequence_examples, fetched):
+    videos, frames_dirs, rate = inputs
+    found, others = [], 0
+    if videos is not None:
+        found, others = files.find_videos(videos, [directory], fetched)
+    if frames_dirs is not None:
+        found += files.find_frames(frames_dirs, rate, [directory])
+    if sequence_examples is not None:
+        found += files.find_sequences(sequence_examples, [directory])
+    return found, others
+
+
+@contextlib.contextmanager
+def _alone(directory):
+    """Two runs at once would exchange each other's files."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"dataset: another run is preparing {directory}"
+            ) from error
+        yield
 
 
 def _directory(videos, dataset):

@@ -1,0 +1,404 @@
+"""Archives as they are: broken files, odd names, stops at any time."""
+
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_video_formats import write, write_sound
+from test_video_prepare import read, render
+
+from vivi_keras import video
+from vivi_keras.video import cache, files, pool, sources, worker
+
+COMMAND = [sys.executable, "-m", "vivi_keras.training.prepare"]
+
+
+def same_bytes(first, second):
+    """Whether two data sets hold the same files with the same bytes."""
+
+    def content(folder):
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
+            and not p.name.startswith(("report.", "hashes.", "."))
+        }
+
+    left, right = content(first), content(second)
+    assert left.keys() == right.keys()
+    for name in left:
+        assert left[name] == right[name], name
+
+
+def by_path(report):
+    return {f["path"]: f for f in report["files"]}
+
+
+def test_odd_archive(tmp_path):
+    """Every kind of trouble at once: the rest is prepared, all is told."""
+    folder = tmp_path / "in put"
+    folder.mkdir()
+    render(folder / "good one.mp4", 0)
+    render(folder / "same.mp4", 1)
+    render(folder / "same.mkv", 2)
+    (folder / "copy.mp4").write_bytes((folder / "same.mp4").read_bytes())
+    os.rename(folder / "good one.mp4", folder / "new\nline.mp4")
+    bad = os.fsencode(folder) + b"/caf\xe9.mp4"
+    render(tmp_path / "x.mp4", 3)
+    os.rename(tmp_path / "x.mp4", bad)
+    (folder / "text.mp4").write_text("this is no video at all\n" * 50)
+    (folder / "empty.avi").touch()
+    (folder / "notes.txt").write_text("not counted as a video")
+    write_sound(folder / "sound.mp4")
+    (folder / "loop").symlink_to(folder)
+    (folder / "lost.mp4").symlink_to(folder / "nowhere.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    report = video.prepare(folder, folder / "out", workers=2)
+    found = by_path(report)
+    used = {p for p, f in found.items() if f["status"] == "used"}
+    assert used == {"copy.mp4", "same.mkv", "new\\nline.mp4", "caf\\xe9.mp4"}
+    assert report["videos_found"] == 10
+    assert report["videos_used"] + report["videos_set_aside"] == 10
+    assert report["duplicates"] == 1 and report["other_files"] == 1
+    assert found["same.mp4"]["reason"] == "same content as copy.mp4"
+    assert "no video stream" in found["sound.mp4"]["reason"]
+    assert "empty" in found["empty.avi"]["reason"]
+    assert found["text.mp4"]["reason"] and found["lost.mp4"]["reason"]
+    names = {r["video"].decode() for r in read(folder / "out")}
+    assert names == used
+    page = (folder / "out" / "report.html").read_text()
+    assert "caf\\xe9.mp4" in page and "no video stream" in page
+    # Again, with the output inside: nothing new is found.
+    again = video.prepare(folder, folder / "out")
+    assert again["videos_found"] == 10
+
+
+def test_added_files_alone_are_prepared(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    render(folder / "b.mp4", 0)
+    video.prepare(folder, tmp_path / "out")
+    (entry,) = (tmp_path / "out" / "prepared").rglob("*.zip")
+    made = entry.stat().st_mtime_ns
+    render(folder / "a.mp4", 1)
+    video.prepare(folder, tmp_path / "out")
+    assert entry.stat().st_mtime_ns == made
+    video.prepare(folder, tmp_path / "fresh")
+    same_bytes(tmp_path / "out", tmp_path / "fresh")
+    # Other settings never mix with what is there.
+    video.prepare(folder, tmp_path / "out", short_side=32)
+    assert {
+        f.shape[0] for r in read(tmp_path / "out") for f in r["frames"]
+    } == {32}
+
+
+def start(folder, out):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return subprocess.Popen(
+        [*COMMAND, f"--videos={folder}", f"--dataset={out}", "--workers=2"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def kill_and_resume(tmp_path, num_kills, num_films):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for seed in range(num_films):
+        render(folder / f"{seed}.mp4", seed, 240, (160, 96), (80, 160))
+    began = time.monotonic()
+    process = start(folder, tmp_path / "whole")
+    assert process.wait() == 0, process.stdout.read()
+    whole = time.monotonic() - began
+    rng = np.random.default_rng(0)
+    opened = 0
+    for _ in range(num_kills):
+        process = start(folder, tmp_path / "out")
+        time.sleep(rng.uniform(0.2, 1.05) * whole)
+        # The parent alone or its workers too, as a machine that fails.
+        if rng.random() < 0.5:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "out" / "dataset_info.json").exists():
+            opened += 1
+            assert len(read(tmp_path / "out")) == num_films
+    process = start(folder, tmp_path / "out")
+    assert process.wait() == 0, process.stdout.read()
+    same_bytes(tmp_path / "whole", tmp_path / "out")
+
+
+def test_killed_and_resumed(tmp_path):
+    kill_and_resume(tmp_path, 2, 4)
+
+
+@pytest.mark.slow  # 20 starts of TensorFlow
+def test_killed_twenty_times_and_resumed(tmp_path):
+    kill_and_resume(tmp_path, 20, 12)
+
+
+def test_half_written_is_not_taken_for_whole(tmp_path, monkeypatch):
+    """Stopped while files are exchanged, the data set does not open."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    render(folder / "a.mp4", 0)
+    video.prepare(folder, out)
+    render(folder / "b.mp4", 1)
+    replace = os.replace
+
+    def stop(first, second):
+        if "array_record" in str(first):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(first, second)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(OSError, match="No space"):
+        video.prepare(folder, out)
+    assert not (out / "dataset_info.json").exists()
+    monkeypatch.undo()
+    video.prepare(folder, out)
+    assert len(read(out)) == 2
+
+
+def test_full_disk_stops_the_run(tmp_path):
+    """A limit on the size of files stands for a disk that is full."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    write(folder / "a.mp4", noise=rng, count=60)
+    command = " ".join([*COMMAND, f"--videos={folder}", f"--dataset={out}"])
+    process = subprocess.run(
+        ["bash", "-c", f"ulimit -f 8; {command} --frames_per_second=12"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert "the run was stopped" in process.stderr
+    assert "File too large" in process.stderr
+    assert not (out / "dataset_info.json").exists()
+    assert not list(out.rglob("*.zip")) and not list(out.rglob("*.half"))
+
+
+def test_unreadable_folder_is_told(tmp_path, monkeypatch):
+    (tmp_path / "in" / "locked").mkdir(parents=True)
+    render(tmp_path / "in" / "a.mp4", 0)
+    listdir = os.listdir
+
+    def refuse(path):
+        if pathlib.Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(files.os, "listdir", refuse)
+    report = video.prepare(tmp_path / "in", tmp_path / "out")
+    locked = by_path(report)["locked"]
+    assert locked["status"] == "set aside"
+    assert "Permission denied" in locked["reason"]
+    with pytest.raises(ValueError, match="strict"):
+        video.prepare(tmp_path / "in", tmp_path / "out", strict=True)
+
+
+def test_arguments_are_checked(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="found none"):
+        video.prepare(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(ValueError, match="another folder"):
+        video.prepare(tmp_path / "in", tmp_path / "in")
+    with pytest.raises(ValueError, match="expected a folder"):
+        video.prepare(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(ValueError, match="short_side: expected 16"):
+        video.prepare(tmp_path / "in", tmp_path / "out", short_side=2)
+    with pytest.raises(ValueError, match="workers"):
+        video.prepare(tmp_path / "in", tmp_path / "out", workers=0)
+    with pytest.raises(ValueError, match="got none"):
+        video.prepare(None, tmp_path / "out")
+
+
+def test_one_run_at_a_time(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    render(tmp_path / "a.mp4", 0)
+    (tmp_path / "out").mkdir()
+    with open(tmp_path / "out" / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another run"):
+            video.prepare(tmp_path / "a.mp4", tmp_path / "out")
+
+
+def job(source, entry):
+    from vivi_keras.video import extract
+
+    settings = {**extract.Settings().__dict__}
+    return {
+        "source": {"kind": "video", "path": str(source)},
+        "entry": str(entry),
+        "settings": settings,
+        "threads": 1,
+    }
+
+
+def test_a_file_that_hangs_is_stopped(tmp_path):
+    """A pipe that nobody writes to stands for a decoder that hangs."""
+    os.mkfifo(tmp_path / "hang.mp4")
+    render(tmp_path / "good.mp4", 0)
+    with pool.Pool(1, pool.Limits(hang_seconds=1.0)) as workers:
+        hung = workers.submit(job(tmp_path / "hang.mp4", tmp_path / "1.zip"))
+        good = workers.submit(job(tmp_path / "good.mp4", tmp_path / "2.zip"))
+        assert hung.result()["failed"].startswith("hung")
+        assert good.result() == {"done": True}
+
+
+def test_a_file_that_takes_too_long_tells_how_far(tmp_path, monkeypatch):
+    render(tmp_path / "long.mp4", 0, num_frames=3000, cuts=())
+    limits = pool.Limits(hang_seconds=60.0, file_seconds=0.05)
+    with pool.Pool(1, limits) as workers:
+        answer = workers.submit(job(tmp_path / "long.mp4", tmp_path / "1.zip"))
+        assert answer.result()["failed"].startswith("took too long")
+
+
+def test_a_decoder_that_crashes_costs_one_file(tmp_path, monkeypatch):
+    render(tmp_path / "good.mp4", 0)
+    with pool.Pool(1, pool.Limits()) as workers:
+        first = workers._take()
+        first._process.send_signal(signal.SIGSEGV)
+        first._process.wait()
+        workers._idle.put(first)
+        crashed = workers.submit(job(tmp_path / "good.mp4", tmp_path / "1.zip"))
+        assert "crashed" in crashed.result()["failed"]
+        good = workers.submit(job(tmp_path / "good.mp4", tmp_path / "1.zip"))
+        assert good.result() == {"done": True}
+
+
+def test_a_bug_costs_one_file(monkeypatch):
+    def fail(*unused, **also):
+        raise KeyError("oops")
+
+    monkeypatch.setattr(cache, "write_entry", fail)
+    answer = worker._work(job("x", "y"), None)
+    assert answer["kind"] == "bug" and "oops" in answer["failed"]
+
+
+def test_list_of_paths_and_patterns(tmp_path):
+    (tmp_path / "in").mkdir()
+    for seed in range(3):
+        render(tmp_path / "in" / f"{seed}.mp4", seed)
+    listed = tmp_path / "list.txt"
+    listed.write_text(
+        f"{tmp_path}/in/0.mp4\n\nfile://{tmp_path}/in/[12].mp4\n"
+        f"{tmp_path}/in/missing.mp4\nfile://{tmp_path}/none/*.mp4\n"
+    )
+    report = video.prepare(listed, tmp_path / "out")
+    assert report["videos_used"] == 3 and report["videos_found"] == 5
+    assert len(read(tmp_path / "out")) == 3
+    assert not (tmp_path / "out" / ".fetched").exists()
+
+
+def images(path, count, seed):
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    shape = (40, 56, 3)
+    for index in range(count):
+        if index % 5 == 0:
+            image = np.full(shape, rng.integers(0, 255, 3), np.uint8)
+            image[: 5 + index] = rng.integers(0, 255, 3)
+        cv2.imwrite(str(path / f"frame{index}.png"), image)
+
+
+def test_folders_of_frames(tmp_path):
+    for seed, name in enumerate(["one", "deep/two"]):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        images(tmp_path / "in" / name, 15, seed)
+    (tmp_path / "in" / "one" / "frame99.png").write_bytes(b"broken")
+    report = video.prepare(
+        None,
+        tmp_path / "out",
+        frames_dirs=tmp_path / "in",
+        frames_dirs_per_second=2.0,
+        frames_per_second=2.0,
+        detector="histogram",
+        max_frames_per_shot=16,
+    )
+    assert report["videos_used"] == 2 and report["videos_damaged"] == 1
+    records = {r["video"].decode(): r for r in read(tmp_path / "out")}
+    two = records["deep/two"]
+    np.testing.assert_allclose(
+        two["time_seconds"][:3], [0, 0.5, 1.0], atol=1e-6
+    )
+    assert [f.shape for f in two["frames"]][0] == (40, 56, 3)
+    assert sources.frame_names(tmp_path / "in" / "one")[2] == "frame2.png"
+
+
+def test_sequence_examples(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    (tmp_path / "frames").mkdir()
+    images(tmp_path / "frames", 12, 0)
+    data = [
+        (tmp_path / "frames" / name).read_bytes()
+        for name in sources.frame_names(tmp_path / "frames")
+    ]
+    example = tf.train.SequenceExample()
+    lists = example.feature_lists.feature_list
+    for index, each in enumerate(data):
+        feature = lists["image/encoded"].feature.add()
+        feature.bytes_list.value.append(each)
+        stamp = lists["image/timestamp"].feature.add()
+        stamp.int64_list.value.append(7_000_000 + 500_000 * index)
+    other = tf.train.SequenceExample()
+    path = tmp_path / "shots.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(example.SerializeToString())
+        writer.write(other.SerializeToString())
+    with open(path, "ab") as file:
+        file.write(b"\x99" * 30)
+    report = video.prepare(
+        None,
+        tmp_path / "out",
+        sequence_examples=path,
+        frames_per_second=2.0,
+    )
+    found = by_path(report)
+    assert found["shots.tfrecord:00000000"]["status"] == "used"
+    assert "image/encoded" in found["shots.tfrecord:00000001"]["reason"]
+    assert "cut off" in found["shots.tfrecord"]["reason"]
+    record = read(tmp_path / "out")[0]
+    assert max(record["time_seconds"]) <= 5.5
+    assert len(record["frames"]) >= 8
+
+
+def test_damaged_files(tmp_path):
+    """A bounded version of benchmarks/damaged.py."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = []
+    for name in ("a.mp4", "b.ts", "c.avi"):
+        codec = "mpeg4" if name == "c.avi" else "libx264"
+        path = write(folder / name, codec, count=36, noise=rng)
+        whole.append(path.read_bytes())
+    for number in range(24):
+        data = bytearray(whole[number % 3])
+        if number % 2:
+            data = data[: int(rng.integers(1, len(data)))]
+        else:
+            for place in rng.integers(0, len(data), 20):
+                data[place] ^= 1 << int(rng.integers(8))
+        suffix = ("mp4", "ts", "avi")[number % 3]
+        (folder / f"bad{number}.{suffix}").write_bytes(bytes(data))
+    report = video.prepare(folder, tmp_path / "out", workers=2)
+    found = by_path(report)
+    assert report["videos_found"] == len(found) == 27
+    assert report["videos_used"] + report["videos_set_aside"] == 27
+    for name in ("a.mp4", "b.ts", "c.avi"):
+        assert found[name]["status"] == "used" and not found[name]["damaged"]
+    assert all(f["reason"] for f in found.values() if f["status"] != "used")
+    assert json.loads((tmp_path / "out" / "report.json").read_text())
