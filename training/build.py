@@ -132,6 +132,7 @@ def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
         frames_per_shot=data.frames_per_shot,
         copies=None if data.copies == 1 else data.copies,
         image_size=data.image_size,
+        crop_area=tuple(data.crop_area),
         seed=config.seed,
         first_step=first_step,
         num_steps=num_steps,
@@ -178,6 +179,24 @@ def restore_encoder(workdir):
             "fingerprint": checkpoints.read_fingerprint(workdir),
         },
     }
+
+
+def untrained_encoder(config, num_steps) -> keras.Model:
+    """The encoder before training, with batch norm adapted to the data.
+
+    Args:
+        config: of a row.
+        num_steps: int, batches of the training data it sees.
+    """
+    from vivi_keras.data import colour_views
+
+    encoder, data = build_encoder(config), config.data
+    size = data.image_size
+    for step, batch in enumerate(build_batches(config, num_steps=num_steps)):
+        frames = keras.ops.reshape(batch["frames"], (-1, size, size, 3))
+        views = colour_views(frames, (config.seed, step), data.views)
+        encoder(views, training=True)
+    return encoder
 
 
 def data_fingerprint(config) -> str:

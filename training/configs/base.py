@@ -20,6 +20,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "frames_per_shot": 2,  # [O]
                 "copies": 1,  # views of each frame
                 "image_size": 224,  # [R]
+                "crop_area": (0.05, 1.0),  # share of a frame  [G]
                 "batch_size": 512,  # videos  [R]
                 "views": "exemplar",
             },

@@ -24,6 +24,7 @@ def video_batches(
     *,
     copies=None,
     crop="inception",
+    crop_area=crops.AREA_RANGE,
     split="train",
     shard=(0, 1),
     num_steps=None,
@@ -49,6 +50,7 @@ def video_batches(
             axis of their own.
         crop: "inception" (random area, aspect and flip; METHOD [G]) or None
             (the largest centred crop, no flip).
+        crop_area: least and most share of the frame in an Inception crop.
         split: TFDS split.
         shard: (index, count): give rows [index * B / count,
             (index + 1) * B / count) of each global batch.
@@ -71,6 +73,10 @@ def video_batches(
     )
     if crop not in ("inception", None):
         raise ValueError(f"Expected crop 'inception' or None; got {crop!r}.")
+    if not 0 < crop_area[0] <= crop_area[1] <= 1:
+        raise ValueError(
+            f"Expected 0 < low <= high <= 1 as crop_area; got {crop_area!r}."
+        )
     rows = shard_rows(shard, batch_size)
     records = Records(dataset_dir, split)
     _check_records(records, batch_size)
@@ -98,6 +104,7 @@ def video_batches(
             tf.reshape(draws[1 + num_frames :], [num_frames, num_crops, -1]),
             size,
             crop,
+            crop_area,
         )
         axes = [num_shots, frames_per_shot]
         axes += [] if copies is None else [copies]

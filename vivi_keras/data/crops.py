@@ -12,7 +12,9 @@ NUM_TRIES = 10
 DRAWS_PER_CROP = 2 * NUM_TRIES + 3
 
 
-def crop_frames(jpegs, real, draws, size, crop="inception"):
+def crop_frames(
+    jpegs, real, draws, size, crop="inception", area_range=AREA_RANGE
+):
     """Decodes and crops frames; only rows and columns in use are decoded.
 
     Args:
@@ -21,6 +23,7 @@ def crop_frames(jpegs, real, draws, size, crop="inception"):
         draws: float32 [K, C, DRAWS_PER_CROP] in [0, 1), K and C static.
         size: (height, width) of the result, pixels.
         crop: "inception" or None for the largest centred crop, unflipped.
+        area_range: least and most share of the frame in an Inception crop.
     Returns: uint8 [K, C, height, width, 3], resized bilinearly.
     """
     num_frames, num_crops = draws.shape[:2]
@@ -35,7 +38,7 @@ def crop_frames(jpegs, real, draws, size, crop="inception"):
     ]
     draws = tf.reshape(draws, [-1, DRAWS_PER_CROP])  # [K * C, draws]
     if crop == "inception":
-        boxes = inception_boxes(heights, widths, draws)
+        boxes = inception_boxes(heights, widths, draws, area_range)
     else:
         boxes = centre_boxes(heights, widths, size[1] / size[0])
     boxes = tf.cast(tf.reshape(boxes, [num_frames, num_crops, 4]), tf.int32)
@@ -77,7 +80,7 @@ def _decode_crops(jpeg, boxes, size):
     return tf.cast(tf.round(tf.stack(crops)), tf.uint8)
 
 
-def inception_boxes(heights, widths, draws):
+def inception_boxes(heights, widths, draws, area_range=AREA_RANGE):
     """Random crops: area 0.05..1 of the frame, aspect 3/4..4/3 [G].
 
     Ten tries of (area, aspect), both uniform; the first that fits is placed
@@ -88,10 +91,11 @@ def inception_boxes(heights, widths, draws):
         heights, widths: int64 [K], pixels.
         draws: float32 [K, DRAWS_PER_CROP] in [0, 1); the last is left for
             the flip.
+        area_range: least and most share of the frame's area.
     Returns: int64 [K, 4]: top, left, height, width, inside the frame.
     """
     tries = tf.reshape(draws[:, : 2 * NUM_TRIES], [-1, 2, NUM_TRIES])
-    area = _between(tries[:, 0], AREA_RANGE)  # [K, T]
+    area = _between(tries[:, 0], area_range)  # [K, T]
     aspect = _between(tries[:, 1], ASPECT_RANGE)
     frame_height = tf.cast(heights, tf.float32)[:, tf.newaxis]
     frame_width = tf.cast(widths, tf.float32)[:, tf.newaxis]
