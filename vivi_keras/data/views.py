@@ -23,7 +23,9 @@ GREY_PROBABILITY = 0.66
 _COLOUR = 3  # keeps this stream of random numbers apart from the crops'
 
 
-def colour_views(images, seed, policy="exemplar", position=None):
+def colour_views(
+    images, seed, policy="exemplar", position=None, *, compiled=True
+):
     """Images with randomly changed colours, each by its own seed.
 
     Args:
@@ -36,6 +38,9 @@ def colour_views(images, seed, policy="exemplar", position=None):
         position: int64 [N], the images' places in the global batch; None
             for 0, 1, ... An image's change depends on (seed, position)
             alone.
+        compiled: bool, compile the work on pixels with XLA: one pass over
+            memory instead of one for each operation, about ten times faster
+            on a CPU. Same values to 1e-5 without.
     Returns: float32 [N, H, W, 3] in [0, 1].
     Raises: ValueError: the policy is unknown or images are not uint8 with
         3 channels.
@@ -43,69 +48,142 @@ def colour_views(images, seed, policy="exemplar", position=None):
     if policy not in POLICIES:
         raise ValueError(f"Expected policy in {POLICIES}; got {policy!r}.")
     images = tf.convert_to_tensor(images)
-    if images.dtype != tf.uint8 or images.shape.rank != 4:
+    if (
+        images.dtype != tf.uint8
+        or images.shape.rank != 4
+        or images.shape[-1] != 3
+    ):
         raise ValueError(
             "Expected images of type uint8 and shape [N, H, W, 3]; got "
             f"{images.dtype.name} {images.shape}."
         )
-    if images.shape[-1] != 3:
-        raise ValueError(f"Expected 3 channels; got {images.shape}.")
-    images = tf.cast(images, tf.float32) / 255
     if policy is None:
-        return images
+        return tf.cast(images, tf.float32) / 255
     if position is None:
         position = tf.range(tf.shape(images)[0])
     keys = seeds.fold(_COLOUR, *_words(seed), position)
     if policy == "exemplar":
-        return exemplar_colours(images, seeds.uniforms(keys, 7))
-    return rotation_colours(images, seeds.uniforms(keys, 3))
+        changes = exemplar_changes(seeds.uniforms(keys, 7))
+        change = _compiled_exemplar if compiled else exemplar_colours
+    else:
+        changes = rotation_changes(seeds.uniforms(keys, 3))
+        change = _compiled_rotation if compiled else rotation_colours
+    return change(images, changes)
 
 
-def exemplar_colours(images, draws):
-    """The exemplar policy [G], powers, factors and shifts of S and V apart.
+def exemplar_changes(draws):
+    """The numbers of the exemplar policy from uniform ones [G].
 
-    Args:
-        images: float32 [N, H, W, 3] in [0, 1].
-        draws: float32 [N, 7] in [0, 1): hue shift; power, factor and shift
-            of saturation; the same of value.
-    Returns: float32 [N, H, W, 3] in [0, 1].
-    """
-    draws = (2 * draws - 1)[:, tf.newaxis, tf.newaxis]  # [N, 1, 1, 7]
-    hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(images), axis=-1)
-    hue = tf.math.floormod(hue + HUE_SHIFT * draws[..., 0], 1.0)
-    changed = [hue]
-    for channel, first in ((saturation, 1), (value, 4)):
-        power = 2 ** (POWER_LOG2 * draws[..., first])
-        factor = 2 ** (FACTOR_LOG2 * draws[..., first + 1])
-        shift = VALUE_SHIFT * draws[..., first + 2]
-        changed.append(tf.clip_by_value(channel**power * factor + shift, 0, 1))
-    return tf.image.hsv_to_rgb(tf.stack(changed, axis=-1))
-
-
-def rotation_colours(images, draws):
-    """The rotation policy [G]; clipped after brightness and at the end [O].
+    Saturation and value have power, factor and shift of their own [O].
 
     Args:
-        images: float32 [N, H, W, 3] in [0, 1].
-        draws: float32 [N, 3] in [0, 1): brightness, saturation, grey.
+        draws: float32 [N, 7] in [0, 1).
+    Returns: float32 [N, 7]: shift of the hue (in turns), power, factor and
+        shift of saturation, the same of value.
+    """
+    hue, *rest = tf.unstack(2 * draws - 1, axis=-1)
+    changes = [HUE_SHIFT * hue]
+    for power, factor, shift in (rest[:3], rest[3:]):
+        changes.append(2.0 ** (POWER_LOG2 * power))
+        changes.append(2.0 ** (FACTOR_LOG2 * factor))
+        changes.append(VALUE_SHIFT * shift)
+    return tf.stack(changes, axis=-1)
+
+
+def exemplar_colours(images, changes):
+    """S, V <- x ** power * factor + shift, H <- H + shift, per image.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        changes: float32 [N, 7], from `exemplar_changes`.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
-    draws = draws[:, tf.newaxis, tf.newaxis, :, tf.newaxis]
-    images = images + BRIGHTNESS * (2 * draws[:, :, :, 0] - 1)
-    images = tf.clip_by_value(images, 0, 1)
+    changes = changes[:, tf.newaxis, tf.newaxis]  # [N, 1, 1, 7]
+    red, green, blue = tf.unstack(tf.cast(images, tf.float32), axis=-1)
+    value = tf.maximum(tf.maximum(red, green), blue)  # [N, H, W] in 0..255
+    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    # Whole numbers: what is below 1 is 0, and 0 / 1 serves as 0 / 0.
+    scale = 1 / tf.maximum(chroma, 1.0)
+    hue = tf.where(
+        value == red,
+        (green - blue) * scale,
+        tf.where(
+            value == green,
+            2 + (blue - red) * scale,
+            4 + (red - green) * scale,
+        ),
+    )  # in sixths of a turn, -1..5
+    hue += 6 * (1 + changes[..., 0])
+    saturation = _curve(chroma / tf.maximum(value, 1.0), changes[..., 1:4])
+    value = _curve(value / 255, changes[..., 4:7])
+    # Broadcasting over channels, not stacking three of them: XLA would
+    # compute the curves again for each part of a stack.
+    sixths = hue[..., tf.newaxis] + tf.constant([5.0, 3.0, 1.0])
+    sixths -= 6 * tf.floor(sixths / 6)
+    drop = tf.clip_by_value(tf.minimum(sixths, 4 - sixths), 0, 1)
+    value = value[..., tf.newaxis]
+    return value - value * saturation[..., tf.newaxis] * drop
+
+
+def _curve(channel, changes):
+    """channel ** power * factor + shift, clipped to [0, 1].
+
+    The power by exp and log, which XLA vectorises; log(0) gives 0.
+    """
+    power, factor, shift = tf.unstack(changes, axis=-1)
+    raised = tf.exp(power * tf.math.log(channel))
+    return tf.clip_by_value(raised * factor + shift, 0, 1)
+
+
+def rotation_changes(draws):
+    """The numbers of the rotation policy from uniform ones [G].
+
+    Args:
+        draws: float32 [N, 3] in [0, 1).
+    Returns: float32 [N, 3]: brightness added, factor of the saturation, 1
+        for grey or 0.
+    """
     low, high = SATURATION_RANGE
-    factor = low + (high - low) * draws[:, :, :, 1]
-    # Scaling HSV's saturation moves each channel away from the largest one,
-    # at most until the smallest is 0.
-    largest = tf.reduce_max(images, axis=-1, keepdims=True)
-    smallest = tf.reduce_min(images, axis=-1, keepdims=True)
-    factor = tf.minimum(
-        factor, tf.math.divide_no_nan(largest, largest - smallest)
+    return tf.stack(
+        [
+            BRIGHTNESS * (2 * draws[:, 0] - 1),
+            low + (high - low) * draws[:, 1],
+            tf.cast(draws[:, 2] < GREY_PROBABILITY, tf.float32),
+        ],
+        axis=-1,
     )
-    factor = tf.where(largest > smallest, factor, 1.0)
+
+
+def rotation_colours(images, changes):
+    """Brightness, then saturation, then perhaps grey, per image.
+
+    Clipped to [0, 1] after the brightness, saturation to [0, 1] [O].
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        changes: float32 [N, 3], from `rotation_changes`.
+    Returns: float32 [N, H, W, 3] in [0, 1].
+    """
+    brightness, factor, grey = tf.unstack(
+        changes[:, tf.newaxis, tf.newaxis], axis=-1
+    )  # [N, 1, 1]
+    images = tf.cast(images, tf.float32) / 255 + brightness[..., tf.newaxis]
+    images = tf.clip_by_value(images, 0, 1)
+    red, green, blue = tf.unstack(images, axis=-1)
+    largest = tf.maximum(tf.maximum(red, green), blue)
+    chroma = largest - tf.minimum(tf.minimum(red, green), blue)
+    # A factor on HSV's saturation moves each channel away from the largest
+    # one, at most until the smallest is 0.
+    most = largest / tf.maximum(chroma, 1e-6)
+    factor = tf.minimum(factor, tf.maximum(most, 1.0))[..., tf.newaxis]
+    largest = largest[..., tf.newaxis]
     images = largest - (largest - images) * factor
-    grey = tf.reduce_mean(images, axis=-1, keepdims=True)
-    return tf.where(draws[:, :, :, 2] < GREY_PROBABILITY, grey, images)
+    mean = sum(tf.unstack(images, axis=-1))[..., tf.newaxis] / 3
+    return tf.where(grey[..., tf.newaxis] > 0, mean, images)
+
+
+_compiled_exemplar = tf.function(exemplar_colours, jit_compile=True)
+_compiled_rotation = tf.function(rotation_colours, jit_compile=True)
 
 
 def _words(seed):
