@@ -79,9 +79,7 @@ def positives(groups, max_group_size: int | None = None):
     """
     groups = ops.cast(groups, "int32")
     if max_group_size is None:
-        max_group_size = ops.max(num_positives(groups)) + 1
-        if keras.backend.backend() != "tensorflow":
-            max_group_size = int(max_group_size)
+        max_group_size = _known_or_dynamic(ops.max(num_positives(groups)) + 1)
     num_rows = ops.shape(groups)[0]
     order = ops.argsort(groups)  # rows of one group stand together
     rank = ops.argsort(order)  # where each row stands
@@ -99,3 +97,16 @@ def positives(groups, max_group_size: int | None = None):
     standing = ops.minimum(standing, num_rows - 1)
     indices = ops.take(ops.cast(order, "int32"), standing)  # [N, K]
     return indices, mask
+
+
+def _known_or_dynamic(count):
+    """An int where the value is known, else a TensorFlow scalar."""
+    try:
+        return int(count)
+    except TypeError as error:  # what every backend's traced values raise
+        if keras.backend.backend() == "tensorflow":
+            return count
+        raise ValueError(
+            "max_group_size must be given where the groups' values are not"
+            f" known, as in a traced function. Got groups: {count}"
+        ) from error

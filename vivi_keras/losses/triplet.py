@@ -4,6 +4,9 @@ from keras import ops
 
 from vivi_keras.losses import groups as grouping
 
+_BLOCK = 2**23  # distances held at once: 32 MiB in float32
+_FEW_PLACES = 24  # up to here passes over the distances beat sorting them
+
 
 def semi_hard_triplet(
     embeddings,
@@ -19,8 +22,8 @@ def semi_hard_triplet(
     Distances d are squared Euclidean distances of the L2-normalised
     embeddings. For an anchor a and each other row p of its group, the
     negative n is the nearest one with d_an > d_ap or, if there is none, the
-    farthest one; the hinge is max(0, margin + d_ap - d_an). Ties count as
-    not farther.
+    farthest one; the hinge is max(0, margin + d_ap - d_an). Ties, to within
+    rounding (2e-6 in d, in float32), count as not farther.
 
     The mean over all ordered positive pairs of a batch is the mean of these
     losses weighted by each anchor's number of positives
@@ -106,7 +109,7 @@ def semi_hard_pairs(
         ops.stop_gradient(others),
         other_groups,
         exclude,
-        ops.stop_gradient(near),
+        ops.stop_gradient(near) - _tie(near.dtype),
     )
     far = _similarities(rows, others, negatives)  # [N, K]
     hinges = ops.relu(margin + 2 * (far - near))
@@ -116,28 +119,101 @@ def semi_hard_pairs(
     return hinges, mask, distances
 
 
+def _tie(dtype):
+    """Similarities closer than this are one: a bit above rounding errors.
+
+    A duplicate of a positive in another group must not count as farther
+    because two products of the same vectors were rounded differently.
+    """
+    return 1e-14 if "float64" in str(dtype) else 1e-6
+
+
 def _similarities(rows, others, indices):
     """rows[n] . others[indices[n, k]]: float [N, K]."""
     return ops.einsum("nd,nkd->nk", rows, ops.take(others, indices, axis=0))
 
 
 def _semi_hard_negatives(rows, groups, others, other_groups, exclude, near):
-    """Index of the negative of each pair, int [N, K], and if there is one."""
-    similarities = ops.matmul(rows, ops.transpose(others))  # [N, M]
-    is_negative = grouping.other_group(groups, other_groups, exclude)
+    """Index of the negative of each pair, int [N, K], and if there is one.
+
+    Works on blocks of rows, so that what is held at once stays bounded.
+    """
+    num_rows, num_others = rows.shape[0], others.shape[0]
+    parts = [rows, groups, near]
+    if exclude is not None:
+        parts.append(exclude)
+
+    def of_block(block):
+        return _negatives_of_block(*block, others=others, ids=other_groups)
+
+    if None in (num_rows, num_others) or num_rows * num_others <= _BLOCK:
+        return of_block(parts)
+    num_blocks = -(-num_rows * num_others // _BLOCK)
+    height = -(-num_rows // num_blocks)
+    missing = height * num_blocks - num_rows
+
+    def split(part):
+        padding = [(0, missing)] + [(0, 0)] * (len(part.shape) - 1)
+        part = ops.pad(ops.convert_to_tensor(part), padding)
+        return ops.reshape(part, (num_blocks, height, *part.shape[1:]))
+
+    found = ops.map(of_block, [split(part) for part in parts])
+    return [
+        ops.reshape(part, (num_blocks * height, part.shape[2]))[:num_rows]
+        for part in found
+    ]
+
+
+def _negatives_of_block(rows, groups, near, exclude=None, *, others, ids):
+    """As `_semi_hard_negatives`, of rows [n, D] held all at once."""
+    similarities = ops.matmul(rows, ops.transpose(others))  # [n, M]
+    is_negative = grouping.other_group(groups, ids, exclude)
     nowhere = ops.cast(2, similarities.dtype)  # beyond every similarity
     hardness = ops.where(is_negative, similarities, -nowhere)
-    farthest = ops.argmin(ops.where(is_negative, similarities, nowhere), axis=1)
-
-    def of_place(place_near):  # [N] -> [N]
-        further = ops.where(hardness < place_near[:, None], hardness, -nowhere)
-        index = ops.argmax(further, axis=1)
-        best = ops.max(further, axis=1)
-        return ops.where(
-            best > -nowhere,
-            ops.cast(index, "int32"),
-            ops.cast(farthest, "int32"),
-        )
-
-    negatives = ops.transpose(ops.map(of_place, ops.transpose(near)))
+    few = near.shape[1] is not None and near.shape[1] <= _FEW_PLACES
+    search = _search_each_place if few else _search_sorted
+    nearest, is_further = search(hardness, near, -nowhere)  # [n, K]
+    softest = ops.where(is_negative, similarities, nowhere)
+    farthest = ops.cast(ops.argmin(softest, axis=1), "int32")[:, None]
+    negatives = ops.where(is_further, nearest, farthest)
     return negatives, ops.any(is_negative, axis=1, keepdims=True)
+
+
+def _search_each_place(hardness, near, nowhere):
+    """Hardest column below `near`, one pass over [n, M] for each place."""
+    indices = []
+    for place in range(near.shape[1]):
+        below = hardness < near[:, place : place + 1]
+        below = ops.where(below, hardness, nowhere)
+        indices.append(ops.cast(ops.argmax(below, axis=1), "int32"))
+    if not indices:
+        empty = ops.zeros_like(near)
+        return ops.cast(empty, "int32"), empty > 0
+    indices = ops.stack(indices, axis=1)
+    found = ops.take_along_axis(hardness, indices, axis=1)
+    # Where all are `nowhere`, the first column came out, whatever it holds.
+    return indices, ops.logical_and(found > nowhere, found < near)
+
+
+def _search_sorted(hardness, near, nowhere):
+    """The same by one sort of the rows and a binary search: M log M."""
+    order = ops.cast(ops.argsort(hardness, axis=1), "int32")  # ascending
+    ranked = ops.take_along_axis(hardness, order, axis=1)
+    # start: how many columns of the row lie below `near`.
+    start = ops.zeros_like(near, dtype="int32")
+    stop = start + ops.shape(hardness)[1]
+    columns = hardness.shape[1]
+    # Enough halvings; 31 for every int32 count where it is not static.
+    for _ in range(31 if columns is None else columns.bit_length()):
+        middle = (start + stop) // 2
+        probe = ops.minimum(middle, ops.shape(hardness)[1] - 1)
+        below = ops.take_along_axis(ranked, probe, axis=1) < near
+        open_ = start < stop
+        start = ops.where(ops.logical_and(open_, below), middle + 1, start)
+        stop = ops.where(
+            ops.logical_and(open_, ops.logical_not(below)), middle, stop
+        )
+    place = ops.maximum(start - 1, 0)
+    found = ops.take_along_axis(ranked, place, axis=1)
+    indices = ops.take_along_axis(order, place, axis=1)
+    return indices, ops.logical_and(start > 0, found > nowhere)
