@@ -16,6 +16,13 @@ import time
 import vivi_keras
 
 _START_SECONDS = 120.0
+# Threads of the matrix library spin while they wait and take the decoder's
+# cores.
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 
 
 @dataclasses.dataclass
@@ -42,7 +49,11 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={
+                **os.environ,
+                **_ONE_THREAD,
+                "PYTHONPATH": os.pathsep.join(paths),
+            },
         )
         self._buffer = b""
         self._selector = selectors.DefaultSelector()

@@ -9,12 +9,15 @@ import json
 import sys
 import time
 
+import cv2
+
 from vivi_keras.video import cache, decode, extract, sources
 
 PROGRESS_SECONDS = 0.5
 
 
 def main():
+    cv2.setNumThreads(1)
     answers = sys.stdout
     sys.stdout = sys.stderr  # no library may disturb the answers
     _answer(answers, {"ready": True})
