@@ -1,0 +1,231 @@
+"""How fast records become views, against bare JPEG decoding and resizing.
+
+    python benchmarks/input.py --output=DIR [--records=1000,10000,100000]
+
+Writes data sets of synthetic films (smooth textures with grain, 456 x 256
+JPEG, every record with frames of its own bytes out of a pool), then
+alternates, on the same cores in one run, between the pipeline (records ->
+clips -> crops -> colour views) and the bare decoding and resizing of frames
+of the same files. Prints the medians of the paired ratios.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import resource
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from vivi_keras import data
+
+HEIGHT, WIDTH = 256, 456
+SHOTS_PER_RECORD, FRAMES_PER_SHOT = 8, 8
+NUM_SHOTS, NUM_FRAMES = 4, 2
+
+
+def make_jpegs(count, seed=0):
+    """Serialized JPEG frames whose detail and size are those of film."""
+    generator = np.random.default_rng(seed)
+    jpegs = []
+    for _ in range(count):
+        coarse = generator.integers(0, 256, (8, 14, 3)).astype(np.float32)
+        fine = generator.integers(-40, 40, (64, 114, 3)).astype(np.float32)
+        image = tf.image.resize(coarse, (HEIGHT, WIDTH), "bicubic")
+        image += tf.image.resize(fine, (HEIGHT, WIDTH), "bicubic")
+        image += generator.normal(0, 3, (HEIGHT, WIDTH, 1))
+        pixels = tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8)
+        jpegs.append(tf.io.encode_jpeg(pixels, quality=90).numpy())
+    return jpegs
+
+
+def write_records(directory, num_records, jpegs, frames_per_record):
+    """A data set of the library's schema, one record a video."""
+    import tensorflow_datasets as tfds
+
+    directory.mkdir(parents=True, exist_ok=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "video_id": np.int64,
+            "frames": tfds.features.Sequence(
+                tfds.features.Image(
+                    shape=(None, None, 3), encoding_format="jpeg"
+                )
+            ),
+            "shot_index": tfds.features.Sequence(np.int64),
+        }
+    )
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="input",
+        version="1.0.0",
+        data_dir=str(directory),
+        module_name="input",
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features)
+    writer = tfds.core.SequentialWriter(
+        info, max_examples_per_shard=1000, file_format="array_record"
+    )
+    writer.initialize_splits(["train"])
+    shot_index = np.arange(frames_per_record) * SHOTS_PER_RECORD
+    shot_index = (shot_index // frames_per_record).tolist()
+    for record in range(num_records):
+        first = record * 7
+        frames = [
+            jpegs[(first + k) % len(jpegs)] for k in range(frames_per_record)
+        ]
+        example = {
+            "video_id": record,
+            "frames": frames,
+            "shot_index": shot_index,
+        }
+        writer.add_examples({"train": [features.encode_example(example)]})
+    writer.close_all()
+    return directory
+
+
+def pipeline(directory, image_size, batch_size):
+    """Batches of views, endless."""
+
+    def views(batch):
+        frames = tf.reshape(batch["frames"], [-1, image_size, image_size, 3])
+        return data.colour_views(frames, batch["video_id"][0])
+
+    batches = data.video_batches(
+        directory, batch_size, NUM_SHOTS, NUM_FRAMES, image_size
+    )
+    return batches.map(views, tf.data.AUTOTUNE).prefetch(2)
+
+
+def bare(jpegs, image_size, batch_size):
+    """Decoding and resizing alone, from memory, endless."""
+    frames = batch_size * NUM_SHOTS * NUM_FRAMES
+
+    def decode(jpeg):
+        image = tf.io.decode_jpeg(jpeg, channels=3)
+        return tf.image.resize(image, (image_size, image_size))
+
+    dataset = tf.data.Dataset.from_tensor_slices(jpegs).repeat()
+    dataset = dataset.map(decode, tf.data.AUTOTUNE).batch(frames, True)
+    return dataset.prefetch(2)
+
+
+def frames_per_second(iterator, seconds):
+    """Rate of a warm iterator over about so many seconds."""
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        count += next(iterator).shape[0]
+    return count / (time.perf_counter() - start)
+
+
+def compare(directory, jpegs, image_size, batch_size, pairs, seconds):
+    """Medians of both rates and of their ratio, measured in turn."""
+    sides = [
+        iter(pipeline(directory, image_size, batch_size)),
+        iter(bare(jpegs, image_size, batch_size)),
+    ]
+    for side in sides:
+        frames_per_second(side, 2 * seconds)  # warm
+    rates = []
+    for index in range(pairs):
+        order = (0, 1) if index % 2 == 0 else (1, 0)
+        rate = [0.0, 0.0]
+        for side in order:
+            # The other side fills its buffers while it waits, no more.
+            next(sides[side])
+            rate[side] = frames_per_second(sides[side], seconds)
+        rates.append(rate)
+    ratios = [ours / theirs for ours, theirs in rates]
+    return {
+        "image_size": image_size,
+        "pipeline_frames_per_second": statistics.median(r[0] for r in rates),
+        "bare_frames_per_second": statistics.median(r[1] for r in rates),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+    }
+
+
+def bytes_per_used_byte(directory, num_records, mean_jpeg):
+    """Bytes of a record over bytes of the frames that a clip takes of it."""
+    paths = pathlib.Path(directory).glob("*.array_record*")
+    size = sum(path.stat().st_size for path in paths)
+    return size / num_records / (NUM_SHOTS * NUM_FRAMES * mean_jpeg)
+
+
+def flatness(output, jpegs, counts, image_size, batch_size, seconds):
+    """Rate and peak memory for data sets of growing numbers of records."""
+    small = [jpeg for jpeg in jpegs if jpeg]
+    rows = []
+    for count in counts:
+        directory = write_records(output / f"{count}", count, small, 8)
+        start = time.perf_counter()
+        iterator = iter(pipeline(directory, image_size, batch_size))
+        next(iterator)
+        first = time.perf_counter() - start
+        frames_per_second(iterator, seconds)
+        rates = [frames_per_second(iterator, seconds) for _ in range(3)]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rows.append(
+            {
+                "records": count,
+                "first_batch_seconds": first,
+                "frames_per_second": statistics.median(rates),
+                "peak_mebibytes": peak,
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--records", default="1000,10000,100000")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2)
+    arguments = parser.parse_args()
+    jpegs = make_jpegs(64)
+    mean = statistics.mean(map(len, jpegs))
+    full = SHOTS_PER_RECORD * FRAMES_PER_SHOT
+    directory = write_records(arguments.output / "full", 64, jpegs, full)
+    ratio = bytes_per_used_byte(directory, 64, mean)
+    report = {"mean_jpeg_bytes": mean, "bytes_per_used_byte": ratio}
+    print(json.dumps(report), flush=True)
+    report["speed"] = []
+    for image_size in (64, 224):
+        report["speed"].append(
+            compare(
+                directory,
+                jpegs,
+                image_size,
+                arguments.batch_size,
+                arguments.pairs,
+                arguments.seconds,
+            )
+        )
+        print(json.dumps(report["speed"][-1]), flush=True)
+    # Small frames, so that 100,000 records fit on a small disk.
+    small = [
+        tf.io.encode_jpeg(
+            tf.cast(tf.image.resize(tf.io.decode_jpeg(jpeg), (64, 96)), "uint8")
+        ).numpy()
+        for jpeg in itertools.islice(jpegs, 16)
+    ]
+    counts = [int(count) for count in arguments.records.split(",")]
+    report["flatness"] = flatness(
+        arguments.output,
+        small,
+        counts,
+        64,
+        arguments.batch_size,
+        arguments.seconds,
+    )
+    path = arguments.output / "input.json"
+    path.write_text(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
