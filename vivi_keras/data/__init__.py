@@ -1,7 +1,14 @@
 """Records to batches to views."""
 
 from vivi_keras.data.batches import video_batches
+from vivi_keras.data.labelled import labelled_batches, mixed_batches
 from vivi_keras.data.records import fingerprint
 from vivi_keras.data.views import colour_views
 
-__all__ = ["colour_views", "fingerprint", "video_batches"]
+__all__ = [
+    "colour_views",
+    "fingerprint",
+    "labelled_batches",
+    "mixed_batches",
+    "video_batches",
+]
