@@ -32,6 +32,16 @@ _PLANAR = {
     "yuv444p": (1, 1),
     "yuvj444p": (1, 1),
 }
+# FFmpeg's errors, and those that PyAV runs into on damaged headers.
+_ERRORS = (
+    av.FFmpegError,
+    AssertionError,
+    AttributeError,
+    IndexError,
+    OSError,
+    OverflowError,
+    ValueError,
+)
 
 
 class VideoError(ValueError):
@@ -73,24 +83,27 @@ class Video:
             self._container = av.open(
                 path, metadata_errors="replace", options=_SAFE
             )
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except _ERRORS as error:
             raise VideoError(f"cannot be opened: {describe(error)}") from error
         streams = [
             s
             for s in self._container.streams.video
-            if not s.disposition & av.stream.Disposition.attached_pic
+            if s.codec_context is not None
+            and not s.disposition & av.stream.Disposition.attached_pic
         ]
         if not streams:
+            unknown = len(self._container.streams.video) > 0
             self.close()
-            raise VideoError("has no video stream")
+            raise VideoError(
+                "has a video stream of an unknown codec"
+                if unknown
+                else "has no video stream"
+            )
         # FFmpeg's own choice among several: the largest picture, first wins.
         self._stream = max(
             streams, key=lambda s: (s.width or 0) * (s.height or 0)
         )
         context = self._stream.codec_context
-        if context is None:
-            self.close()
-            raise VideoError("has a video stream of an unknown codec")
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_count = threads
         context.thread_type = "AUTO"
@@ -171,7 +184,7 @@ class Video:
                 packet = next(packets)
             except StopIteration:
                 return
-            except (av.FFmpegError, OSError) as error:
+            except _ERRORS as error:
                 # The demuxer cannot go on after an error of its own; what the
                 # decoder still holds is good.
                 self._note(describe(error))
@@ -180,7 +193,7 @@ class Video:
                 return
             try:
                 pictures = packet.decode()
-            except (av.FFmpegError, OSError, ValueError) as error:
+            except _ERRORS as error:
                 failures += 1
                 self._note(describe(error))
                 yield None
@@ -193,7 +206,7 @@ class Video:
     def _flush(self):
         try:
             yield from self._stream.codec_context.decode(None)
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except _ERRORS as error:
             self._note(describe(error))
 
     def _note(self, error):

@@ -1,0 +1,94 @@
+"""The same data set prepared on a cluster, by Apache Beam's runners.
+
+A TFDS builder for `tfds build`; the folder of videos is its manual folder:
+
+    tfds build vivi_keras/video/beam.py --manual_dir=VIDEOS \\
+        --data_dir=DIR --beam_pipeline_options=runner=DirectRunner
+
+Every machine reads the videos from there by path. Settings are the defaults
+of `extract.Settings`, changed by the JSON object in VIVI_PREPARE_SETTINGS.
+"""
+
+import json
+import os
+import tempfile
+
+import tensorflow_datasets as tfds
+
+from vivi_keras.video import cache, dataset, decode, extract, files
+
+
+def settings():
+    """Settings of this run."""
+    return extract.Settings(
+        **json.loads(os.environ.get("VIVI_PREPARE_SETTINGS", "{}"))
+    )
+
+
+def prepare_one(item, settings, shots_per_record=16):
+    """Prepares one video; yields (key, record).
+
+    Args:
+        item: (content hash, [(name, source), ...]) of equal files.
+        settings: `extract.Settings`.
+        shots_per_record: most shots of one record.
+    """
+    content, same = item
+    name, source = min(same, key=lambda pair: pair[0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "entry.zip")
+        try:
+            cache.write_entry(path, source, settings, threads=1)
+        except decode.VideoError as error:
+            _count("set_aside")
+            print(f"{name}: set aside: {error}")
+            return
+        _count("used")
+        yield from dataset.records(name, content, path, shots_per_record)
+
+
+def _hash(file):
+    try:
+        yield file.source.content_hash(), (file.name, file.source)
+    except OSError as error:
+        _count("set_aside")
+        print(f"{file.name}: cannot be read: {error}")
+
+
+def _count(what):
+    import apache_beam as beam
+
+    beam.metrics.Metrics.counter("vivi_prepare", what).inc()
+
+
+class ViviVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Frames of consecutive shots of videos."""
+
+    VERSION = tfds.core.Version(dataset.VERSION)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Put the videos into the manual folder."
+    name = dataset.NAME
+    # TFDS looks beside the code for checksums of downloads: there are none.
+    code_path = None
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=dataset.features(),
+            description="Frames of consecutive shots of videos.",
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(dl_manager.manual_dir)}
+
+    def _generate_examples(self, folder):
+        import apache_beam as beam
+
+        found, _ = files.find_videos(os.fspath(folder), [], "")
+        waiting = [file for file in found if file.status == "waiting"]
+        return (
+            beam.Create(waiting)
+            | beam.Reshuffle()
+            | beam.FlatMap(_hash)
+            | beam.GroupByKey()
+            | beam.FlatMap(prepare_one, settings())
+        )
