@@ -296,3 +296,13 @@ def test_ffmpeg_agrees(tmp_path):
     assert len(frames) == len(expected) == COUNT
     for mine, theirs in zip(frames, expected, strict=True):
         assert np.abs(mine.astype(int) - theirs).mean() < 2
+
+
+def test_size_that_changes_on_the_way(tmp_path):
+    first = write(tmp_path / "a.ts", "mpeg2video", count=24)
+    second = write(tmp_path / "b.ts", "mpeg2video", size=(64, 96), count=24)
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    video, images = run(path)
+    assert video["num_frames"] >= 44
+    assert {i.shape for i in images.values()} == {(64, 96, 3), (96, 64, 3)}

@@ -6,6 +6,8 @@ PySceneDetect's detectors are fed frame by frame from our own decode pass.
 import dataclasses
 from fractions import Fraction
 
+import cv2
+
 from vivi_keras.video import decode, gradual
 
 DETECTORS = ("adaptive", "content", "histogram")
@@ -46,6 +48,7 @@ class CutDetector:
         self._timecode = FrameTimecode
         self._rate = Fraction(frames_per_second).limit_denominator(10000)
         self._last = 0
+        self._shape = None
         self._gradual = None
         # How many frames after a cut it is known at the latest.
         self.delay_frames = 32
@@ -70,6 +73,10 @@ class CutDetector:
             small: uint8 [h, w, 3], BGR.
         """
         self._last = index
+        # Joined files change their size on the way.
+        self._shape = self._shape or small.shape
+        if small.shape != self._shape:
+            small = cv2.resize(small, self._shape[1::-1])
         timecode = self._timecode(index, self._rate)
         found = self._detector.process_frame(timecode, small)
         cuts = [cut.frame_num for cut in found]
