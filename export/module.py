@@ -1,5 +1,7 @@
 """The object behind an export: plain variables and functions, no Keras."""
 
+import contextlib
+
 import numpy as np
 
 
@@ -19,8 +21,9 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
     trainable, frozen = _copy_variables(encoder, weights, weights_dtype)
     call = _make_call(encoder, trainable, frozen)
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    for training in (False, True):
-        call.get_concrete_function(images, training=training)
+    with _unsynchronized(encoder):
+        for training in (False, True):
+            call.get_concrete_function(images, training=training)
 
     @tf.function(input_signature=[images])
     def features(images):
@@ -43,6 +46,26 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
         signatures["classify"] = classify
         module.classifier_variables = variables
     return module, signatures
+
+
+@contextlib.contextmanager
+def _unsynchronized(layer):
+    """Traces batch norm without the reductions over replicas.
+
+    They join nothing in the module, which is traced on one replica, and
+    their custom gradients cannot be stored in a SavedModel.
+    """
+    layers = [layer]
+    for parent in layers:
+        layers.extend(getattr(parent, "layers", []))
+    changed = [each for each in layers if getattr(each, "synchronized", False)]
+    for each in changed:
+        each.synchronized = False
+    try:
+        yield
+    finally:
+        for each in changed:
+            each.synchronized = True
 
 
 def _copy_variables(encoder, weights, weights_dtype):

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import tarfile
 import tempfile
+import zlib
 
 _CHUNK_BYTES = 1 << 20
 
@@ -92,7 +93,7 @@ def unpack(archive, directory):
         _extract_members(archive, pathlib.Path(aside))
         os.chmod(aside, 0o755)
         os.replace(aside, directory)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ValueError(
             f"expected a whole .tar.gz, got {str(archive)!r}, which is"
             f" truncated or damaged: {error}"
