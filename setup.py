@@ -76,7 +76,6 @@ setuptools.setup(
             "vivi-prepare=vivi_keras.training.prepare:run",
             "vivi-pretrain=vivi_keras.training.pretrain:run",
             "vivi-export=vivi_keras.export.main:run",
-            "vivi-verify=vivi_keras.export.verify:run",
             "vivi-evaluate=vivi_keras.training.evaluate:run",
         ]
     },

@@ -7,19 +7,19 @@ import os
 import pathlib
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _OUTPUT = flags.DEFINE_string("output", ".cache/demo", "Folder of the run.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the training.")
 _STEPS = flags.DEFINE_integer("steps", None, "Training steps.", 1)
-_NUM_FILMS = flags.DEFINE_integer("num_films", 120, "Films trained on.", 2)
+_NUM_FILMS = flags.DEFINE_integer("num_films", 160, "Films trained on.", 2)
 
 # Corpora of different seeds share no object.
-TRAINING_FILMS_SEED, HELD_OUT_FILMS_SEED = 1, 2
-NUM_HELD_OUT_FILMS = 60
-ADAPTATION_STEPS = 200
+TRAINING_FILMS_SEED, HELD_OUT_FILMS_SEED = 21, 22
+NUM_HELD_OUT_FILMS = 120
+ADAPTATION_STEPS = 60
 TASKS = ("demo", "digits", "fashion_mnist")
 
 
@@ -28,12 +28,16 @@ def main(argv):
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     from vivi_keras.video import demo_corpus
 
+    logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(_OUTPUT.value)
     films = folder / "films"
     demo_corpus.render_corpus(
         films,
         num_films=_NUM_FILMS.value,
         seed=TRAINING_FILMS_SEED,
+        # One object a film: what returns in later shots is what is shown.
+        objects_per_film=1,
+        dissolve_share=0.15,
         processes=os.cpu_count(),
     )
     run_path(

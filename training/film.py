@@ -15,9 +15,9 @@ import tempfile
 import zipfile
 
 import av
-from absl import app, flags
+from absl import app, flags, logging
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from vivi_keras.training import demo  # noqa: E402
 
@@ -36,6 +36,7 @@ PIECE_SECONDS = 30.0
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+    logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(flags.FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
     film = _FILM.value

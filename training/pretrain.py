@@ -19,14 +19,15 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _LIST = flags.DEFINE_bool("list", False, "Print the named rows and exit.")
 
 
-def pretrain(config, workdir, verbose="auto", callbacks=()):
+def pretrain(config, workdir, verbose=None, callbacks=()):
     """Trains the model of a config, or goes on from its last checkpoint.
 
     Args:
         config: ConfigDict as `training.configs.get_config` gives it.
         workdir: folder of the run: config.json, checkpoints/, tensorboard/
             and metrics.csv.
-        verbose: of `keras.Model.fit`.
+        verbose: of `keras.Model.fit`; by default a bar on a terminal, else a
+            line for each epoch.
         callbacks: more Keras callbacks.
     Returns: the trained ViviModel.
     Raises: ValueError: bad settings, or a work directory of another run.
@@ -37,6 +38,8 @@ def pretrain(config, workdir, verbose="auto", callbacks=()):
     from vivi_keras.callbacks import SaveCheckpoints, WriteMetrics
     from vivi_keras.training import build
 
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
     workdir, train = pathlib.Path(workdir), config.train
     batches = build.build_batches(config)
     model = build.build_model(config)

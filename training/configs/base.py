@@ -57,7 +57,7 @@ def paper_config() -> ml_collections.ConfigDict:
 def demo_config() -> ml_collections.ConfigDict:
     """The same at a scale for two CPU cores and minutes; all values [O]."""
     config = paper_config()
-    config.data.update(image_size=48, batch_size=16)
+    config.data.update(image_size=48, crop_area=(0.3, 1.0), batch_size=16)
     config.model.update(width=0.25, units=(1, 1, 1, 1))
     config.optimizer.name = "adam"
     config.schedule.update(
