@@ -64,12 +64,21 @@ def draw_clip(axes, data, x, y, width):
         )
 
 
+def level_text(kind, given):
+    settings = [f"{name} = {value}" for name, value in given.items()]
+    return "\n".join([kind, MEANING.get(kind, ""), "", *settings])
+
+
 def draw(config, output):
-    levels = dict(config.objective.items())
+    levels = {
+        kind: level_text(kind, given)
+        for kind, given in config.objective.items()
+    }
     width = max(8.0, 3.4 * len(levels))
-    figure, axes = pyplot.subplots(figsize=(width, 5.2))
+    height = 0.3 + 0.25 * max(1 + x.count("\n") for x in levels.values())
+    figure, axes = pyplot.subplots(figsize=(width, height + 3.6))
     axes.set_xlim(0, width)
-    axes.set_ylim(-0.4, 5.6)
+    axes.set_ylim(-0.3, height + 3.7)
     axes.axis("off")
     data, model = config.data, config.model
     draw_clip(axes, data, 0.5, 0.3, width - 1)
@@ -88,17 +97,15 @@ def draw(config, output):
         "#e8e8e8",
     )
     step = (width - 1) / len(levels)
-    for place, (kind, given) in enumerate(levels.items()):
+    for place, text in enumerate(levels.values()):
         left = 0.5 + place * step
         centre = left + (step - 0.2) / 2
         arrow(axes, (centre, 2.35), (centre, 2.8))
-        settings = "\n".join(f"{k}={v}" for k, v in given.items())
-        text = "\n".join([kind, MEANING.get(kind, ""), settings])
-        box(axes, left, 2.8, step - 0.2, 1.7, text, "#f4f4ff")
-        arrow(axes, (centre, 4.5), (width / 2, 4.95))
+        box(axes, left, 2.8, step - 0.2, height, text, "#f4f4ff")
+        arrow(axes, (centre, 2.8 + height), (width / 2, 3.3 + height))
     axes.text(
         width / 2,
-        5.1,
+        3.35 + height,
         f"{config.name}: weighted sum of the levels' losses",
         ha="center",
         size=11,

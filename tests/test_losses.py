@@ -163,6 +163,20 @@ def test_one_group_is_zero_and_collapse_is_the_margin():
     close(losses.semi_hard_triplet(same, np.arange(6) // 2), np.full(6, 0.5))
 
 
+def test_rows_of_zeros_have_a_tame_gradient():
+    import tensorflow as tf
+
+    rows = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    rows[2] = 0
+    rows = tf.constant(rows)
+    for loss in (losses.semi_hard_triplet, losses.multi_positive_nce):
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            values = loss(rows, np.arange(6) // 2)
+        gradient = tape.gradient(values, rows).numpy()
+        assert np.isfinite(values).all() and np.abs(gradient).max() < 100
+
+
 def test_num_positives():
     counts = losses.num_positives(np.array([4, -1, 4, 2, 4, -1]))
     close(counts, [2, 0, 2, 0, 2, 0], 0)

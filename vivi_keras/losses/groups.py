@@ -16,13 +16,15 @@ def at_least_float32(*arrays):
 
 
 def normalised(embeddings):
-    """Rows of unit length, in float32 or more: [N, D] -> [N, D].
+    """Rows of unit length, in float32 or more: [..., D] -> [..., D].
 
-    A row of zeros stays zero, with a finite gradient.
+    Rows shorter than 1e-6 stay as they are: a ReLU may give a row of zeros,
+    whose direction has no gradient that a weight should follow.
     """
     (embeddings,) = at_least_float32(embeddings)
     squares = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
-    return embeddings / ops.sqrt(ops.maximum(squares, 1e-24))
+    short = squares < 1e-12
+    return embeddings / ops.sqrt(ops.where(short, 1.0, squares))
 
 
 def num_positives(groups):

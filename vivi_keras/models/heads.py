@@ -94,12 +94,21 @@ class CosineCritic(_Critic):
         # In float32: a norm under half precision rounds off the digits that
         # the temperature then magnifies.
         return tuple(
-            ops.normalize(ops.cast(half, "float32"), axis=-1)
-            for half in super().call(pair)
+            _unit(ops.cast(half, "float32")) for half in super().call(pair)
         )
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
+
+
+def _unit(rows):
+    """Rows of unit length; those shorter than 1e-6 stay as they are.
+
+    A prediction may be all zeros behind a ReLU; dividing by its tiny length
+    would make a gradient of 1e12.
+    """
+    squares = ops.sum(ops.square(rows), axis=-1, keepdims=True)
+    return rows / ops.sqrt(ops.where(squares < 1e-12, 1.0, squares))
 
 
 CRITICS = {"mlp": MLPCritic, "cosine": CosineCritic}
