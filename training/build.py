@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from vivi_keras import checkpoints
+from vivi_keras import checkpoints, workdirs
 from vivi_keras.data import fingerprint, video_batches
 from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
@@ -24,7 +24,7 @@ def build_encoder(config) -> keras.Model:
     )
 
 
-def build_model(config) -> ViviModel:
+def build_model(config, skip_nonfinite=False) -> ViviModel:
     """The compiled model of a config.
 
     Raises: ValueError: an unknown level, argument, optimizer or schedule, or
@@ -39,7 +39,13 @@ def build_model(config) -> ViviModel:
     )
     data = config.data
     objective.validate(data.num_shots, data.frames_per_shot, data.copies)
-    model = ViviModel(encoder, objective, views=data.views, seed=config.seed)
+    model = ViviModel(
+        encoder,
+        objective,
+        views=data.views,
+        seed=config.seed,
+        skip_nonfinite=skip_nonfinite,
+    )
     model.compile(optimizer=build_optimizer(config))
     return model
 
@@ -148,7 +154,7 @@ def restore_encoder(workdir):
     Returns: (encoder, metadata dict for `export_encoder`).
     Raises: FileNotFoundError: no config or no checkpoint there.
     """
-    config = checkpoints.read_config(workdir)
+    config = workdirs.read_config(workdir)
     model = build_model(config)
     data = config.data
     shape = (None, data.num_shots, data.frames_per_shot)
@@ -176,7 +182,7 @@ def restore_encoder(workdir):
         "image_size": [data.image_size, data.image_size],
         "training_data": {
             "name": pathlib.Path(data.dataset).name,
-            "fingerprint": checkpoints.read_fingerprint(workdir),
+            "fingerprint": workdirs.read_fingerprint(workdir),
         },
     }
 

@@ -1,5 +1,6 @@
 """vivi-pretrain: trains an encoder as a named config says."""
 
+import contextlib
 import difflib
 import pathlib
 import sys
@@ -17,62 +18,154 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _LIST = flags.DEFINE_bool("list", False, "Print the named rows and exit.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored", "multiworker", "tpu"],
+    "Devices to train on; auto: a TPU, else all GPUs, else one device.",
+)
+_ALLOW_NEW_DATA = flags.DEFINE_bool(
+    "allow_new_data", False, "Go on though the data set has changed."
+)
+_SKIP_NONFINITE = flags.DEFINE_bool(
+    "skip_nonfinite", False, "Leave out steps whose loss is not finite."
+)
+
+# EX_TEMPFAIL: stopped by SIGTERM with the step saved; start it again.
+PREEMPTED_STATUS = 75
 
 
-def pretrain(config, workdir, verbose=None, callbacks=()):
+def pretrain(
+    config,
+    workdir,
+    verbose="auto",
+    callbacks=(),
+    *,
+    strategy="auto",
+    allow_new_data=False,
+    skip_nonfinite=False,
+):
     """Trains the model of a config, or goes on from its last checkpoint.
 
     Args:
         config: ConfigDict as `training.configs.get_config` gives it.
         workdir: folder of the run: config.json, checkpoints/, tensorboard/
             and metrics.csv.
-        verbose: of `keras.Model.fit`; by default a bar on a terminal, else a
-            line for each epoch.
+        verbose: of `keras.Model.fit`.
         callbacks: more Keras callbacks.
+        strategy: see `strategies.make_strategy`.
+        allow_new_data: go on though the data set has changed.
+        skip_nonfinite: leave out steps whose loss is not finite.
     Returns: the trained ViviModel.
-    Raises: ValueError: bad settings, or a work directory of another run.
+    Raises: ValueError: bad settings, or a work directory of another run, or
+        in use. Preempted: SIGTERM came; the step is saved.
     """
-    import keras
+    from vivi_keras import strategies, workdirs
 
-    from vivi_keras import checkpoints, strategies
-    from vivi_keras.callbacks import SaveCheckpoints, WriteMetrics
+    strategy = strategies.make_strategy(strategy)
+    with contextlib.ExitStack() as stack:
+        if _is_chief(strategy):
+            stack.enter_context(workdirs.locked(workdir))
+        return _pretrain(
+            config,
+            pathlib.Path(workdir),
+            strategy,
+            {"verbose": verbose, "callbacks": callbacks},
+            allow_new_data,
+            skip_nonfinite,
+        )
+
+
+def _pretrain(config, workdir, strategy, fit, allow_new_data, skip_nonfinite):
+    from vivi_keras import checkpoints, strategies, workdirs
+    from vivi_keras.callbacks import StopAtSigterm
     from vivi_keras.training import build
 
-    if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
-    workdir, train = pathlib.Path(workdir), config.train
-    batches = build.build_batches(config)
-    model = build.build_model(config)
-    checkpoints.claim_workdir(workdir, config, build.data_fingerprint(config))
-    model.build_from(strategies.replica_spec(batches.element_spec, 1))
+    def batches(step, num_steps=None):
+        return strategies.distributed_batches(
+            strategy,
+            lambda shard: build.build_batches(config, step, num_steps, shard),
+        )
+
+    train, count = config.train, strategy.num_replicas_in_sync
+    spec = strategies.replica_spec(
+        build.build_batches(config).element_spec, count
+    )
+    with strategy.scope():
+        model = build.build_model(config, skip_nonfinite)
+    if _is_chief(strategy):
+        workdirs.claim_workdir(
+            workdir, config, build.data_fingerprint(config), allow_new_data
+        )
+    model.build_from(spec)
     manager = checkpoints.CheckpointManager(
-        model, workdir, train.keep_checkpoints
+        model, workdir, train.keep_checkpoints, writes=_is_chief(strategy)
     )
     step = manager.restore()
     if step is None:
         step = 0
     else:
         print(f"Going on from step {step} of {train.steps}.", flush=True)
-    data = config.data
-    images = data.num_shots * data.frames_per_shot * data.copies
-    callbacks = [
-        SaveCheckpoints(manager, train.checkpoint_every_steps),
-        WriteMetrics(workdir / "metrics.csv", images * data.batch_size),
-        keras.callbacks.TensorBoard(str(workdir / "tensorboard")),
-        *callbacks,
+    every = train.log_every_steps
+    # A checkpoint at the end of a row of metrics holds that row's sums.
+    model.resumed = step % every != 0
+    sigterm = StopAtSigterm()
+    fit["callbacks"] = [
+        *_callbacks(config, workdir, manager),
+        sigterm,
+        *fit["callbacks"],
     ]
-    if step < train.steps:
-        batches = build.build_batches(config, step, train.steps - step)
-        every = train.log_every_steps
+    for start, stop in _spans(step, train.steps, every):
         model.fit(
-            batches,
-            initial_epoch=step // every,
-            epochs=-(-train.steps // every),
-            steps_per_epoch=every,
-            callbacks=callbacks,
-            verbose=verbose,
+            batches(start, stop - start),
+            initial_epoch=start // every,
+            epochs=-(-stop // every),
+            steps_per_epoch=min(every, stop - start),
+            **fit,
         )
+        if sigterm.stopped:
+            raise Preempted(
+                f"SIGTERM came; saved step {int(model.step)} of {train.steps}."
+                " The same command goes on from there."
+            )
     return model
+
+
+class Preempted(Exception):
+    """Training was told to stop, and can go on later."""
+
+
+def _is_chief(strategy):
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_id
+
+
+def _spans(step, steps, every):
+    """Parts of [step, steps) that `fit` can cut into equal epochs."""
+    cuts = {step, min(steps, -(-step // every) * every), steps}
+    cuts.add(max(step, steps // every * every))
+    cuts = sorted(cuts)
+    return list(zip(cuts, cuts[1:], strict=False)) if step < steps else []
+
+
+def _callbacks(config, workdir, manager):
+    import keras
+
+    from vivi_keras import callbacks
+
+    data, train = config.data, config.train
+    images = data.num_shots * data.frames_per_shot * data.copies
+    logs = [
+        callbacks.WriteMetrics(
+            workdir / "metrics.csv", images * data.batch_size
+        ),
+        keras.callbacks.TensorBoard(str(workdir / "tensorboard")),
+    ]
+    return [
+        callbacks.StopAtNonFinite(manager),
+        callbacks.SaveCheckpoints(manager, train.checkpoint_every_steps),
+        *(logs if manager.writes else []),
+    ]
 
 
 def main(argv):
@@ -89,8 +182,17 @@ def main(argv):
     if not _CONFIG.value.data.dataset:
         raise app.UsageError("--config.data.dataset is missing.")
     try:
-        pretrain(_CONFIG.value, _WORKDIR.value)
-    except (ValueError, FileNotFoundError) as error:
+        pretrain(
+            _CONFIG.value,
+            _WORKDIR.value,
+            strategy=_STRATEGY.value,
+            allow_new_data=_ALLOW_NEW_DATA.value,
+            skip_nonfinite=_SKIP_NONFINITE.value,
+        )
+    except Preempted as error:
+        print(f"vivi-pretrain: {error}", file=sys.stderr)
+        sys.exit(PREEMPTED_STATUS)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"vivi-pretrain: {error}")
 
 

@@ -1,7 +1,9 @@
 """What happens beside the training: logs, checkpoints."""
 
 import csv
+import math
 import pathlib
+import signal
 import time
 
 import keras
@@ -27,12 +29,70 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._save()
+        self.manager.wait()
 
     def _save(self):
         step = int(self.model.step)
         if step != self.saved_step:
             self.manager.save()
             self.saved_step = step
+
+
+class NonFiniteLoss(ValueError):
+    """A loss was NaN or infinite."""
+
+
+class StopAtNonFinite(keras.callbacks.Callback):
+    """Raises NonFiniteLoss when a part of the loss is NaN or infinite.
+
+    Stands before SaveCheckpoints, so that no such weights are saved.
+
+    Args:
+        manager: checkpoints.CheckpointManager; its last one is named.
+    """
+
+    def __init__(self, manager):
+        super().__init__()
+        self.manager = manager
+
+    def on_train_batch_end(self, batch, logs=None):
+        values = {n: float(v) for n, v in (logs or {}).items()}
+        if all(math.isfinite(value) for value in values.values()):
+            return
+        self.manager.wait()
+        steps = self.manager.steps()
+        parts = ", ".join(f"{n}={v:.6g}" for n, v in values.items())
+        raise NonFiniteLoss(
+            f"The loss of step {int(self.model.step)} is not finite: {parts}."
+            f" The last good checkpoint: {steps[-1] if steps else 'none'}."
+            " A lower learning rate or optimizer.clip_norm may help;"
+            " --skip_nonfinite leaves such steps out."
+        )
+
+
+class StopAtSigterm(keras.callbacks.Callback):
+    """Ends training after the step in which SIGTERM comes.
+
+    Attributes:
+        stopped: whether it came.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stopped = False
+
+    def on_train_begin(self, logs=None):
+        self.before = signal.signal(signal.SIGTERM, self._stop)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.stopped:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        signal.signal(signal.SIGTERM, self.before)
+
+    def _stop(self, number, frame):
+        self.stopped = True
 
 
 class WriteMetrics(keras.callbacks.Callback):

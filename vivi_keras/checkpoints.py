@@ -1,108 +1,203 @@
-"""A work directory: its config, its checkpoints, what may go on from it."""
+"""Checkpoints: complete or not there, written beside the training.
 
-import json
+The files are in TensorFlow's format; the folders around them are managed
+here and not by `tf.train.CheckpointManager`, which has no "every M-th step"
+and names the last checkpoint in a file of its own, so that a kill between the
+two writes, or a full disk, leaves it pointing at the wrong one. Here a
+checkpoint is a folder that gets its name when all of it is on disk: it is
+complete or not there, and the newest name is the last one.
+"""
+
+import concurrent.futures
+import logging
+import os
 import pathlib
+import shutil
+import time
 
-import ml_collections
-
-CONFIG_FILE = "config.json"
+PREFIX = "step_"
+RETRY_SECONDS = 1.0
 
 
 class CheckpointManager:
     """Saves and restores a built ViviModel with its optimizer.
 
+    Everything a step depends on is in there: weights, optimizer (with
+    schedule, loss scale and moving averages), sums of the metrics, and the
+    step, which seeds the views and says the place in the data.
+
     Args:
         model: built and compiled ViviModel.
         workdir: folder of the run.
         keep: number of newest checkpoints that are kept.
+        keep_every_steps: None, or also keep those at multiples of it.
+        writes: False for workers that only read.
     """
 
-    def __init__(self, model, workdir, keep=3):
-        import tensorflow as tf
-
+    def __init__(
+        self, model, workdir, keep=3, keep_every_steps=None, writes=True
+    ):
         self.model = model
         self.folder = pathlib.Path(workdir) / "checkpoints"
-        checkpoint = tf.train.Checkpoint(
-            variables=[v.value for v in model.variables],
-            optimizer=[v.value for v in model.optimizer.variables],
-        )
-        self.checkpoint = checkpoint
-        self.manager = tf.train.CheckpointManager(
-            checkpoint, str(self.folder), max_to_keep=keep
-        )
+        self.keep = keep
+        self.keep_every_steps = keep_every_steps
+        self.writes = writes
+        self.variables = _named_variables(model)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
+        self._pending = None
 
-    def save(self) -> str:
-        """Writes a checkpoint of the model's step; returns its path."""
-        return self.manager.save(checkpoint_number=int(self.model.step))
+    def save(self, wait=False) -> None:
+        """Takes the values now and writes them beside the training.
+
+        A write that fails (a full disk) is warned of, tried again once, and
+        made good by the next save; training goes on.
+
+        Args:
+            wait: return only when the checkpoint is on disk.
+        """
+        if self.writes:
+            self.wait()  # at most one copy of the values at a time
+            values = {
+                name: _local(variable).numpy()
+                for name, variable in self.variables.items()
+            }
+            self._pending = self._writer.submit(
+                self._write, int(self.model.step), values
+            )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when nothing is being written."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _write(self, step, values):
+        for attempt in (1, 2):
+            try:
+                write_checkpoint(self.folder / f"{PREFIX}{step:08d}", values)
+                self._drop_old()
+                return
+            except Exception as error:  # TensorFlow's or the system's
+                logging.warning(
+                    "The checkpoint of step %d could not be written"
+                    " (attempt %d of 2): %s",
+                    step,
+                    attempt,
+                    error,
+                )
+                time.sleep(RETRY_SECONDS * (attempt == 1))
+
+    def _drop_old(self):
+        steps = self.steps()
+        for step in steps[: -self.keep]:
+            every = self.keep_every_steps
+            if not every or step % every:
+                shutil.rmtree(self.folder / f"{PREFIX}{step:08d}")
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are, in order."""
+        return sorted(
+            int(path.name.removeprefix(PREFIX))
+            for path in self.folder.glob(f"{PREFIX}*")
+        )
 
     def restore(self) -> int | None:
-        """Restores the last checkpoint; returns its step, or None."""
-        path = self.manager.latest_checkpoint
-        if path is None:
-            return None
-        self.checkpoint.restore(path).assert_consumed()
-        self.model.resumed = True
-        return int(self.model.step)
+        """Restores the last good checkpoint; returns its step, or None.
+
+        Raises: ValueError: it is of another model, or none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self.folder / f"{PREFIX}{step:08d}"
+            values = read_checkpoint(path)
+            if values is None:
+                continue
+            _check_same(path, values, self.variables)
+            for name, variable in self.variables.items():
+                variable.assign(values[name])
+            self.model.resumed = True
+            return step
+        if steps:
+            raise ValueError(
+                f"None of the checkpoints in {self.folder} can be read."
+                " Remove the folder to start anew"
+            )
+        return None
 
 
-def claim_workdir(workdir, config, fingerprint) -> None:
-    """Writes the config into a new work directory, or compares it.
+def _named_variables(model):
+    """Unique name -> tf.Variable of the model and its optimizer."""
+    named = {}
+    for kind, owner in (("model", model), ("optimizer", model.optimizer)):
+        for index, variable in enumerate(owner.variables):
+            name = f"{kind}/{index:04d}/{variable.path.replace('/', '.')}"
+            named[name] = variable.value
+    return named
 
-    Raises: ValueError: the work directory belongs to another config or to
-        other data.
-    """
-    folder = pathlib.Path(workdir)
-    file = folder / CONFIG_FILE
-    mine = json.loads(config.to_json())
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        record = {"config": mine, "data_fingerprint": fingerprint}
-        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        return
-    record = json.loads(file.read_text(encoding="utf-8"))
-    changes = [*differences(record["config"], mine)]
-    if changes:
-        raise ValueError(
-            f"{workdir} holds a run with another config:\n  "
-            + "\n  ".join(changes)
-            + "\nUse another --workdir, or the same settings."
+
+def _local(variable):
+    """The first copy of a variable that is held by several replicas."""
+    return getattr(variable, "values", (variable,))[0]
+
+
+def write_checkpoint(path, values) -> None:
+    """Writes arrays by name into a folder that appears when complete."""
+    import tensorflow as tf
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f"unfinished_{path.name}"
+    for old in path.parent.glob("unfinished_*"):
+        shutil.rmtree(old, ignore_errors=True)
+    unfinished.mkdir()
+    tf.raw_ops.SaveV2(
+        prefix=str(unfinished / "state"),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    for file in unfinished.iterdir():
+        _to_disk(file)
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.rename(path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_checkpoint(path) -> dict | None:
+    """Arrays by name, or None (and a warning) if they cannot all be read."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(path / "state"))
+        return {
+            name: reader.get_tensor(name)
+            for name in reader.get_variable_to_shape_map()
+        }
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        logging.warning(
+            "The checkpoint %s is damaged (%s); falling back to the one"
+            " before.",
+            path,
+            str(error).split("\n")[0],
         )
-    if record["data_fingerprint"] != fingerprint:
-        raise ValueError(
-            f"The data set {config.data.dataset} changed since the run in"
-            f" {workdir} began: expected {record['data_fingerprint']}, got"
-            f" {fingerprint}."
-        )
+        return None
 
 
-def differences(there, here, prefix=""):
-    """Yields one line for each value in which two nested dicts differ."""
-    for key in sorted({*there, *here}):
-        name = f"{prefix}{key}"
-        a, b = there.get(key, "(none)"), here.get(key, "(none)")
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from differences(a, b, f"{name}.")
-        elif a != b:
-            yield f"{name}: {a!r} there, {b!r} here"
-
-
-def read_config(workdir) -> ml_collections.ConfigDict:
-    """The config a run was started with.
-
-    Raises: FileNotFoundError: the folder holds no run.
-    """
-    return ml_collections.ConfigDict(_read(workdir)["config"])
-
-
-def read_fingerprint(workdir) -> str:
-    """What identifies the data a run was started with."""
-    return _read(workdir)["data_fingerprint"]
-
-
-def _read(workdir):
-    file = pathlib.Path(workdir) / CONFIG_FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"Expected the folder of a vivi-pretrain run; {file} is missing."
-        )
-    return json.loads(file.read_text(encoding="utf-8"))
+def _check_same(path, values, variables):
+    for name in sorted({*values, *variables}):
+        there = values[name].shape if name in values else None
+        here = tuple(variables[name].shape) if name in variables else None
+        if there != here:
+            raise ValueError(
+                f"The checkpoint {path} is of another model: {name} has shape"
+                f" {there} there and {here} here (None: it is missing)"
+            )
