@@ -62,7 +62,7 @@ setuptools.setup(
     ],
     extras_require={
         "test": TEST,
-        "beam": ["apache-beam>=2.60"],
+        "beam": ["apache-beam>=2.60", "mlcroissant>=1"],
         "convert": CONVERT,
         # The last tensorflow-io fits TensorFlow 2.16 alone.
         "tfio": [

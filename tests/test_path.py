@@ -1,0 +1,165 @@
+"""The whole path through the installed commands, on the smallest corpus."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vivi_keras.video import demo_corpus
+
+BIN = pathlib.Path(sys.executable).parent
+SMALL = (
+    "--config=vivi_ex4_demo",
+    "--config.data.image_size=32",
+    "--config.data.batch_size=4",
+    "--config.data.num_shots=3",
+    "--config.model.width=0.125",
+    "--config.schedule.warmup_steps=1",
+    "--config.train.log_every_steps=2",
+    "--config.train.checkpoint_every_steps=2",
+)
+
+
+def run(command, *arguments, status=0):
+    """Runs an installed command; returns what it printed."""
+    done = subprocess.run(
+        [str(BIN / command), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=240,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    printed = done.stdout + done.stderr
+    if status is not None and done.returncode != status:
+        pytest.fail(f"{command}: exit {done.returncode}\n{printed[-3000:]}")
+    return printed
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    demo_corpus.render_corpus(
+        folder / "films",
+        num_films=4,
+        seed=5,
+        num_shots=(3, 3),
+        shot_seconds=(1.0, 1.0),
+        dissolve_share=0.0,
+    )
+    printed = run(
+        "vivi-prepare",
+        f"--videos={folder / 'films'}",
+        f"--dataset={folder / 'data'}",
+        "--frames_per_second=4",
+        "--short_side=48",
+    )
+    if "4 of 4 videos used, 0 set aside" not in printed:
+        pytest.fail(printed)
+    return folder / "data"
+
+
+def test_videos_to_evaluated_encoder(dataset, tmp_path):
+    work, module = tmp_path / "work", tmp_path / "module"
+    flags = (
+        *SMALL,
+        f"--config.data.dataset={dataset}",
+        f"--workdir={work}",
+    )
+    run("vivi-pretrain", *flags, "--config.train.steps=4")
+    rows = (work / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
+    assert any((work / "tensorboard").rglob("events.out.tfevents.*"))
+    config = json.loads((work / "config.json").read_text())["config"]
+    assert config["model"]["width"] == 0.125
+
+    printed = run("vivi-pretrain", *flags, "--config.train.steps=4")
+    assert "from step 4" in printed  # nothing is trained again
+    other = run(
+        "vivi-pretrain",
+        *flags,
+        "--config.train.steps=4",
+        "--config.model.width=0.25",
+        status=1,
+    )
+    assert "model.width: 0.125" in other and "0.25" in other
+
+    run("vivi-export", f"--workdir={work}", f"--output={module}")
+    scores = tmp_path / "scores"
+    printed = run(
+        "vivi-evaluate",
+        f"--module={module}",
+        "--tasks=digits",
+        f"--output={scores}",
+        f"--workdir={work}",
+        f"--dataset={dataset}",
+        "--image_size=32",
+        f"--cache_dir={tmp_path / 'cache'}",
+    )
+    assert "digits" in printed
+    rows = json.loads((scores / "results.json").read_text())["rows"]
+    assert {row["protocol"] for row in rows} == {"knn", "linear"}
+    assert all(0.2 < row["accuracy"] <= 1.0 for row in rows)
+    for picture in ("losses.png", "shots.png", "retrieval.png"):
+        assert (scores / picture).stat().st_size > 5_000
+    _fine_tunes(module)
+
+
+def _fine_tunes(module):
+    """hub.KerasLayer gives the module's features and trains its weights."""
+    import tensorflow as tf
+    import tensorflow_hub as hub
+    import tf_keras
+
+    images = np.random.default_rng(0).random((6, 32, 40, 3), np.float32)
+    layer = hub.KerasLayer(str(module), trainable=True)
+    expected = tf.saved_model.load(str(module))(images, training=False)
+    np.testing.assert_allclose(layer(images), expected, rtol=0, atol=1e-5)
+    before = [w.numpy() for w in layer.trainable_weights]
+    model = tf_keras.Sequential([layer, tf_keras.layers.Dense(2)])
+    model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(True))
+    model.fit(images, np.array([0, 1] * 3), epochs=1, verbose=0)
+    moved = [
+        np.abs(w.numpy() - b).max() > 0
+        for w, b in zip(layer.trainable_weights, before, strict=True)
+    ]
+    assert len(moved) > 10 and all(moved)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.model.widht=1", "Did you mean config.model.width?"),
+        ("--config.train.steps=many", "many"),
+        ("--config.data.batch_size=5", "4 records"),
+        ("--config.objective.video_info_nce.weight=-1.0", "weight"),
+    ],
+)
+def test_bad_settings_are_named_before_any_work(
+    dataset, tmp_path, flag, message
+):
+    work = tmp_path / "work"
+    printed = run(
+        "vivi-pretrain",
+        *SMALL,
+        f"--config.data.dataset={dataset}",
+        f"--workdir={work}",
+        flag,
+        status=1 if "steps" not in flag else None,
+    )
+    assert message in printed
+    assert not work.exists()
+
+
+def test_an_unknown_row_is_named_with_the_nearest():
+    printed = run("vivi-pretrain", "--config=vivi_ex4_dmo", status=1)
+    assert "Did you mean 'vivi_ex4_demo'?" in printed
+
+
+def test_list_prints_the_rows():
+    printed = run("vivi-pretrain", "--list")
+    assert "vivi_ex4 " in printed and "vivi_rot4" in printed
