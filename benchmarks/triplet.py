@@ -10,6 +10,7 @@ pytorch-metric-learning's semi-hard miner and triplet loss.
 """
 
 import argparse
+import functools
 import json
 import resource
 import statistics
@@ -50,13 +51,15 @@ def textbook(rows, groups, margin):
     return tf.reduce_sum(hinges) / tf.reduce_sum(pairs)
 
 
-def ours(rows, groups, margin):
+def ours(rows, groups, margin, size):
     import tensorflow as tf
 
     from vivi_keras import losses
 
     # Groups of one size: the mean over anchors is the mean over pairs.
-    return tf.reduce_mean(losses.semi_hard_triplet(rows, groups, margin))
+    return tf.reduce_mean(
+        losses.semi_hard_triplet(rows, groups, margin, max_group_size=size)
+    )
 
 
 def peer(rows, groups, margin):
@@ -139,7 +142,13 @@ def main():
         " float32, forward + backward, medians"
     )
     seconds, (value, gradient) = timed(
-        compiled(ours, rows, groups, flags.margin), flags.repeats
+        compiled(
+            functools.partial(ours, size=flags.group_size),
+            rows,
+            groups,
+            flags.margin,
+        ),
+        flags.repeats,
     )
     print(
         f"semi_hard_triplet  {seconds * 1e3:10.1f} ms  value {value:.7f}"

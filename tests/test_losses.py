@@ -84,6 +84,20 @@ def test_triplet_among_candidates_in_blocks(monkeypatch):
         )
 
 
+@pytest.mark.parametrize("block", [10**6, 150])
+def test_triplet_in_a_graph_with_unknown_group_sizes(block, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(triplet, "_BLOCK", block)
+    graph = tf.function(losses.semi_hard_triplet)
+    for seed in range(6):
+        _, embeddings, groups = random_case(seed)
+        arguments = (tf.constant(embeddings), tf.constant(groups))
+        close(
+            graph(*arguments), reference.semi_hard_triplet(embeddings, groups)
+        )
+
+
 def test_multi_positive_nce_equals_reference():
     for seed in CASES:
         rng, embeddings, groups = random_case(seed)

@@ -155,11 +155,11 @@ def _semi_hard_negatives(rows, groups, others, other_groups, exclude, near):
     def split(part):
         padding = [(0, missing)] + [(0, 0)] * (len(part.shape) - 1)
         part = ops.pad(ops.convert_to_tensor(part), padding)
-        return ops.reshape(part, (num_blocks, height, *part.shape[1:]))
+        return ops.reshape(part, (num_blocks, height, *ops.shape(part)[1:]))
 
     found = ops.map(of_block, [split(part) for part in parts])
     return [
-        ops.reshape(part, (num_blocks * height, part.shape[2]))[:num_rows]
+        ops.reshape(part, (num_blocks * height, ops.shape(part)[2]))[:num_rows]
         for part in found
     ]
 
