@@ -38,7 +38,7 @@ PREEMPTED_STATUS = 75
 def pretrain(
     config,
     workdir,
-    verbose="auto",
+    verbose=None,
     callbacks=(),
     *,
     strategy="auto",
@@ -51,7 +51,8 @@ def pretrain(
         config: ConfigDict as `training.configs.get_config` gives it.
         workdir: folder of the run: config.json, checkpoints/, tensorboard/
             and metrics.csv.
-        verbose: of `keras.Model.fit`.
+        verbose: of `keras.Model.fit`; by default a bar on a terminal, else a
+            line for each epoch.
         callbacks: more Keras callbacks.
         strategy: see `strategies.make_strategy`.
         allow_new_data: go on though the data set has changed.
@@ -60,12 +61,12 @@ def pretrain(
     Raises: ValueError: bad settings, or a work directory of another run, or
         in use. Preempted: SIGTERM came; the step is saved.
     """
-    from vivi_keras import strategies, workdirs
+    from vivi_keras import strategies
 
     strategy = strategies.make_strategy(strategy)
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
     with contextlib.ExitStack() as stack:
-        if _is_chief(strategy):
-            stack.enter_context(workdirs.locked(workdir))
         return _pretrain(
             config,
             pathlib.Path(workdir),
@@ -73,10 +74,13 @@ def pretrain(
             {"verbose": verbose, "callbacks": callbacks},
             allow_new_data,
             skip_nonfinite,
+            stack,
         )
 
 
-def _pretrain(config, workdir, strategy, fit, allow_new_data, skip_nonfinite):
+def _pretrain(
+    config, workdir, strategy, fit, allow_new_data, skip_nonfinite, stack
+):
     from vivi_keras import checkpoints, strategies, workdirs
     from vivi_keras.callbacks import StopAtSigterm
     from vivi_keras.training import build
@@ -93,7 +97,9 @@ def _pretrain(config, workdir, strategy, fit, allow_new_data, skip_nonfinite):
     )
     with strategy.scope():
         model = build.build_model(config, skip_nonfinite)
+    # Settings that cannot work have failed by now: no folder is made for them.
     if _is_chief(strategy):
+        stack.enter_context(workdirs.locked(workdir))
         workdirs.claim_workdir(
             workdir, config, build.data_fingerprint(config), allow_new_data
         )
