@@ -2,7 +2,7 @@
 
 import pathlib
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _MODULE = flags.DEFINE_string(
     "module",
@@ -68,6 +68,8 @@ def pair_baselines(modules, names):
 
 
 def main(argv):
+    # TFDS tells at INFO of every file it opens.
+    logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     if _PREPARE.value:
