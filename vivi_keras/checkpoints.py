@@ -182,7 +182,12 @@ def read_checkpoint(path) -> dict | None:
             name: reader.get_tensor(name)
             for name in reader.get_variable_to_shape_map()
         }
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (
+        tf.errors.OpError,
+        IndexError,  # what a file that ends early gives
+        ValueError,
+        RuntimeError,
+    ) as error:
         logging.warning(
             "The checkpoint %s is damaged (%s); falling back to the one"
             " before.",

@@ -1,0 +1,132 @@
+"""ViviModel: fit as in any Keras model, under any number of replicas."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vivi_keras import strategies
+from vivi_keras.callbacks import NonFiniteLoss, StopAtNonFinite
+from vivi_keras.models.resnet import ResNet50V2
+from vivi_keras.objective import Objective, make_level
+from vivi_keras.trainer import ViviModel
+
+
+def batches(steps=5, rows=8):
+    """Smooth clips whose colours tell their video, with padded shots."""
+    generator = np.random.default_rng(0)
+    base = generator.uniform(40, 200, (steps, rows, 3, 1, 1, 1, 3))
+    ramp = np.linspace(-30, 30, 24).reshape(1, 1, 1, 1, 24, 1, 1)
+    noise = generator.normal(0, 8, (steps, rows, 3, 2, 24, 24, 3))
+    mask = np.ones((steps, rows, 3), bool)
+    mask[:, ::3, 2] = False
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "frames": np.clip(base + ramp + noise, 0, 255).astype("uint8"),
+            "shot_mask": mask,
+            "video_id": np.arange(steps * rows).reshape(steps, rows),
+        }
+    )
+
+
+def make_model(learning_rate=0.01, **arguments):
+    keras.utils.set_random_seed(0)
+    encoder = ResNet50V2(0.125, (1, 1, 1, 1))
+    objective = Objective(
+        [
+            make_level("shot_exemplar", head_units=32),
+            make_level("video_info_nce", weight=0.5, units=16),
+        ]
+    )
+    model = ViviModel(encoder, objective, **arguments)
+    model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9))
+    return model
+
+
+def weights(model):
+    return np.concatenate([np.ravel(v) for v in model.trainable_variables])
+
+
+def test_fit_lowers_the_loss_and_shows_each_part():
+    model = make_model(0.05)
+    history = model.fit(
+        batches(1).repeat(), epochs=2, steps_per_epoch=15, verbose=0
+    ).history
+    assert {"loss", "shot_exemplar_loss", "video_info_nce_loss"} <= {*history}
+    for part in ("shot_exemplar_loss", "video_info_nce_loss"):
+        assert history[part][1] < history[part][0]
+    assert int(model.step) == 30
+
+
+def test_nonfinite_loss_stops_the_run_with_the_parts(tmp_path):
+    class NoCheckpoints:
+        def wait(self):
+            pass
+
+        def steps(self):
+            return [3]
+
+    model = make_model(float("inf"))
+    with pytest.raises(NonFiniteLoss, match=r"step \d.*shot_exemplar.*: 3"):
+        model.fit(
+            batches(),
+            verbose=0,
+            callbacks=[StopAtNonFinite(NoCheckpoints())],
+        )
+
+
+def test_rows_must_divide_by_the_replicas():
+    with pytest.raises(ValueError, match="multiple of 3 replicas. Got: 8"):
+        strategies.replica_spec(batches().element_spec, 3)
+    with pytest.raises(ValueError, match="micro_batches=3. Got: 8"):
+        make_model(micro_batches=3).fit(batches(), verbose=0)
+
+
+def test_missing_device_is_named():
+    with pytest.raises(RuntimeError, match="2 or more GPUs"):
+        strategies.make_strategy("mirrored")
+    with pytest.raises(RuntimeError, match="TF_CONFIG"):
+        strategies.make_strategy("multiworker")
+
+
+def train_and_save(num_replicas, file):
+    """Runs in its own process: logical devices are set once."""
+    if num_replicas > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * num_replicas,
+        )
+    strategy = strategies.make_strategy(
+        "mirrored" if num_replicas > 1 else "one"
+    )
+    with strategy.scope():
+        # A rate at which no semi-hard negative changes hands by rounding: the
+        # triplet loss jumps there, and jumps grow from step to step.
+        model = make_model(0.002)
+    data = batches()
+    model.build_from(strategies.replica_spec(data.element_spec, num_replicas))
+    before = weights(model)
+    model.fit(data, verbose=0)
+    np.save(file, weights(model))
+    if abs(weights(model) - before).max() < 1e-3:
+        sys.exit("The weights hardly moved.")
+
+
+@pytest.mark.slow  # three processes that each trace a distributed step
+def test_one_replica_equals_two_and_four(tmp_path):
+    results = []
+    for count in (1, 2, 4):
+        file = tmp_path / f"{count}.npy"
+        subprocess.run(
+            [sys.executable, __file__, str(count), str(file)], check=True
+        )
+        results.append(np.load(file))
+    for result in results[1:]:
+        np.testing.assert_allclose(result, results[0], rtol=0, atol=1e-5)
+
+
+if __name__ == "__main__":
+    train_and_save(int(sys.argv[1]), sys.argv[2])
