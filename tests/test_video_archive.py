@@ -254,7 +254,7 @@ def test_a_file_that_hangs_is_stopped(tmp_path):
         hung = workers.submit(job(tmp_path / "hang.mp4", tmp_path / "1.zip"))
         good = workers.submit(job(tmp_path / "good.mp4", tmp_path / "2.zip"))
         assert hung.result()["failed"].startswith("hung")
-        assert good.result() == {"done": True}
+        assert good.result()["done"] is True
 
 
 def test_a_file_that_takes_too_long_tells_how_far(tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_decoder_that_crashes_costs_one_file(tmp_path, monkeypatch):
         crashed = workers.submit(job(tmp_path / "good.mp4", tmp_path / "1.zip"))
         assert "crashed" in crashed.result()["failed"]
         good = workers.submit(job(tmp_path / "good.mp4", tmp_path / "1.zip"))
-        assert good.result() == {"done": True}
+        assert good.result()["done"] is True
 
 
 def test_a_bug_costs_one_file(monkeypatch):
