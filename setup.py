@@ -34,7 +34,12 @@ setuptools.setup(
     package_dir=MAPPED,
     package_data={
         "vivi_keras.hub_modules": [
-            "*.yaml", "*.md", "*.html", "**/*", "**/**/*", "**/**/**/*"
+            "*.yaml",
+            "*.md",
+            "*.html",
+            "**/*",
+            "**/**/*",
+            "**/**/**/*",
         ]
     },
     install_requires=[

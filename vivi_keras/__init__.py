@@ -17,7 +17,13 @@ _PLACES = {
     "export_encoder": "vivi_keras.export",
 }
 _MODULES = (
-    "data", "evaluation", "hub", "losses", "models", "objective", "trainer",
+    "data",
+    "evaluation",
+    "hub",
+    "losses",
+    "models",
+    "objective",
+    "trainer",
     "video",
 )
 
