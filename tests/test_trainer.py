@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from vivi_keras import strategies
 from vivi_keras.callbacks import NonFiniteLoss, StopAtNonFinite
+from vivi_keras.checkpoints import CheckpointManager
 from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer import ViviModel
@@ -126,6 +127,18 @@ def test_one_replica_equals_two_and_four(tmp_path):
         results.append(np.load(file))
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], rtol=0, atol=1e-5)
+
+
+def test_a_second_model_of_one_process_restores_the_first(tmp_path):
+    first, second = make_model(), make_model()
+    for model in (first, second):
+        model.build_from(batches(1).element_spec)
+    start = weights(second)
+    first.fit(batches(1), verbose=0)
+    CheckpointManager(first, tmp_path).save(wait=True)
+    assert CheckpointManager(second, tmp_path).restore() == 1
+    np.testing.assert_array_equal(weights(second), weights(first))
+    assert np.abs(weights(second) - start).max() > 0
 
 
 if __name__ == "__main__":

@@ -128,13 +128,16 @@ class CheckpointManager:
 
 
 def _named_variables(model):
-    """Unique name -> tf.Variable of the model and its optimizer."""
-    named = {}
-    for kind, owner in (("model", model), ("optimizer", model.optimizer)):
-        for index, variable in enumerate(owner.variables):
-            name = f"{kind}/{index:04d}/{variable.path.replace('/', '.')}"
-            named[name] = variable.value
-    return named
+    """Place -> tf.Variable of the model and its optimizer.
+
+    Keras numbers its names through a process ("lstm_1"), so that they differ
+    between two models of one config; places do not.
+    """
+    return {
+        f"{kind}/{index:04d}": variable.value
+        for kind, owner in (("model", model), ("optimizer", model.optimizer))
+        for index, variable in enumerate(owner.variables)
+    }
 
 
 def _local(variable):
