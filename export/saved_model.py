@@ -37,7 +37,7 @@ def export_encoder(
 
     `hub.KerasLayer(path, trainable=True)` and `vivi_keras.HubEncoder(path)`
     load and fine-tune it. Beside it stand `assets.extra/vivi.json` (metadata)
-    and `assets.extra/golden.npz` (features that `vivi-verify` compares).
+    and `assets.extra/golden.npz` (features of fixed images, to check against).
 
     Args:
         encoder: keras.Model or layer, images float32 [N, H, W, 3] in [0, 1]
