@@ -1,7 +1,6 @@
 """export_encoder: what it writes, and what it refuses."""
 
 import json
-import pathlib
 
 import keras
 import numpy as np
@@ -161,7 +160,7 @@ def test_no_code_nor_machine_path_inside(path):
 
     for file in Path(path).rglob("*"):
         content = file.read_bytes() if file.is_file() else b""
-        home = str(pathlib.Path.home()).encode() + b"/"
+        home = str(Path.home()).encode() + b"/"
         for trace in (b"/home/", b"/tmp/", home, b"PyFunc", b".py\0"):
             assert trace not in content, (file, trace)
 
