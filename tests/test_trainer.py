@@ -1,5 +1,6 @@
 """ViviModel: fit as in any Keras model, under any number of replicas."""
 
+import logging
 import subprocess
 import sys
 
@@ -9,7 +10,11 @@ import pytest
 import tensorflow as tf
 
 from vivi_keras import strategies
-from vivi_keras.callbacks import NonFiniteLoss, StopAtNonFinite
+from vivi_keras.callbacks import (
+    NonFiniteLoss,
+    StopAtNonFinite,
+    WarnOfCollapse,
+)
 from vivi_keras.checkpoints import CheckpointManager
 from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
@@ -77,6 +82,42 @@ def test_nonfinite_loss_stops_the_run_with_the_parts(tmp_path):
             verbose=0,
             callbacks=[StopAtNonFinite(NoCheckpoints())],
         )
+
+
+def warnings_of(caplog, data, learning_rate, clip_norm=None, **arguments):
+    """What the log says of a run of six epochs of eight steps."""
+    model = make_model(**arguments)
+    model.compile(
+        keras.optimizers.SGD(
+            learning_rate, momentum=0.9, global_clipnorm=clip_norm
+        )
+    )
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        model.fit(
+            data.repeat(),
+            epochs=6,
+            steps_per_epoch=8,
+            verbose=0,
+            callbacks=[WarnOfCollapse()],
+        )
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_collapse_is_told_once_with_its_likely_cause(caplog):
+    data = batches(1)
+    assert warnings_of(caplog, data, 0.01) == []
+    told = warnings_of(caplog, data, 10.0, clip_norm=1.0)
+    line = [text for text in told if "effective_rank 1." in text]
+    alike = [text for text in told if "accuracy 0.000, chance 0.167" in text]
+    assert len(line) == len(alike) == 1
+    for text in line + alike:
+        assert "learning rate (10) is too high" in text
+    assert "'shot_exemplar'" in line[0] and "'video_info_nce'" in alike[0]
+    still = data.map(lambda b: {**b, "frames": tf.zeros_like(b["frames"])})
+    told = warnings_of(caplog, still, 0.01, views=None)
+    assert any("one point (spread 0.0" in text for text in told)
+    assert all("the frames are alike" in text for text in told)
 
 
 def test_rows_must_divide_by_the_replicas():

@@ -169,6 +169,7 @@ def _callbacks(config, workdir, manager):
     ]
     return [
         callbacks.StopAtNonFinite(manager),
+        callbacks.WarnOfCollapse(),
         callbacks.SaveCheckpoints(manager, train.checkpoint_every_steps),
         *(logs if manager.writes else []),
     ]
