@@ -82,6 +82,7 @@ setuptools.setup(
             "vivi-pretrain=vivi_keras.training.pretrain:run",
             "vivi-export=vivi_keras.export.main:run",
             "vivi-evaluate=vivi_keras.training.evaluate:run",
+            "vivi-verify=vivi_keras.export.verify:run",
         ]
     },
 )

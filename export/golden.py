@@ -30,6 +30,21 @@ def golden_images():
     return np.clip(np.round(images + speckle), 0, 255).astype("uint8")
 
 
+def fitted_images(size):
+    """The golden images as a module takes them.
+
+    Args:
+        size: (H, W) in pixels, or None for their own.
+    Returns: float32 [2, H, W, 3] in [0, 1].
+    """
+    import tensorflow as tf
+
+    images = golden_images().astype("float32") / 255
+    if size is None:
+        return images
+    return np.clip(tf.image.resize(images, size).numpy(), 0, 1)
+
+
 def write_golden(path, encode):
     """Stores the images and their features beside a module.
 
@@ -39,7 +54,7 @@ def write_golden(path, encode):
     Returns: float32 [2, D], the features stored.
     """
     images = golden_images()
-    features = np.asarray(encode(images.astype("float32") / 255))
+    features = np.asarray(encode(fitted_images(None)))
     file = pathlib.Path(path) / GOLDEN_NAME
     file.parent.mkdir(exist_ok=True)
     np.savez(file, images=images, features=features)

@@ -1,15 +1,20 @@
-"""vivi-export: the last checkpoint of a run -> files that load anywhere."""
+"""vivi-export: a run or a module -> files that load anywhere."""
 
-import inspect
+import pathlib
+import shutil
+import tempfile
 
-from absl import app, flags, logging
+from absl import app, flags
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of a vivi-pretrain run.", required=True
+FORMATS = ("saved_model", "tflite", "onnx")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.")
+_MODULE = flags.DEFINE_string(
+    "module", None, "Or a module: folder, archive, URL or registered name."
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder (SavedModel) to write.", required=True
+    "output", None, "Folder (saved_model, package) or file to write."
 )
+_FORMAT = flags.DEFINE_enum("format", "saved_model", FORMATS, "What to write.")
 _WEIGHTS_DTYPE = flags.DEFINE_enum(
     "weights_dtype",
     "float32",
@@ -19,43 +24,113 @@ _WEIGHTS_DTYPE = flags.DEFINE_enum(
 _EMA = flags.DEFINE_bool(
     "ema", False, "Export the moving averages of the weights."
 )
-
-
-def restore(workdir, ema):
-    """The encoder of a run and what is known about it.
-
-    Args:
-        workdir: folder of a vivi-pretrain run.
-        ema: whether to take the moving averages of the weights.
-    Returns: (encoder, metadata dict).
-    Raises: ValueError when moving averages are asked for and none are kept.
-    """
-    from vivi_keras.training import build
-
-    takes_ema = "ema" in inspect.signature(build.restore_encoder).parameters
-    if not ema:
-        return build.restore_encoder(workdir)
-    if not takes_ema:
-        raise ValueError(
-            "expected a run that keeps moving averages (--ema), but training"
-            " does not keep them"
-        )
-    return build.restore_encoder(workdir, ema=True)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "tflite: pixels a side, if not the recommended ones.", 8
+)
+_CALIBRATION = flags.DEFINE_string(
+    "calibration",
+    None,
+    "tflite: a data set of vivi-prepare; its frames make an int8 model.",
+)
+_PACKAGE = flags.DEFINE_string(
+    "package",
+    None,
+    "PUBLISHER/NAME/VERSION: write the layouts and cards of TF Hub, Kaggle"
+    " Models and the Hugging Face hub.",
+)
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"expected flags alone, got {argv[1:]}")
-    from vivi_keras.export import export_encoder
+    if (_WORKDIR.value is None) == (_MODULE.value is None):
+        raise app.UsageError("expected one of --workdir and --module")
+    if _OUTPUT.value is None:
+        raise app.UsageError("expected --output")
+    if _MODULE.value is not None and (
+        _EMA.value or _WEIGHTS_DTYPE.value != "float32"
+    ):
+        raise app.UsageError(
+            "expected --workdir with --ema and --weights_dtype: a module's"
+            " weights stay as they are"
+        )
+    if _FORMAT.value != "tflite" and (_CALIBRATION.value or _IMAGE_SIZE.value):
+        raise app.UsageError(
+            "expected --format=tflite with --calibration and --image_size"
+        )
+    if _PACKAGE.value is not None and _FORMAT.value != "saved_model":
+        raise app.UsageError("expected --package without --format")
+    with tempfile.TemporaryDirectory() as aside:
+        _write(_module(pathlib.Path(aside)))
+    print(f"wrote {_OUTPUT.value}")
 
-    encoder, metadata = restore(_WORKDIR.value, _EMA.value)
-    export_encoder(
+
+def _module(aside):
+    """The folder of the module to write, made from a run if need be."""
+    if _MODULE.value is not None:
+        from vivi_keras import registry
+
+        return registry.find(_MODULE.value)
+    from vivi_keras.export import export_encoder
+    from vivi_keras.training import build
+
+    averages = {"ema": True} if _EMA.value else {}
+    encoder, metadata = build.restore_encoder(_WORKDIR.value, **averages)
+    in_place = _FORMAT.value == "saved_model" and _PACKAGE.value is None
+    return export_encoder(
         encoder,
-        _OUTPUT.value,
+        _OUTPUT.value if in_place else aside / "module",
         metadata=metadata,
         weights_dtype=_WEIGHTS_DTYPE.value,
     )
-    logging.info("wrote %s", _OUTPUT.value)
+
+
+def _write(module):
+    if _PACKAGE.value is not None:
+        from vivi_keras.export import package
+
+        package.write_packages(module, _PACKAGE.value, _OUTPUT.value)
+    elif _FORMAT.value == "tflite":
+        _write_tflite(module)
+    elif _FORMAT.value == "onnx":
+        from vivi_keras.export import convert
+
+        print(_summary(convert.to_onnx(module, _OUTPUT.value)))
+    elif _MODULE.value is not None:
+        shutil.copytree(module, _OUTPUT.value)
+
+
+def _write_tflite(module):
+    """Converts, and tells an int8 model's loss of accuracy."""
+    from vivi_keras.export import convert, metadata
+
+    if _IMAGE_SIZE.value is not None:
+        size = (_IMAGE_SIZE.value,) * 2
+    else:
+        size = tuple(metadata.read_metadata(module)["image_size"])
+    if _CALIBRATION.value is None:
+        report = convert.to_tflite(module, _OUTPUT.value, image_size=size)
+        print(_summary(report))
+        return
+    frames = convert.calibration_frames(_CALIBRATION.value, size)
+    report = convert.to_tflite(
+        module, _OUTPUT.value, image_size=size, calibration=frames
+    )
+    report["converted"]["knn_digits"] = convert.knn_accuracies(
+        {
+            "module": convert.load_module(module),
+            "int8": convert.load_tflite(_OUTPUT.value),
+        },
+        size,
+    )
+    convert.write_report(_OUTPUT.value, report)
+    print(_summary(report))
+
+
+def _summary(report):
+    return "\n".join(
+        f"{key}: {value}" for key, value in report["converted"].items()
+    )
 
 
 def run():

@@ -3,8 +3,6 @@
 import json
 import pathlib
 
-import keras
-
 import vivi_keras
 from vivi_keras import archives
 
@@ -48,6 +46,7 @@ def write_metadata(path, derived, described):
         described: dict of what the caller says (row, config, seed, ...).
     Returns: the dict written.
     """
+    import keras
     import tensorflow as tf
 
     whole = {

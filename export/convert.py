@@ -1,0 +1,257 @@
+"""A module for other run times: TFLite (float or int8) and ONNX.
+
+Needs the extra `[convert]`. Beside each file stands NAME.json: the module's
+metadata and how far the converted features are from the module's.
+"""
+
+import importlib
+import json
+import pathlib
+
+import numpy as np
+
+from vivi_keras.export import golden
+from vivi_keras.export import metadata as metadata_lib
+
+ONNX_OPSET = 17
+# Of the largest feature; beyond rounding, a conversion is wrong. [O]
+FLOAT_TOLERANCE = 1e-4
+_NUM_CALIBRATION = 128
+
+
+def to_tflite(module, output, *, image_size=None, calibration=None):
+    """Converts a module to TFLite for images of one size, any batch.
+
+    Args:
+        module: folder of a reusable SavedModel.
+        output: path of the .tflite to write.
+        image_size: (H, W) in pixels; None for the module's recommended one.
+        calibration: float32 [N, H, W, 3] frames in [0, 1] like those it will
+            see: makes an int8 model (input and output stay float32); None
+            for float32.
+    Returns: dict, as written to the .json beside it.
+    Raises: ImportError without the extra; ValueError for bad frames, or when
+        the converted float features differ from the module's.
+    """
+    import tensorflow as tf
+
+    _need("ai_edge_litert")
+    loaded, told = _load(module)
+    if image_size is None and "image_size" not in told:
+        raise ValueError(
+            f"expected image_size, since {str(module)!r} recommends none"
+        )
+    size = tuple(told["image_size"] if image_size is None else image_size)
+    function = _function(loaded, size)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], loaded
+    )
+    if calibration is not None:
+        frames = _check_frames(calibration, size)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            [frame[None]] for frame in frames
+        )
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
+    _write(output, converter.convert())
+    return _report(
+        output,
+        told,
+        {
+            "format": "tflite",
+            "type": "float32" if calibration is None else "int8",
+            "image_size": list(size),
+        },
+        load_tflite(output),
+        loaded,
+        golden.fitted_images(size) if calibration is None else frames,
+    )
+
+
+def to_onnx(module, output):
+    """Converts a module to ONNX, for images of any size and batch.
+
+    Args:
+        module: folder of a reusable SavedModel.
+        output: path of the .onnx to write.
+    Returns, Raises: as `to_tflite`.
+    """
+    _need("onnxruntime")
+    tf2onnx = _need("tf2onnx")
+    loaded, told = _load(module)
+    function = _function(loaded, (None, None))
+    model, _ = tf2onnx.convert.from_function(
+        function, function.input_signature, opset=ONNX_OPSET
+    )
+    _write(output, model.SerializeToString())
+    return _report(
+        output,
+        told,
+        {"format": "onnx", "type": "float32", "opset": ONNX_OPSET},
+        load_onnx(output),
+        loaded,
+        golden.fitted_images(None),
+    )
+
+
+def load_module(path):
+    """images float32 [N, H, W, 3] in [0, 1] -> features float32 [N, D]."""
+    function = _function(_load(path)[0], (None, None))
+    return lambda images: function(images)["default"].numpy()
+
+
+def load_tflite(path):
+    """images float32 [N, H, W, 3] in [0, 1] -> features float32 [N, D]."""
+    interpreter = _need("ai_edge_litert.interpreter").Interpreter(str(path))
+    runner = interpreter.get_signature_runner("serving_default")
+    return lambda images: runner(images=np.asarray(images))["default"]
+
+
+def load_onnx(path):
+    """images float32 [N, H, W, 3] in [0, 1] -> features float32 [N, D]."""
+    session = _need("onnxruntime").InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
+    return lambda images: session.run(None, {"images": np.asarray(images)})[0]
+
+
+def calibration_frames(dataset, image_size, count=_NUM_CALIBRATION):
+    """Frames of a prepared data set, spread over its shots.
+
+    Args:
+        dataset: folder that vivi-prepare wrote.
+        image_size: (H, W) in pixels.
+        count: int, frames at most.
+    Returns: float32 [N, H, W, 3] in [0, 1].
+    """
+    from vivi_keras.evaluation import frames, tasks
+
+    shots = frames.shot_frames(dataset, frames_per_shot=1, max_shots=count)
+    return np.concatenate(
+        [
+            tasks.resize_images(np.asarray(frame)[None], image_size)
+            for shot in shots
+            for frame in shot.frames
+        ]
+    )
+
+
+def knn_accuracies(encoders, image_size, task="digits"):
+    """kNN accuracy of several encoders of one task, to compare them.
+
+    Args:
+        encoders: dict name -> function of images to features.
+        image_size: (H, W) in pixels.
+        task: of the offline suite; digits come with scikit-learn.
+    Returns: dict name -> accuracy in [0, 1].
+    """
+    from vivi_keras.evaluation import offline, protocols
+
+    task = offline.load_task(task)
+    train = np.arange(min(1000, task.num_examples("train")))
+
+    def part(encode, name):
+        pairs = [
+            (np.asarray(encode(images)), labels)
+            for images, labels in task.batches(name, image_size, 64)
+        ]
+        return [np.concatenate(column) for column in zip(*pairs, strict=True)]
+
+    scores = {}
+    for name, encode in encoders.items():
+        features, labels = part(encode, "train")
+        scores[name] = protocols.run_knn(
+            features[train],
+            labels[train],
+            *part(encode, "test"),
+            task.num_classes,
+        )["accuracy"]
+    return scores
+
+
+def _need(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"expected the package of {name!r} for this conversion: pip"
+            f" install 'vivi-keras[convert]' ({error})"
+        ) from error
+
+
+def _load(module):
+    import tensorflow as tf
+
+    try:
+        told = metadata_lib.read_metadata(module)
+    except FileNotFoundError:  # another publisher's
+        told = {}
+    return tf.saved_model.load(str(module)), told
+
+
+def _function(loaded, size):
+    """The module's inference alone, for images of one size."""
+    import tensorflow as tf
+
+    spec = tf.TensorSpec([None, *size, 3], tf.float32, name="images")
+
+    @tf.function(input_signature=[spec])
+    def serving_default(images):
+        return {"default": loaded(images, training=False)}
+
+    return serving_default
+
+
+def _check_frames(frames, size):
+    frames = np.asarray(frames)
+    if frames.dtype != np.float32 or frames.shape[1:] != (*size, 3):
+        raise ValueError(
+            f"expected calibration frames float32 [N, {size[0]}, {size[1]},"
+            f" 3], got {frames.dtype} of shape {frames.shape}"
+        )
+    if not len(frames) or not 0 <= frames.min() <= frames.max() <= 1:
+        raise ValueError("expected calibration frames in [0, 1], at least one")
+    return frames
+
+
+def _write(path, content):
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _report(output, told, made, encode, loaded, images):
+    """Compares the file with its module; writes and returns what is known."""
+    expected = np.asarray(loaded(images))
+    got = np.asarray(encode(images))
+    difference = float(np.abs(got - expected).max())
+    if made["type"] == "float32":
+        bound = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if not difference <= bound:
+            raise ValueError(
+                f"expected features within {bound:.2g} of the module's, got"
+                f" {difference:.2g} in {output}: the conversion is wrong"
+            )
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = np.sum(got * expected, axis=1) / np.maximum(lengths, 1e-12)
+    report = {
+        **told,
+        "converted": {
+            **made,
+            "bytes": pathlib.Path(output).stat().st_size,
+            "num_compared": len(images),
+            "largest_difference": difference,
+            "mean_cosine": float(cosines.mean()),
+        },
+    }
+    write_report(output, report)
+    return report
+
+
+def write_report(output, report):
+    """Writes the .json beside a converted file."""
+    file = pathlib.Path(output).with_suffix(".json")
+    text = json.dumps(report, indent=2, sort_keys=True, allow_nan=False)
+    file.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,112 @@
+"""vivi-verify: does a module keep what an image module promises?
+
+A SavedModel is a program: verify runs it, so verify only those of publishers
+you trust.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from absl import app, flags
+
+from vivi_keras import archives, registry
+
+CHECKS_FILE = pathlib.Path(__file__).with_name("checks.py")
+_TIMEOUT_SECONDS = 1800
+_JSON = flags.DEFINE_string("json", None, "File for the results as JSON.")
+
+
+def verify(path):
+    """Checks a SavedModel in a clean process that has not got vivi_keras.
+
+    Args:
+        path: folder of a SavedModel, of any publisher.
+    Returns: list of (check, "pass", "MISS" or "n/a", text).
+    Raises: FileNotFoundError, NotADirectoryError: there is no SavedModel.
+    """
+    folder = pathlib.Path(path).absolute()
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"expected the folder of a SavedModel, got {str(path)!r}"
+        )
+    if not (folder / "saved_model.pb").is_file():
+        raise FileNotFoundError(
+            f"expected the folder of a SavedModel, got {str(path)!r}, which"
+            " holds no saved_model.pb"
+        )
+    with tempfile.TemporaryDirectory() as aside:
+        results = pathlib.Path(aside) / "results.json"
+        # -I: no PYTHONPATH and no folder of ours on the import path.
+        done = subprocess.run(
+            [sys.executable, "-I", str(CHECKS_FILE), str(folder), str(results)],
+            cwd=aside,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=_TIMEOUT_SECONDS,
+        )
+        if done.returncode or not results.is_file():
+            text = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            ended = f"the process ended with {done.returncode}: {text[0]}"
+            return [("loads", "MISS", ended)]
+        rows = json.loads(results.read_text(encoding="utf-8"))
+    return [*(tuple(row) for row in rows), content_row(folder)]
+
+
+def content_row(folder):
+    """Whether the files are those that the metadata was written for."""
+    from vivi_keras.export import metadata
+
+    name = "content hash"
+    try:
+        told = metadata.read_metadata(folder).get("content_sha256")
+    except FileNotFoundError:
+        return (name, "n/a", f"no {metadata.METADATA_NAME}")
+    except ValueError as error:
+        return (name, "MISS", f"{metadata.METADATA_NAME}: {error}")
+    found = archives.tree_sha256(folder, [metadata.METADATA_NAME])
+    if told != found:
+        return (name, "MISS", f"told {told}, found {found}")
+    return (name, "pass", found[:16])
+
+
+def table(rows):
+    """The rows as lines of text, one a check, and a last line of counts."""
+    width = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"{name:<{width}}  {result:<4}  {text}".rstrip()
+        for name, result, text in rows
+    ]
+    missed = sum(result == "MISS" for _, result, _ in rows)
+    passed = sum(result == "pass" for _, result, _ in rows)
+    lines.append(f"{passed} passed, {missed} missed")
+    return "\n".join(lines)
+
+
+def main(argv):
+    if len(argv) != 2:
+        raise app.UsageError(
+            f"expected one module (folder, name or archive), got {argv[1:]}"
+        )
+    try:
+        rows = verify(registry.find(argv[1]))
+    except (OSError, ValueError) as error:
+        print(f"vivi-verify: {error}", file=sys.stderr)
+        return 2
+    print(table(rows))
+    if _JSON.value is not None:
+        pathlib.Path(_JSON.value).write_text(json.dumps(rows, indent=1) + "\n")
+    return int(any(result == "MISS" for _, result, _ in rows))
+
+
+def run():
+    """The console script vivi-verify."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
