@@ -4,11 +4,13 @@
 
 In turn in one run, medians: (a) PyAV decodes every frame and does nothing
 else; (b) `scenedetect detect-adaptive` followed by `ffmpeg -vf fps=1,scale`,
-each on its own. Prints seconds and the two ratios.
+each on its own. Prints seconds and the two ratios, of wall time and of the
+processor time of all processes, which other work on the machine disturbs less.
 """
 
 import argparse
 import pathlib
+import resource
 import shutil
 import statistics
 import subprocess
@@ -59,20 +61,35 @@ def main():
     with tempfile.TemporaryDirectory() as warm:
         # TensorFlow is imported once, before any clock runs.
         prepare(arguments.file, pathlib.Path(warm))
-    seconds = {bare: [], prepare: [], programs: []}
+    taken = {bare: [], prepare: [], programs: []}
     for _ in range(arguments.rounds):
-        for task, times in seconds.items():
+        for task, times in taken.items():
             with tempfile.TemporaryDirectory() as folder:
-                start = time.monotonic()
+                start = time.monotonic(), _processor_seconds()
                 task(arguments.file, folder)
-                times.append(time.monotonic() - start)
-    middle = {t.__name__: statistics.median(s) for t, s in seconds.items()}
-    for task, times in seconds.items():
-        print(task.__name__, " ".join(f"{s:.1f}" for s in times), "s")
-    print(f"prepare / bare decode   {middle['prepare'] / middle['bare']:.2f}")
-    print(
-        f"programs / prepare      {middle['programs'] / middle['prepare']:.2f}"
-    )
+                times.append(
+                    (time.monotonic() - start[0],
+                     _processor_seconds() - start[1])
+                )  # fmt: skip
+    for name, part in (("wall", 0), ("processor", 1)):
+        seconds = {t: [pair[part] for pair in p] for t, p in taken.items()}
+        for task, times in seconds.items():
+            listed = " ".join(f"{s:.1f}" for s in times)
+            print(f"{name:9s} {task.__name__:8s} {listed} s")
+        middle = {t: statistics.median(s) for t, s in seconds.items()}
+        print(
+            f"{name:9s} prepare / bare {middle[prepare] / middle[bare]:.2f},"
+            f" programs / prepare {middle[programs] / middle[prepare]:.2f}"
+        )
+
+
+def _processor_seconds():
+    """User and system time of this process and of those that it awaited."""
+    usage = [
+        resource.getrusage(who)
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ frames in too many real files.
 """
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 # Longest pause between two frames that is taken for real; a larger step of
 # the time stamps is a discontinuity (a joined or damaged file). [O]
@@ -250,13 +252,7 @@ def small_bgr(picture, long_side=160):
     )
     subsampling = _PLANAR.get(picture.format.name)
     if subsampling is None:
-        reformatted = picture.reformat(
-            width=max(width, 2),
-            height=max(height, 2),
-            format="bgr24",
-            interpolation="FAST_BILINEAR",
-        )
-        return reformatted.to_ndarray()
+        return _bgr(picture, max(width, 2), max(height, 2), "FAST_BILINEAR")
     planes = [
         np.frombuffer(p, np.uint8).reshape(p.height, -1)
         for p in picture.planes[:3]
@@ -272,7 +268,26 @@ def small_bgr(picture, long_side=160):
 
 
 def _sample(plane, width, height):
+    rows, columns = plane.shape[0] // height, plane.shape[1] // width
+    if plane.shape == (rows * height, columns * width):
+        return np.ascontiguousarray(
+            plane[::rows, ::columns]
+        )  # the same, faster
     return cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+_LOCAL = threading.local()
+
+
+def _bgr(picture, width, height, interpolation):
+    """A frame converted and resized by FFmpeg: uint8 [height, width, 3]."""
+    # FFmpeg's tables for one size cost more than their use, so they are kept,
+    # one set a kind as each set fits one size, and a thread.
+    kept = _LOCAL.__dict__.setdefault(interpolation, VideoReformatter())
+    frame = kept.reformat(
+        picture, width, height, "bgr24", interpolation=interpolation
+    )
+    return frame.to_ndarray()
 
 
 def display_size(picture, sample_aspect, short_side):
@@ -299,9 +314,7 @@ def to_bgr(picture, sample_aspect, short_side):
         image = picture.to_ndarray(format="bgr24")[::2]
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     else:
-        image = picture.reformat(
-            width=width, height=height, format="bgr24", interpolation="AREA"
-        ).to_ndarray()
+        image = _bgr(picture, width, height, "AREA")
     turns = round((getattr(picture, "rotation", 0) or 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

@@ -3,9 +3,12 @@
 import collections
 import dataclasses
 
+import av
+
 from vivi_keras.video import decode, shots
 
-# Raw frames that wait for the detector's verdict may take this much. [O]
+# Raw frames that wait, for the detector's verdict or the end of their shot,
+# may take this much; beyond it they are encoded though they may go unused. [O]
 WINDOW_BYTES = 192 << 20
 FORMAT = 2  # raised when the same file and settings give other bytes
 
@@ -71,8 +74,12 @@ class _Thinner:
         self._limit = limit
         self._stride = 1
 
+    def wants_next(self):
+        """Whether the item that is added next would be kept for now."""
+        return self.num_added % self._stride == 0
+
     def add(self, item):
-        if self.num_added % self._stride == 0:
+        if self.wants_next():
             self.items.append(item)
         self.num_added += 1
         if len(self.items) > self._limit:
@@ -82,12 +89,29 @@ class _Thinner:
 
 @dataclasses.dataclass
 class _Held:
-    """A frame that may be kept; `picture` is None where it must not be."""
+    """A frame that may be kept.
+
+    Attributes:
+        index: number of the frame.
+        seconds: its time.
+        picture: as decoded, or its JPEG; None where it must not be kept.
+        on_grid: first of its step of `Settings.frames_per_second`.
+    """
 
     index: int
     seconds: float
-    picture: object
+    picture: av.VideoFrame | bytes | None
     on_grid: bool
+
+    @property
+    def num_bytes(self):
+        if isinstance(self.picture, av.VideoFrame):
+            return _num_bytes(self.picture)
+        return 0
+
+
+def _num_bytes(picture):
+    return sum(plane.buffer_size for plane in picture.planes)
 
 
 class _OpenShot:
@@ -110,13 +134,20 @@ class _OpenShot:
         else:
             self._spare = _Thinner(8)
 
+    def wants_next(self):
+        """Whether the next frame on the grid would be held."""
+        return self._grid.wants_next()
+
+    def held(self):
+        return [*self._grid.items, *self._spare.items]
+
     def choose(self, stop_frame):
         """Frames to keep of [start_frame, stop_frame), and how many not."""
         grid = self._grid.items
         if len(grid) >= 2:
             kept = evenly(grid, self._max_frames)
             return kept, self._grid.num_added - len(kept)
-        spare = {h.index: h for h in [*grid, *self._spare.items]}
+        spare = {h.index: h for h in self.held()}
         length = stop_frame - self.start_frame
         kept = {}
         for part in (0.25, 0.75):
@@ -198,9 +229,10 @@ class _Pass:
             self._cell = cell
         elif frame.index >= 8 and frame.index % self._stride(picture):
             picture = None
-        self._window.append(
-            _Held(frame.index, frame.time_seconds, picture, on_grid)
-        )
+        held = _Held(frame.index, frame.time_seconds, picture, on_grid)
+        if on_grid:
+            self._save_memory(held)
+        self._window.append(held)
         self._seconds = frame.time_seconds
         self._num_frames += 1
         while len(self._window) > self._detector.delay_frames:
@@ -213,9 +245,24 @@ class _Pass:
         """
         shortest = self._settings.min_shot_seconds / 4
         wanted = int(shortest * self._video.frames_per_second)
-        size = sum(plane.buffer_size for plane in picture.planes)
-        needed = size * self._detector.delay_frames // WINDOW_BYTES
-        return 1 + max(wanted - 1, needed)
+        size = _num_bytes(picture) * self._detector.delay_frames
+        return 1 + max(wanted - 1, size // WINDOW_BYTES)
+
+    def _save_memory(self, held):
+        """Encodes a frame where those that wait take too much already."""
+        waiting = [*self._window, *(self._open.held() if self._open else [])]
+        if sum(h.num_bytes for h in waiting) > WINDOW_BYTES:
+            held.picture = self._jpeg(held.picture)
+
+    def _jpeg(self, picture):
+        if isinstance(picture, bytes):
+            return picture
+        image = decode.to_bgr(
+            picture,
+            self._video.sample_aspect_ratio,
+            self._settings.short_side,
+        )
+        return decode.to_jpeg(image, self._settings.jpeg_quality)
 
     def _settle(self, held):
         """Takes a frame of which it is known whether it begins a shot."""
@@ -239,6 +286,8 @@ class _Pass:
             self._counts["long_shots_split"] += 1
             self._close(held.index, held.seconds)
             self._start(held)
+        if held.on_grid and self._open.wants_next():
+            self._save_memory(held)
         self._open.add(held)
 
     def _start(self, held):
@@ -252,14 +301,8 @@ class _Pass:
         if not kept:
             self._counts["shots_without_good_frames"] += 1
             return
-        aspect = self._video.sample_aspect_ratio
         for held in kept:
-            image = decode.to_bgr(
-                held.picture, aspect, self._settings.short_side
-            )
-            self._keep(
-                held.index, decode.to_jpeg(image, self._settings.jpeg_quality)
-            )
+            self._keep(held.index, self._jpeg(held.picture))
         self._shots.append(
             {
                 "start_frame": self._open.start_frame,

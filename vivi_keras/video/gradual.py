@@ -18,6 +18,7 @@ REACH = 40  # frames on each side that a frame's features look at
 BLOCK = 32
 SIZE = (32, 18)
 
+_BEYOND = 3 * HALVES[-1] + 2  # as far past the ends as features look
 _THRESHOLD = 0.5
 _PEAK = 14  # a dissolve's score is the highest within so many frames
 _CENTRE = 4
@@ -47,13 +48,17 @@ class Distances:
         gram = centred @ centred.T
         squared = squares[:, None] + squares[None] - 2 * gram
         self._table = np.sqrt(np.maximum(squared, 0) / vectors.shape[1])
+        # Where a frame is looked up; np.clip on every call costs more than
+        # the look-up itself.
+        places = np.arange(-_BEYOND, self.num_frames + _BEYOND)
+        self._places = np.clip(places, 0, self.num_frames - 1)
         self.deviation = vectors.std(axis=1)
         self.mean = vectors.mean(axis=1)
 
     def __call__(self, first, second):
         """Distances of frames; those beyond the ends count as the ends."""
-        last = self.num_frames - 1
-        return self._table[np.clip(first, 0, last), np.clip(second, 0, last)]
+        rows = self._places[first + _BEYOND]
+        return self._table[rows, self._places[second + _BEYOND]]
 
 
 def features(between, places):
@@ -67,14 +72,18 @@ def features(between, places):
     last = between.num_frames - 1
     steps = between(np.arange(last + 1), np.arange(1, last + 2))
     path = np.concatenate([[0], np.cumsum(steps)])
+    steps = np.pad(steps, HALVES[-1])
     columns = []
     for half in HALVES:
-        columns += _at_length(between, places, half, path, last)
+        windows = np.lib.stride_tricks.sliding_window_view(steps, 2 * half)
+        largest = windows[places + HALVES[-1] - half].max(axis=1)
+        columns += _at_length(between, places, half, path, largest)
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _at_length(between, c, half, path, last):
+def _at_length(between, c, half, path, largest):
     a, b = c - half, c + half
+    last = between.num_frames - 1
     change = between(a, b)
     scale = change + 1
     long_side = np.maximum(between(a - 2 * half, a), between(b, b + 2 * half))
@@ -89,9 +98,6 @@ def _at_length(between, c, half, path, last):
         square = np.maximum(to_a**2 - (part * change) ** 2, 0)
         off_line.append(np.sqrt(square) / scale)
     clipped_a, clipped_b = np.clip(a, 0, last), np.clip(b, 0, last)
-    largest = np.max(
-        [between(c + o, c + o + 1) for o in range(-half, half)], axis=0
-    )
     variance = between.deviation**2
     ends = 0.5 * (variance[clipped_a] + variance[clipped_b])
     return [

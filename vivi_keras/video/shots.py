@@ -55,7 +55,7 @@ class CutDetector:
         if detector == "adaptive":
             self._gradual = gradual.Gradual()
             self.delay_frames = self._gradual.delay_frames
-            self._detector = detectors.AdaptiveDetector(
+            self._detector = _faster(detectors.AdaptiveDetector)(
                 min_scene_len=1, min_content_val=12.0
             )
         elif detector == "content":
@@ -88,6 +88,26 @@ class CutDetector:
         found = self._detector.post_process(timecode)
         cuts = [cut.frame_num for cut in found]
         return cuts if self._gradual is None else self._gradual.finish(cuts)
+
+
+def _faster(detector):
+    """PySceneDetect's class with the same score at a third of its cost.
+
+    The mean of the mean distances of hue, saturation and value is their sum
+    over all three at once, which OpenCV takes without widening the pixels.
+    """
+
+    class Faster(detector):
+        _previous = None
+
+        def _calculate_frame_score(self, timecode, frame_img):
+            pixels = cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV)
+            previous, self._previous = self._previous, pixels
+            if previous is None:
+                return 0.0
+            return cv2.norm(pixels, previous, cv2.NORM_L1) / pixels.size
+
+    return Faster
 
 
 def detect_shots(path, detector="adaptive") -> list[Shot]:
