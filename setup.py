@@ -54,7 +54,7 @@ setuptools.setup(
         "ml-collections>=0.1.1,<2",
         "array-record>=0.5",
         "av>=12",
-        "scenedetect-headless>=0.6.4,<0.8",
+        "scenedetect-headless>=0.7,<0.8",
         "scikit-learn>=1.4,<2",
         "matplotlib>=3.8,<4",
         "numpy>=1.26",

@@ -1,6 +1,7 @@
 """Archives as they are: broken files, odd names, stops at any time."""
 
 import errno
+import importlib
 import json
 import os
 import pathlib
@@ -208,6 +209,37 @@ def test_unreadable_folder_is_told(tmp_path, monkeypatch):
         video.prepare(tmp_path / "in", tmp_path / "out", strict=True)
 
 
+def test_data_set_of_another_program_is_left_alone(tmp_path):
+    render(tmp_path / "a.mp4", 0)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "dataset_info.json").write_text("{}")
+    with pytest.raises(ValueError, match="another data set"):
+        video.prepare(tmp_path / "a.mp4", tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == ["dataset_info.json"]
+
+
+def test_damaged_cache_is_made_again(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for seed in range(2):
+        render(folder / f"{seed}.mp4", seed)
+    video.prepare(folder, tmp_path / "whole")
+    video.prepare(folder, out)
+    first, second = sorted((out / "prepared").rglob("*.zip"))
+    first.write_bytes(first.read_bytes()[:-30])
+    video.prepare(folder, out)
+    same_bytes(tmp_path / "whole", out)
+    # A flipped bit of a picture shows when it is packed.
+    data = bytearray(second.read_bytes())
+    data[len(data) // 2] ^= 1
+    second.write_bytes(bytes(data))
+    (out / "vivi.json").unlink()
+    (out / "dataset_info.json").unlink()
+    with pytest.raises(ValueError, match="is damaged.*delete it"):
+        video.prepare(folder, out)
+    assert not (out / "dataset_info.json").exists()
+
+
 def test_arguments_are_checked(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match="found none"):
@@ -218,6 +250,9 @@ def test_arguments_are_checked(tmp_path):
         video.prepare(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(ValueError, match="short_side: expected 16"):
         video.prepare(tmp_path / "in", tmp_path / "out", short_side=2)
+    (tmp_path / "list.bin").write_bytes(b"ab\0cd")
+    with pytest.raises(ValueError, match="bytes of another kind"):
+        video.prepare(tmp_path / "list.bin", tmp_path / "out")
     with pytest.raises(ValueError, match="workers"):
         video.prepare(tmp_path / "in", tmp_path / "out", workers=0)
     with pytest.raises(ValueError, match="got none"):
@@ -300,6 +335,40 @@ def test_list_of_paths_and_patterns(tmp_path):
     assert report["videos_used"] == 3 and report["videos_found"] == 5
     assert len(read(tmp_path / "out")) == 3
     assert not (tmp_path / "out" / ".fetched").exists()
+
+
+def test_remote_folder(tmp_path, monkeypatch):
+    """Fetched a few at a time, once, and told apart by their whole path."""
+    import tensorflow as tf
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / "a").mkdir(parents=True)
+    render(folder / "a" / "b.mp4", 0)
+    render(folder / "a_b.mp4", 1)
+    render(folder / "c.mkv", 2)
+    (folder / "copy.mkv").write_bytes((folder / "c.mkv").read_bytes())
+    (folder / "empty.mp4").touch()
+    (folder / "notes.txt").write_text("no video")
+    copy, copied, most = tf.io.gfile.copy, [], 0
+
+    def count(source, target, overwrite):
+        nonlocal most
+        copied.append(source)
+        copy(source, target, overwrite=overwrite)
+        most = max(most, len(os.listdir(out / ".fetched")))
+
+    monkeypatch.setattr(tf.io.gfile, "copy", count)
+    module = importlib.import_module("vivi_keras.video.prepare")
+    monkeypatch.setattr(module, "_AHEAD", 1)
+    report = video.prepare(f"file://{folder}", out)
+    assert report["videos_found"] == 5 and report["videos_used"] == 3
+    assert report["duplicates"] == 1 and report["other_files"] == 1
+    assert len(copied) == 4 and most <= 3
+    assert not (out / ".fetched").exists()
+    assert len({r["video_id"] for r in read(out)}) == 3
+    render(folder / "d.mp4", 3)
+    again = video.prepare(f"file://{folder}", out)
+    assert again["videos_used"] == 4 and len(copied) == 5
 
 
 def images(path, count, seed):

@@ -306,3 +306,25 @@ def test_size_that_changes_on_the_way(tmp_path):
     video, images = run(path)
     assert video["num_frames"] >= 44
     assert {i.shape for i in images.values()} == {(64, 96, 3), (96, 64, 3)}
+
+
+def test_memory_limit_changes_nothing(tmp_path, monkeypatch):
+    """Frames encoded early, to save memory, are the frames kept anyway."""
+    path = write(tmp_path / "x.mp4", count=150, options={"g": "12"})
+    expected, images = run(path)
+    held = []
+    monkeypatch.setattr(extract, "WINDOW_BYTES", 1)
+    original = extract._Pass._save_memory
+
+    def watch(self, frame):
+        original(self, frame)
+        waiting = [*self._window, *(self._open.held() if self._open else [])]
+        grid = [h for h in waiting if h.on_grid]
+        held.append(sum(h.num_bytes > 0 for h in grid))
+
+    monkeypatch.setattr(extract._Pass, "_save_memory", watch)
+    found, same = run(path)
+    assert max(held) <= 1 and len(held) > 40
+    assert found == expected and images.keys() == same.keys()
+    for index, image in images.items():
+        np.testing.assert_array_equal(image, same[index])

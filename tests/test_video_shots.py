@@ -1,11 +1,12 @@
 """Shots: hard cuts, dissolves, fades, flashes; streaming is exact."""
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from vivi_keras import video
-from vivi_keras.video import gradual, shots
+from vivi_keras.video import decode, gradual, shots
 
 
 def scene(seed, num_frames, size=(96, 54)):
@@ -118,3 +119,28 @@ def test_streaming_scores_equal_scores_of_the_whole():
     stream.finish([])
     for place, value in stream._scores.items():
         assert value == pytest.approx(whole[place], abs=2e-3)
+
+
+def test_faster_score_is_that_of_the_library():
+    from scenedetect import FrameTimecode, detectors
+
+    library = detectors.AdaptiveDetector(min_scene_len=1)
+    faster = shots._faster(detectors.AdaptiveDetector)(min_scene_len=1)
+    frames = [*scene(1, 20), *scene(2, 20)]
+    for index, image in enumerate(frames):
+        time = FrameTimecode(index, 24.0)
+        image = np.ascontiguousarray(image)
+        cuts = library.process_frame(time, image)
+        assert faster.process_frame(time, image) == cuts
+        assert faster._frame_score == pytest.approx(library._frame_score)
+        assert bool(cuts) == (index == 22)
+
+
+def test_whole_steps_sample_what_nearest_samples():
+    plane = np.random.default_rng(0).integers(0, 256, (72, 128), np.uint8)
+    for width, height in [(16, 9), (64, 36), (15, 9), (128, 72)]:
+        expected = cv2.resize(
+            plane, (width, height), interpolation=cv2.INTER_NEAREST
+        )
+        found = decode._sample(plane, width, height)
+        np.testing.assert_array_equal(found, expected)

@@ -86,6 +86,9 @@ def main(argv):
         )
     except (ValueError, OSError) as error:
         sys.exit(f"vivi-prepare: {error}")
+    except KeyboardInterrupt:
+        print("vivi-prepare: stopped; run it again to go on", file=sys.stderr)
+        sys.exit(130)
     print(
         f"{report['videos_used']} of {report['videos_found']} videos used,"
         f" {report['videos_set_aside']} set aside,"

@@ -5,8 +5,11 @@ A TFDS builder for `tfds build`; the folder of videos is its manual folder:
     tfds build vivi_keras/video/beam.py --manual_dir=VIDEOS \\
         --data_dir=DIR --beam_pipeline_options=runner=DirectRunner
 
-Every machine reads the videos from there by path. Settings are the defaults
-of `extract.Settings`, changed by the JSON object in VIVI_PREPARE_SETTINGS.
+Every machine reads the videos from there by path, which may be one such as
+gs://bucket/folder. Settings are the defaults of `extract.Settings`, changed by
+the JSON object in VIVI_PREPARE_SETTINGS. What became of the files is in Beam's
+counters vivi_prepare/found = used + duplicates + set_aside; the reasons are in
+the workers' logs.
 """
 
 import json
@@ -14,8 +17,9 @@ import os
 import tempfile
 
 import tensorflow_datasets as tfds
+from absl import logging
 
-from vivi_keras.video import cache, dataset, decode, extract, files
+from vivi_keras.video import cache, dataset, decode, extract, files, sources
 
 
 def settings():
@@ -38,27 +42,40 @@ def prepare_one(item, settings, shots_per_record=16):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "entry.zip")
         try:
-            cache.write_entry(path, source, settings, threads=1)
+            local = sources.fetch(source, folder)
+            cache.write_entry(path, local, settings, threads=1)
         except decode.VideoError as error:
-            _count("set_aside")
-            print(f"{name}: set aside: {error}")
+            for name, _ in same:
+                _set_aside(name, error)
             return
         _count("used")
+        _count("duplicates", len(same) - 1)
         yield from dataset.records(name, content, path, shots_per_record)
 
 
 def _hash(file):
+    _count("found")
+    if file.status != "waiting":
+        _set_aside(file.name, file.reason)
+        return
     try:
-        yield file.source.content_hash(), (file.name, file.source)
+        with tempfile.TemporaryDirectory() as folder:
+            content = sources.fetch(file.source, folder).content_hash()
     except OSError as error:
-        _count("set_aside")
-        print(f"{file.name}: cannot be read: {error}")
+        _set_aside(file.name, f"cannot be read: {error}")
+        return
+    yield content, (file.name, file.source)
 
 
-def _count(what):
+def _set_aside(name, reason):
+    _count("set_aside")
+    logging.warning("%s: set aside: %s", name, reason)
+
+
+def _count(what, number=1):
     import apache_beam as beam
 
-    beam.metrics.Metrics.counter("vivi_prepare", what).inc()
+    beam.metrics.Metrics.counter("vivi_prepare", what).inc(number)
 
 
 class ViviVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -83,10 +100,9 @@ class ViviVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, folder):
         import apache_beam as beam
 
-        found, _ = files.find_videos(os.fspath(folder), [], "")
-        waiting = [file for file in found if file.status == "waiting"]
+        found, _ = files.find_videos(os.fspath(folder), [])
         return (
-            beam.Create(waiting)
+            beam.Create(found)
             | beam.Reshuffle()
             | beam.FlatMap(_hash)
             | beam.GroupByKey()

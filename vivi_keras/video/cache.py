@@ -6,14 +6,17 @@ under another name and renamed when whole, so that what is there is whole.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import pathlib
+import time
 import zipfile
 
-from vivi_keras.video import extract
+from vivi_keras.video import extract, sources
 
+_SAVE_SECONDS = 30.0
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -52,8 +55,17 @@ class Cache:
         """Where the entry for a content hash lies, if it is there."""
         return self.directory / f"{content}.zip"
 
-    def has(self, content):
-        return self.path(content).exists()
+    def video(self, content):
+        """Description of a finished video; None where it must be prepared."""
+        path = self.path(content)
+        try:
+            with Entry(path) as entry:
+                return entry.video
+        except FileNotFoundError:
+            return None
+        except (zipfile.BadZipFile, KeyError, ValueError):
+            path.unlink()  # damaged after it was written: made once more
+            return None
 
 
 def _alive(process):
@@ -130,8 +142,18 @@ class Entry:
         self.video = json.loads(self._archive.read("video.json"))
 
     def jpeg(self, index):
-        """JPEG bytes of the frame with this number."""
-        return self._archive.read(frame_name(index))
+        """JPEG bytes of the frame with this number.
+
+        Raises:
+            ValueError: the entry was damaged after it was written.
+        """
+        try:
+            return self._archive.read(frame_name(index))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ValueError(
+                f"{self._archive.filename} is damaged ({error}); delete it"
+                " and run again"
+            ) from error
 
     def close(self):
         self._archive.close()
@@ -157,26 +179,56 @@ class Hashes:
         except (OSError, ValueError):
             self._known = {}
         self._changed = False
+        self._saved = time.monotonic()
 
-    def of(self, source):
-        """Content hash of a `sources.Source`; reads it where need be."""
+    def of(self, source, fetched):
+        """Content hash of a `sources.Source`; reads it where need be.
+
+        Args:
+            source: what to hash.
+            fetched: folder for the copy of a remote file.
+
+        Returns: (hash, the source, or its copy where it had to be fetched).
+
+        Raises:
+            OSError: it cannot be read.
+        """
         if source.kind != "video":
-            return source.content_hash()
-        status = os.stat(source.path)
-        path = os.fsencode(os.path.abspath(source.path)).hex()
-        mark = [status.st_size, status.st_mtime_ns]
+            return source.content_hash(), source
+        path, mark = _mark(source)
         known = self._known.get(path)
         if known is not None and known[:2] == mark:
-            return known[2]
+            return known[2], source
+        source = sources.fetch(source, fetched)
         content = source.content_hash()
         self._known[path] = [*mark, content]
         self._changed = True
-        return content
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self.save()
+        return content, source
 
     def save(self):
+        self._saved = time.monotonic()
         if not self._changed:
             return
+        self._changed = False
         self._path.parent.mkdir(parents=True, exist_ok=True)
         half = self._path.with_name(f".{self._path.name}.half")
         half.write_text(json.dumps(self._known), encoding="utf-8")
         os.replace(half, self._path)
+
+
+def _mark(source):
+    """(key, [size, time of change]) of a file; all three tell it unchanged."""
+    if source.remote:
+        import tensorflow as tf
+
+        try:
+            status = tf.io.gfile.stat(source.path)
+        except tf.errors.OpError as error:
+            raise OSError(errno.EIO, error.message) from error
+        key = source.path.encode().hex()
+        return key, [status.length, status.mtime_nsec]
+    status = os.stat(source.path)
+    key = os.fsencode(os.path.abspath(source.path)).hex()
+    return key, [status.st_size, status.st_mtime_ns]

@@ -83,7 +83,6 @@ def pack(videos, directory, description, shots_per_record=16):
     directory = pathlib.Path(directory)
     work = directory / ".packing"
     shutil.rmtree(work, ignore_errors=True)
-
     work.mkdir(parents=True)
     serialize = _serializer()
     lengths, num_bytes = _write_shards(
@@ -98,6 +97,10 @@ def pack(videos, directory, description, shots_per_record=16):
     num_records = sum(lengths)
     text = json.dumps({**description, "num_records": num_records}, indent=1)
     (work / "vivi.json").write_text(text + "\n", encoding="utf-8")
+    # A machine that fails later must not leave names without content.
+    for path in work.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
     _exchange(work, directory)
     shutil.rmtree(work)
     return num_records

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 
 from vivi_keras.video import sources
 
@@ -65,26 +64,30 @@ def _file(name, source):
         size = os.path.getsize(source.path)
     except OSError as error:
         return _broken(name, f"cannot be read: {error.strerror}")
-    file = File(readable(name), source, source.length or size)
+    return _sized(name, source, source.length or size)
+
+
+def _sized(name, source, size):
+    file = File(readable(name), source, size)
     if size == 0:
         file.set_aside("the file is empty")
     return file
 
 
-def find_videos(videos, skip, fetched):
+def find_videos(videos, skip):
     """The video files of an archive, in a stable order.
 
     Args:
-        videos: a folder, a pattern such as gs://bucket/*.mp4, or a text file
-            with a path or pattern a line.
+        videos: a folder, also one like gs://bucket/folder, a pattern such as
+            gs://bucket/*.mp4, or a text file with any of these or a path a
+            line.
         skip: folders not to enter.
-        fetched: folder to copy remote files to.
 
     Returns: (list of File, number of files that are no videos by name).
     """
     text = os.fspath(videos)
     if "://" in text:
-        return _remote([text], fetched), 0
+        return _remote(text)
     if os.path.isdir(videos):
         names, broken = _walk(videos, skip)
         found = [n for n in names if _suffix(n) in EXTENSIONS]
@@ -102,53 +105,61 @@ def find_videos(videos, skip, fetched):
             "videos: expected a folder, a list of paths or a pattern with"
             f" ://, got {readable(text)!r}"
         )
-    return _listed(text, fetched), 0
+    return _listed(text)
 
 
 def _suffix(name):
     return os.path.splitext(name)[1].lower()
 
 
-def _listed(path, fetched):
+def _listed(path):
     """Files named by the lines of a text file."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.rstrip("\r\n") for line in file]
-    files = []
+    if any("\0" in line for line in lines):
+        raise ValueError(
+            "videos: expected a folder, a video file or a text file with a"
+            f" path a line, got bytes of another kind: {readable(path)!r}"
+        )
+    files, others = [], 0
     for line in dict.fromkeys(line for line in lines if line.strip()):
         if "://" in line:
-            files += _remote([line], fetched)
+            found, more = _remote(line)
+            files, others = files + found, others + more
         else:
             files.append(_file(line, sources.Source("video", line)))
-    return files
+    return files, others
 
 
-def _remote(patterns, fetched):
-    """Files of any file system that TensorFlow reads, copied here."""
+def _remote(pattern):
+    """Files of any file system that TensorFlow reads."""
     import tensorflow as tf
 
+    gfile, others = tf.io.gfile, 0
+    try:
+        if gfile.isdir(pattern):
+            names = [
+                os.path.join(folder, name)
+                for folder, _, inside in gfile.walk(pattern)
+                for name in inside
+            ]
+            videos = [n for n in names if _suffix(n) in EXTENSIONS]
+            names, others = videos, len(names) - len(videos)
+        else:
+            names = [n for n in gfile.glob(pattern) if not gfile.isdir(n)]
+            if not names:
+                return [_broken(pattern, "matches no file")], 0
+    except (tf.errors.OpError, OSError) as error:
+        return [_broken(pattern, f"cannot be read: {error}")], 0
     files = []
-    for pattern in patterns:
+    for name in sorted(names):
         try:
-            names = sorted(tf.io.gfile.glob(pattern))
-        except (tf.errors.OpError, OSError) as error:
-            files.append(_broken(pattern, f"cannot be read: {error}"))
+            size = gfile.stat(name).length
+        except tf.errors.OpError as error:
+            files.append(_broken(name, f"cannot be read: {error.message}"))
             continue
-        if not names:
-            files.append(_broken(pattern, "matches no file"))
-        for name in names:
-            local = os.path.join(fetched, name.replace("/", "_"))
-            try:
-                os.makedirs(fetched, exist_ok=True)
-                tf.io.gfile.copy(name, local, overwrite=True)
-            except (tf.errors.OpError, OSError) as error:
-                files.append(_broken(name, f"cannot be read: {error}"))
-                continue
-            files.append(_file(name, sources.Source("video", local)))
-    return files
-
-
-def remove_fetched(fetched):
-    shutil.rmtree(fetched, ignore_errors=True)
+        files.append(_sized(name, sources.Source("video", name), size))
+    return files, others
 
 
 def find_frames(folder, frames_per_second, skip):

@@ -146,9 +146,15 @@ class Pool:
                 raise RuntimeError("the pool is closed")
             worker = _Worker()
             self._all.add(worker)
-        if worker.receive(_START_SECONDS) is None:
-            self._drop(worker)
-            raise RuntimeError("a worker process did not start")
+        try:
+            ready = worker.receive(_START_SECONDS) is not None
+        except EOFError:
+            ready = False
+        if not ready:
+            status = self._drop(worker)
+            raise OSError(
+                f"a worker process did not start (exit status {status})"
+            )
         return worker
 
     def _watch(self, worker, progress):

@@ -7,16 +7,20 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import time
 
 from vivi_keras.video import cache as cache_lib
 from vivi_keras.video import dataset as dataset_lib
-from vivi_keras.video import extract, files, report
+from vivi_keras.video import extract, files, report, sources
 from vivi_keras.video.pool import Limits, Pool
 from vivi_keras.video.progress import Progress
 
 # No other file would fare better: the run ends.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+# Files at work or ready for it, a worker; more would fill the disk with copies
+# of remote files, and the hashing of local ones would outrun its cache.
+_AHEAD = 3
 
 
 def prepare(
@@ -131,11 +135,11 @@ def _run(directory, settings, inputs, sequence_examples, how, per_record):
     cache.clean()
     workers, limits, show_progress = how
     try:
-        found, others = _find(directory, inputs, sequence_examples, fetched)
+        found, others = _find(directory, inputs, sequence_examples)
         with Progress(found, show_progress) as progress:
-            _work(found, cache, settings, workers, limits, progress)
+            _work(found, cache, settings, (workers, limits, fetched), progress)
     finally:
-        files.remove_fetched(fetched)
+        shutil.rmtree(fetched, ignore_errors=True)
     summary = report.summary(found, others, settings)
     summary["wall_seconds"] = time.monotonic() - start
     report.write(directory, summary)
@@ -147,11 +151,11 @@ def _run(directory, settings, inputs, sequence_examples, how, per_record):
     return found, summary
 
 
-def _find(directory, inputs, sequence_examples, fetched):
+def _find(directory, inputs, sequence_examples):
     videos, frames_dirs, rate = inputs
     found, others = [], 0
     if videos is not None:
-        found, others = files.find_videos(videos, [directory], fetched)
+        found, others = files.find_videos(videos, [directory])
     if frames_dirs is not None:
         found += files.find_frames(frames_dirs, rate, [directory])
     if sequence_examples is not None:
@@ -188,59 +192,92 @@ def _directory(videos, dataset):
             "dataset: expected another folder than that of the videos, got"
             f" {dataset}"
         )
+    if (directory / "dataset_info.json").exists() and not (
+        directory / "vivi.json"
+    ).exists():
+        raise ValueError(
+            "dataset: expected a folder for vivi-prepare, got one that holds"
+            f" another data set: {dataset}"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
-def _work(found, cache, settings, workers, limits, progress):
+def _work(found, cache, settings, how, progress):
     """Sees to it that every file is used, a duplicate or set aside."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    workers, limits, fetched = how
+    fixed = {
+        "settings": dataclasses.asdict(settings),
+        "threads": max(1, (os.cpu_count() or 1) // workers),
+    }
     first, futures = {}, {}
     hashes = cache_lib.Hashes(cache.directory.parent)
     with Pool(workers, limits) as pool:
         for file in found:
-            if file.status == "waiting" and _identify(file, first, hashes):
-                if cache.has(file.content):
-                    progress.done(file)
-                    continue
-                job = {
-                    "source": dataclasses.asdict(file.source),
-                    "entry": str(cache.path(file.content)),
-                    "settings": dataclasses.asdict(settings),
-                    "threads": threads,
-                }
-                told = progress.of(file)
-                futures[pool.submit(job, told)] = file
-            else:
+            if _finished(file, first, hashes, cache, fetched):
                 progress.done(file)
+                continue
+            job = {
+                **fixed,
+                "source": dataclasses.asdict(file.source),
+                "entry": str(cache.path(file.content)),
+            }
+            futures[pool.submit(job, progress.of(file))] = file
+            _collect(futures, _AHEAD * workers, cache, fetched, progress)
         hashes.save()
-        for future in concurrent.futures.as_completed(futures):
-            _take(futures[future], future.result())
-            progress.done(futures[future])
-    for file in found:
-        if file.status == "waiting":
-            file.status = "used"
-            with cache_lib.Entry(cache.path(file.content)) as entry:
-                file.details = report.details(entry.video)
+        _collect(futures, 0, cache, fetched, progress)
 
 
-def _identify(file, first, hashes):
-    """Hashes a file; False where it need not be prepared."""
-    try:
-        file.content = hashes.of(file.source)
-    except OSError as error:
-        file.set_aside(f"cannot be read: {error.strerror}")
-        return False
-    same = first.setdefault(file.content, file)
-    if same is file:
+def _finished(file, first, hashes, cache, fetched):
+    """Hashes a file; True where it need not be prepared."""
+    if file.status != "waiting":
         return True
-    file.status = "duplicate"
-    file.reason = f"same content as {same.name}"
-    return False
+    try:
+        file.content, file.source = hashes.of(file.source, fetched)
+        same = first.setdefault(file.content, file)
+        if same is not file:
+            file.status = "duplicate"
+            file.reason = f"same content as {same.name}"
+        elif (video := cache.video(file.content)) is not None:
+            _use(file, video)
+        else:
+            file.source = sources.fetch(file.source, fetched)
+            return False
+    except OSError as error:
+        if error.errno in _FATAL - {errno.EACCES}:
+            raise
+        file.set_aside(f"cannot be read: {error.strerror}")
+    _forget(file, fetched)
+    return True
 
 
-def _take(file, answer):
+def _collect(futures, at_most, cache, fetched, progress):
+    """Waits until no more than so many files are being prepared."""
+    while len(futures) > at_most:
+        done, _ = concurrent.futures.wait(
+            futures, return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        for future in done:
+            file = futures.pop(future)
+            _take(file, future.result(), cache)
+            _forget(file, fetched)
+            progress.done(file)
+
+
+def _forget(file, fetched):
+    """Deletes the copy of a remote file."""
+    if pathlib.Path(file.source.path).parent == fetched:
+        pathlib.Path(file.source.path).unlink(missing_ok=True)
+
+
+def _use(file, video):
+    file.status = "used"
+    file.details = report.details(video)
+
+
+def _take(file, answer, cache):
     if "failed" not in answer:
+        _use(file, cache.video(file.content))
         return
     reason = answer.pop("failed")
     if answer.get("errno") in _FATAL:

@@ -5,6 +5,7 @@ records do not care. Already extracted frames need not be decoded twice.
 """
 
 import dataclasses
+import errno
 import hashlib
 import os
 import pathlib
@@ -28,7 +29,7 @@ class Source:
     Attributes:
         kind: "video" (a file), "frames" (a folder of images, one a frame) or
             "sequence" (one SequenceExample inside a TFRecord file).
-        path: the file or folder.
+        path: the file or folder; with :// in it, see `fetch`.
         offset, length: bytes of the sequence example within its file.
         frames_per_second: rate of a folder of frames.
     """
@@ -38,6 +39,11 @@ class Source:
     offset: int = 0
     length: int = 0
     frames_per_second: float = 1.0
+
+    @property
+    def remote(self):
+        """Whether TensorFlow's file system has to fetch it."""
+        return "://" in self.path
 
     def content_hash(self):
         """SHA-256 of what is read, as hex; the same content, the same hash."""
@@ -75,6 +81,29 @@ class Source:
 
             return tfio_decoder.TfioVideo(self.path)
         return decode.Video(self.path, threads)
+
+
+def fetch(source, folder):
+    """The source itself, or where it is remote a local copy in a folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not source.remote:
+        return source
+    import tensorflow as tf
+
+    name = hashlib.sha256(source.path.encode()).hexdigest()
+    suffix = pathlib.PurePosixPath(source.path).suffix
+    local = os.path.join(folder, name + suffix)
+    os.makedirs(folder, exist_ok=True)
+    try:
+        tf.io.gfile.copy(source.path, local, overwrite=True)
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, error.message) from error
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, error.message) from error
+    return dataclasses.replace(source, path=local)
 
 
 def _update(digest, path):
