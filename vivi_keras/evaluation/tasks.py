@@ -60,6 +60,8 @@ class ImageTask:
     The training part is an ordered pool; protocols draw from its front.
     """
 
+    notes = ()
+
     def __init__(
         self, name, group, class_names, train, test, licence="", source=""
     ):
@@ -87,7 +89,18 @@ class ImageTask:
         return self.train.groups
 
     def num_examples(self, part):
+        check_part(part)
         return len(getattr(self, part).labels)
+
+    def split(self, seed=0, num_train=NUM_TRAIN, num_validation=NUM_VALIDATION):
+        """(train, validation) indices into the pool; see `draw_split`."""
+        return draw_split(
+            self.num_examples("train"),
+            seed,
+            self.groups,
+            num_train,
+            num_validation,
+        )
 
     @functools.cached_property
     def fingerprint(self):
@@ -102,6 +115,7 @@ class ImageTask:
 
     def batches(self, part, size, batch_size, limit=None):
         """Yields (float32 [n, *size, 3] in [0, 1], int64 [n]) in order."""
+        check_part(part)
         data = getattr(self, part)
         stop = len(data.labels)
         if limit is not None:
@@ -112,6 +126,12 @@ class ImageTask:
                 resize_images(data.images[rows], size),
                 data.labels[rows].astype(np.int64),
             )
+
+
+def check_part(part):
+    """Refuses what is no part of a task."""
+    if part not in PARTS:
+        raise ValueError(f"Expected a part of {PARTS}; got {part!r}.")
 
 
 def resize_images(images, size):
