@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 
-class TinyEncoder(tf.Module):
+class TinyEncoder(tf.__internal__.tracking.AutoTrackable):
     """One strided convolution, batch norm's moving mean, global pooling."""
 
     def __init__(self, num_features=12, seed=0):
@@ -16,6 +16,9 @@ class TinyEncoder(tf.Module):
         self.mean = tf.Variable(
             tf.zeros(num_features), trainable=False, name="moving_mean"
         )
+        # What a reusable SavedModel has, beside __call__.
+        self.variables = [self.kernel, self.mean]
+        self.trainable_variables = [self.kernel]
         self.regularization_losses = [self._penalty]
 
     @tf.function(input_signature=[])

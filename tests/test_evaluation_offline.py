@@ -101,7 +101,13 @@ def test_stored_order_is_kept(tmp_path, monkeypatch):
     assert not set(stored.train.groups) & set(stored.test.groups)
 
 
-def test_idx_and_fashion(tmp_path):
+def test_idx_and_fashion(tmp_path, monkeypatch):
+    monkeypatch.setattr(installed, "has_fashion_mnist", lambda: False)
+
+    def fetch(name, cache_dir):
+        raise packages.Unavailable(f"{name} cannot be had")
+
+    monkeypatch.setattr(packages, "fetch", fetch)
     with pytest.raises(packages.Unavailable, match="dataset-fashion-mnist"):
         installed.fashion_mnist(tmp_path)
     values = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 
+from vivi_keras.evaluation import packages
 from vivi_keras.evaluation.packages import Unavailable
 from vivi_keras.evaluation.tasks import LabelledImages, shuffled
 
@@ -33,24 +34,26 @@ def digits():
     return LabelledImages(images[..., None], data.target.astype(np.int64))
 
 
-def fashion_mnist(folder=FASHION_FOLDER):
-    """(train, test) as the Debian package dataset-fashion-mnist lays it."""
-    folder = pathlib.Path(folder)
-    parts = []
-    for prefix in ("train", "t10k"):
-        images = folder / f"{prefix}-images-idx3-ubyte.gz"
-        labels = folder / f"{prefix}-labels-idx1-ubyte.gz"
-        if not (images.is_file() and labels.is_file()):
-            raise Unavailable(
-                f"{folder} does not hold {images.name}: install the Debian"
-                " package dataset-fashion-mnist"
-            )
-        parts.append(
-            LabelledImages(
-                read_idx(images)[..., None], read_idx(labels).astype(np.int64)
-            )
+def has_fashion_mnist(folder=FASHION_FOLDER):
+    """Whether the Debian package dataset-fashion-mnist is installed."""
+    return (folder / "train-images-idx3-ubyte.gz").is_file()
+
+
+def fashion_mnist(cache_dir=None):
+    """(train, test) from where Debian's package is installed, or fetched."""
+    folder = FASHION_FOLDER
+    if not has_fashion_mnist():
+        fetched = packages.fetch("dataset-fashion-mnist", cache_dir)
+        folder = fetched / FASHION_FOLDER.relative_to("/")
+    return tuple(
+        LabelledImages(
+            read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")[..., None],
+            read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz").astype(
+                np.int64
+            ),
         )
-    return tuple(parts)
+        for prefix in ("train", "t10k")
+    )
 
 
 def read_idx(path):

@@ -163,10 +163,15 @@ def module_digest(path):
 
 def _reusable_call(loaded):
     functions = getattr(loaded.__call__, "concrete_functions", [])
-    spec = None
-    if functions:
-        arguments = functions[0].structured_input_signature[0]
-        spec = arguments[0] if arguments else None
+    signatures = [f.structured_input_signature for f in functions]
+    spec, modes = None, set()
+    for value in tf.nest.flatten(signatures):
+        if isinstance(value, bool):
+            modes.add(value)
+        elif isinstance(value, tf.TensorSpec) and spec is None:
+            spec = value
+    if functions and not modes:  # a module without training modes
+        return lambda images, training: loaded(images), spec
 
     def call(images, training):
         return loaded(images, training=training)
@@ -221,7 +226,7 @@ def _pick(outputs, wanted, path):
     shapes = {key: tuple(value.shape) for key, value in outputs.items()}
     raise ValueError(
         f"Module {path} has several outputs, {shapes}; name the one to use"
-        f" (--module_output). Got {wanted!r}."
+        f" (--output_name, or load_encoder's output). Got {wanted!r}."
     )
 
 

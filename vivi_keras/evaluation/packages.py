@@ -95,6 +95,14 @@ PACKAGES = {
         ),
         Package(
             "debian",
+            "dataset-fashion-mnist",
+            "0.0~git20200523.55506a9-1",
+            "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+            "MIT",
+            ("./usr/share/datasets/fashion-mnist/",),
+        ),
+        Package(
+            "debian",
             "openclipart-png",
             "1:0.18+dfsg-19",
             "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",

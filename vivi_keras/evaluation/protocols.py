@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vivi_keras.evaluation import knn, linear, tasks
+from vivi_keras.evaluation import knn, linear
 
 FROZEN = ("knn", "linear", "few_shot")
 SHOTS = (1, 5, 10, 100)
@@ -122,17 +122,16 @@ def run_frozen(
     """Runs protocols by name on the features of one task.
 
     Args:
-        names: of FROZEN. task: gives `num_classes` and `groups`.
+        names: of FROZEN. task: gives `num_classes` and `split`.
         pool: float [N, D], features of the training part, in stored order.
-        seed: int, which draw of the pool (see `tasks.draw_split`).
+        seed: int, which draw of the pool (see `tasks.ImageTask.split`).
         settings: "num_train", "num_validation", "shots", "num_draws".
     Returns: dict protocol name -> result.
     """
     sizes = {
         k: settings[k] for k in ("num_train", "num_validation") if k in settings
     }
-    groups = None if task.groups is None else task.groups[: len(pool)]
-    train, validation = tasks.draw_split(len(pool), seed, groups, **sizes)
+    train, validation = task.split(seed, **sizes)
     both = np.concatenate([train, validation])
     results = {}
     for name in names:

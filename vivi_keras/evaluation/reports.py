@@ -6,12 +6,16 @@ import pathlib
 
 import numpy as np
 
+from vivi_keras.evaluation import scores
+
+VTAB = "vtab"
+
 
 def write_json(path, content):
     """Writes JSON whole or not at all."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     partial.write_text(
         json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
@@ -29,50 +33,101 @@ def accuracies(rows, encoder, task, protocol):
     ]
 
 
-def table(rows):
+def table(rows, suite="offline"):
     """Rows of results as the lines of one table of plain text.
 
     Args:
         rows: list of dicts with "encoder", "task", "group", "protocol",
             "seed" and "accuracy" in [0, 1].
+        suite: "vtab" withholds means unless all tasks of them are there.
     Returns: str. One line a task and protocol, one column an encoder, top-1
-        in per cent, the best marked with *; with several seeds, the mean and
-        standard deviation over them. Means over tasks close each protocol.
+        in per cent, the best marked with *; with several runs, their mean
+        (of fine-tuning the median) and standard deviation. Means over tasks
+        close each protocol.
     """
-    encoders = _unique(row["encoder"] for row in rows)
-    protocols = _unique(row["protocol"] for row in rows)
-    names = _unique((row["group"], row["task"]) for row in rows)
+    encoders = unique(row["encoder"] for row in rows)
+    protocols = unique(row["protocol"] for row in rows)
+    names = unique((row["group"], row["task"]) for row in rows)
     lines = [["task", "group", "protocol", *encoders]]
     for protocol in protocols:
-        means = {encoder: [] for encoder in encoders}
+        cells_of = {}
         for group, task in names:
             cells = {e: accuracies(rows, e, task, protocol) for e in encoders}
             if not any(cells.values()):
                 continue
-            lines.append([task, group, protocol, *_cells(cells)])
-            for encoder, values in cells.items():
-                if values:
-                    means[encoder].append(float(np.mean(values)))
-        counts = {len(values) for values in means.values()}
-        if counts == {max(counts)} and max(counts) > 1:
-            best = {e: [float(np.mean(v))] for e, v in means.items()}
-            title = f"mean of {max(counts)}"
-            lines.append([title, "", protocol, *_cells(best)])
+            lines.append([task, group, protocol, *_cells(cells, protocol)])
+            cells_of[task] = (group, cells)
+        for title, cells in mean_cells(cells_of, encoders, protocol, suite):
+            lines.append([title, "", protocol, *_cells(cells, protocol)])
     return _align(lines)
 
 
-def _cells(values):
-    means = {k: np.mean(v) for k, v in values.items() if v}
-    best = max(means.values())
+def mean_cells(cells_of, encoders, protocol, suite):
+    """Means over tasks as (title, encoder -> [mean]) lines.
+
+    Args:
+        cells_of: dict task -> (group, encoder -> accuracies of its runs).
+    Returns: list; an encoder without all the tasks of a line has no mean in
+        it. Offline the groups are left to those that have them.
+    """
+    found = {
+        encoder: {
+            task: scores.over_runs(cells[encoder], protocol)
+            for task, (_, cells) in cells_of.items()
+            if cells[encoder]
+        }
+        for encoder in encoders
+    }
+    if suite == VTAB:
+        return _vtab_means(found)
+    groups = {}
+    for task, (group, _) in cells_of.items():
+        groups.setdefault(group, []).append(task)
+    lines = []
+    if len(groups) > 1:
+        lines = [
+            (f"mean of {len(own)} {group}", _means(found, own))
+            for group, own in groups.items()
+        ]
+    if len(cells_of) > 1:
+        lines.append((f"mean of {len(cells_of)}", _means(found, cells_of)))
+    return [line for line in lines if any(line[1].values())]
+
+
+def _means(found, tasks):
+    return {
+        encoder: [float(np.mean([own[task] for task in tasks]))]
+        if all(task in own for task in tasks)
+        else []
+        for encoder, own in found.items()
+    }
+
+
+def _vtab_means(found):
+    of = {encoder: scores.vtab_score(own) for encoder, own in found.items()}
+    lines = []
+    for key in ("natural", "specialized", "structured", "mean"):
+        cells = {e: [] if s[key] is None else [s[key]] for e, s in of.items()}
+        title = "VTAB-1k mean" if key == "mean" else f"{key} mean"
+        if not any(cells.values()):
+            title += " (withheld: tasks are missing)"
+        lines.append((title, cells))
+    return lines
+
+
+def _cells(values, protocol):
+    middles = {k: scores.over_runs(v, protocol) for k, v in values.items() if v}
+    best = max(middles.values(), default=None)
     cells = []
-    for runs in values.values():
+    for encoder, runs in values.items():
         if not runs:
             cells.append("-")
             continue
-        text = f"{np.mean(runs):.1f}"
+        text = f"{middles[encoder]:.1f}"
         if len(runs) > 1:
             text += f" +-{np.std(runs, ddof=1):.1f}"
-        cells.append(text + ("*" if np.mean(runs) >= best - 1e-9 else " "))
+        is_best = middles[encoder] >= best - 1e-9
+        cells.append(text + ("*" if is_best else " "))
     return cells
 
 
@@ -90,5 +145,6 @@ def _align(lines):
     return "\n".join(text)
 
 
-def _unique(values):
+def unique(values):
+    """The different values, in the order they first come."""
     return list(dict.fromkeys(values))

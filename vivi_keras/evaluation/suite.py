@@ -1,211 +1,153 @@
-"""Runs protocols over tasks and encoders, one resumable result each."""
+"""Scores encoders on a suite of tasks: the offline suite or VTAB-1k."""
 
-import datetime
-import hashlib
-import json
+import dataclasses
 import pathlib
-import platform
-import sys
-import time
 
-from vivi_keras.evaluation import offline, protocols, reports
+from vivi_keras.evaluation import (
+    budget,
+    finetune,
+    maps,
+    offline,
+    vtab,
+)
 from vivi_keras.evaluation.features import FeatureCache, RawPixels
 from vivi_keras.evaluation.modules import load_encoder
+from vivi_keras.evaluation.packages import Unavailable
+from vivi_keras.evaluation.runs import PROTOCOLS, Run
 
-DEFAULT_PROTOCOLS = ("knn", "linear")
-OFFLINE_IMAGE_SIZE = 64  # pixels a side [O]
+OFFLINE, VTAB = "offline", "vtab"
+DEFAULT_PROTOCOLS = {OFFLINE: ("knn", "linear"), VTAB: (finetune.PROTOCOL,)}
+IMAGE_SIZES = {OFFLINE: 64, VTAB: 224}  # pixels a side; offline's is ours [O]
+MAX_TEST = {OFFLINE: offline.MAX_TEST, VTAB: None}
+SWEEPS = {OFFLINE: finetune.SMALL, VTAB: finetune.VTAB}
+# A typical test split of VTAB, to estimate times with.
+_VTAB_TEST = 15_000
 
 
 def evaluate(
     module,
     output=None,
     *,
+    suite=OFFLINE,
     tasks=("digits", "fashion_mnist"),
     baselines=None,
     name=None,
-    protocol_names=DEFAULT_PROTOCOLS,
-    image_size=OFFLINE_IMAGE_SIZE,
+    protocol_names=None,
+    image_size=None,
     seeds=(0,),
+    sweep=None,
+    budget_minutes=None,
     raw_pixels=True,
     demo_films=None,
     cache_dir=".cache",
-    max_test=5000,
+    data_dir=None,
+    max_test=None,
+    max_corrupted=1000,
+    weights=None,
+    output_name=None,
     show=print,
+    progress=False,
 ):
-    """Scores an exported encoder and its baselines on the offline suite.
+    """Scores an exported encoder and its baselines on a suite.
 
     Args:
         module: path of a reusable SavedModel (or keras.applications.NAME).
         output: folder for results.json and table.txt, or None.
-        tasks: names of `offline.SOURCES`, "demo", a group, or "all".
+        suite: "offline" or "vtab".
+        tasks: names of the suite's tasks, a group, or "all"; "demo" offline.
         baselines: dict name -> module path of encoders to stand beside it.
         name: what tables call the module.
-        protocol_names: of `protocols.FROZEN`.
-        image_size: int, pixels a side that images are resized to.
+        protocol_names: of `runs.PROTOCOLS`; None for the suite's own:
+            kNN and linear offline, fine-tuning for VTAB.
+        image_size: int, pixels a side that images are resized to; None for 64
+            offline and 224 for VTAB.
         seeds: ints, draws of the training images; 0 is the stored order.
+        sweep: finetune.Sweep; None for VTAB's there and a short one offline.
+        budget_minutes: float; chooses protocols, sweep and test images so
+            that the estimate fits, in place of what the arguments say.
         raw_pixels: bool, whether 16 x 16 pixels stand beside it.
         demo_films: folder of rendered held-out films, for "demo".
         cache_dir: folder for fetched data and features; None keeps none.
-        max_test: int, test images a task at most.
+        data_dir: TFDS's data folder, for VTAB.
+        max_test: int, test images a task at most; None for 5,000 offline and
+            all of them for VTAB.
+        max_corrupted: int, test images of "corruptions" at most.
+        weights: of a Keras application: "imagenet", a file, or None (random).
+        output_name: the output to use of a module with several.
         show: callable for lines of progress and the table, or None.
+        progress: bool, whether bars with the time left are drawn.
     Returns: dict with "rows", "encoders", "skipped", "settings", ... as
         written to results.json.
+    Raises: ValueError: an unknown suite, task or protocol, names that are not
+        unique, a module that cannot be read; FileNotFoundError.
     """
-    encoders = [load_encoder(module, name)]
+    names = task_names(suite, tasks)
+    encoders = [load_encoder(module, name, output=output_name, weights=weights)]
     for key, path in ({} if baselines is None else baselines).items():
         encoders.append(load_encoder(path, key))
     if raw_pixels:
         encoders.append(RawPixels())
-    _check_names(encoders)
+    check_names(encoders)
+    image_size = IMAGE_SIZES[suite] if image_size is None else image_size
+    max_test = MAX_TEST[suite] if max_test is None else max_test
+    wanted = DEFAULT_PROTOCOLS[suite]
+    wanted = wanted if protocol_names is None else protocol_names
+    _check_protocols(wanted)
+    sweep = SWEEPS[suite] if sweep is None else sweep
+    show = show if show is not None else lambda line: None
+    chosen = None
+    if budget_minutes is not None:
+        speeds = [budget.measure(encoder, image_size) for encoder in encoders]
+        usual = _VTAB_TEST if max_test is None else max_test
+        rung, chosen = budget.choose(
+            budget_minutes, speeds, len(names), usual, max_test
+        )
+        show(chosen)
+        wanted, max_test = rung.protocols, rung.max_test
+        sweep = sweep if rung.sweep is None else rung.sweep
     settings = {
-        "suite": "offline",
-        "protocols": list(protocol_names),
+        "suite": suite,
+        "protocols": list(wanted),
         "image_size": image_size,
         "seeds": list(seeds),
         "max_test": max_test,
+        "max_corrupted": max_corrupted,
+        "sweep": dataclasses.asdict(sweep),
     }
     folder = None if cache_dir is None else pathlib.Path(cache_dir)
-    load_folder = folder if folder is not None else pathlib.Path(".cache")
     cache = FeatureCache(None if folder is None else folder / "features")
-    run = Run(encoders, cache, settings, output, _shower(show))
-    for task_name in offline.names(tasks):
+    run = Run(encoders, cache, settings, output, show, progress)
+    load_folder = folder if folder is not None else pathlib.Path(".cache")
+    for task_name in names:
         try:
-            task = offline.load_task(
-                task_name, load_folder / "offline", max_test, demo_films
-            )
-        except offline.TaskUnavailable as reason:
+            if suite == VTAB:
+                task = vtab.load_task(task_name, data_dir, max_test)
+            else:
+                task = offline.load_task(
+                    task_name, load_folder / "offline", max_test, demo_films
+                )
+        except Unavailable as reason:
             run.skip(task_name, str(reason))
             continue
         run.task(task)
-    return run.finish()
+        if output is not None:
+            maps.save(run, task, output)
+    return run.finish({"budget": chosen})
 
 
-class Run:
-    """Collects the rows of one call; finished tasks are kept in `output`."""
-
-    def __init__(self, encoders, cache, settings, output, show):
-        self.encoders, self.cache, self.settings = encoders, cache, settings
-        self.output = None if output is None else pathlib.Path(output)
-        self.show = show
-        self.rows, self.skipped, self.task_notes = [], {}, {}
-        self.start = time.time()
-
-    def skip(self, name, reason):
-        """Lists a task that could not be run."""
-        self.skipped[name] = reason
-        self.show(f"skipped {name}: {reason}")
-
-    def task(self, task):
-        """Runs every encoder on one task, or reads what an earlier run did."""
-        self.task_notes[task.name] = {
-            "group": task.group,
-            "num_classes": task.num_classes,
-            "num_pool": task.num_examples("train"),
-            "num_test": task.num_examples("test"),
-            "licence": task.licence,
-            "fingerprint": task.fingerprint,
-        }
-        for encoder in self.encoders:
-            file = self._file(encoder, task)
-            if file is not None and file.is_file():
-                kept = json.loads(file.read_text(encoding="utf-8"))
-                # The same weights may go by another name this time.
-                self.rows += [{**r, "encoder": encoder.name} for r in kept]
-                self.show(f"{task.name}: {encoder.name} taken from {file}")
-                continue
-            rows = self._encoder(encoder, task)
-            self.rows += rows
-            if file is not None:
-                reports.write_json(file, rows)
-
-    def _encoder(self, encoder, task):
-        start = time.time()
-        size, rows = self.settings["image_size"], []
-        # More than the first 1,000 matter only where others are drawn.
-        draws = max(self.settings["seeds"]) > 0
-        few = "few_shot" in self.settings["protocols"]
-        limit = None if draws or few else 1000
-        pool = self.cache.features(encoder, task, "train", size, limit)
-        test = self.cache.features(encoder, task, "test", size)
-        for seed in self.settings["seeds"]:
-            results = protocols.run_frozen(
-                self.settings["protocols"], task, *pool, *test, seed
-            )
-            for protocol, result in results.items():
-                rows += _rows(encoder, task, protocol, seed, result)
-        seconds = time.time() - start
-        self.show(f"{task.name}: {encoder.name} in {seconds:.1f} s")
-        for row in rows:
-            row["task_seconds"] = round(seconds, 2)
-        return rows
-
-    def finish(self):
-        """Writes and shows the results, and gives them back."""
-        results = {
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "tasks": self.task_notes,
-            "settings": self.settings,
-            "encoders": [e.describe() for e in self.encoders],
-            "versions": versions(),
-            "seconds": time.time() - self.start,
-            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(
-                timespec="seconds"
-            ),
-        }
-        text = reports.table(self.rows) if self.rows else "no task could run"
-        results["table"] = text
-        self.show("\n" + text)
-        if self.output is not None:
-            reports.write_json(self.output / "results.json", results)
-            (self.output / "table.txt").write_text(text + "\n", "utf-8")
-        return results
-
-    def _file(self, encoder, task):
-        if self.output is None:
-            return None
-        key = json.dumps(
-            [encoder.digest, task.fingerprint, self.settings], sort_keys=True
+def task_names(suite, wanted):
+    """Task names of a suite out of "all", groups or names."""
+    if suite == OFFLINE:
+        return offline.names(wanted)
+    if suite != VTAB:
+        raise ValueError(
+            f"Expected a suite of {[OFFLINE, VTAB]}; got {suite!r}."
         )
-        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return self.output / "tasks" / f"{task.name}-{digest}.json"
+    return offline.names(wanted, vtab.SOURCES)
 
 
-def _rows(encoder, task, protocol, seed, result):
-    """One row a number: few-shot gives one for each count of labels."""
-    base = {
-        "encoder": encoder.name,
-        "task": task.name,
-        "group": task.group,
-        "seed": seed,
-    }
-    if protocol != "few_shot":
-        return [{**base, "protocol": protocol, **result}]
-    return [
-        {**base, "protocol": f"few_shot_{count}", **values}
-        for count, values in result.items()
-    ]
-
-
-def versions():
-    """Versions of what the numbers depend on."""
-    import keras
-    import sklearn
-    import tensorflow as tf
-
-    import vivi_keras
-
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "scikit-learn": sklearn.__version__,
-        "vivi-keras": vivi_keras.__version__,
-    }
-
-
-def _check_names(encoders):
+def check_names(encoders):
+    """Refuses encoders that tables could not tell apart."""
     names = [encoder.name for encoder in encoders]
     if len(set(names)) != len(names):
         raise ValueError(
@@ -214,5 +156,7 @@ def _check_names(encoders):
         )
 
 
-def _shower(show):
-    return show if show is not None else lambda line: None
+def _check_protocols(names):
+    unknown = [name for name in names if name not in PROTOCOLS]
+    if unknown or not names:
+        raise ValueError(f"Expected protocols of {PROTOCOLS}; got {names}.")

@@ -61,6 +61,7 @@ class ImageTask:
     """
 
     notes = ()
+    has_draws = True  # other seeds draw other images of the pool
 
     def __init__(
         self, name, group, class_names, train, test, licence="", source=""

@@ -339,7 +339,7 @@ class TfdsTask:
     """
 
     licence = "see the data set's page at TFDS"
-    groups = None
+    groups, has_draws = None, False
 
     def __init__(self, source, builder, splits, max_test=None):
         self.name, self.group = source.name, source.group

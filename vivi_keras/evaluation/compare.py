@@ -1,0 +1,272 @@
+"""Results of several runs side by side: Markdown, HTML and pictures."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from vivi_keras.evaluation import finetune, maps, published, reports, scores
+
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass
+class Column:
+    """One encoder of a report: its rows of one or several modules.
+
+    `runs` are the results' rows of each module, `digests` their hashes.
+    """
+
+    name: str
+    runs: list
+    digests: list
+    folders: list
+
+    def cell(self, task, protocol):
+        """Accuracies in per cent of all modules and seeds, as a list."""
+        return [
+            value
+            for rows in self.runs
+            for value in _values(rows, task, protocol)
+        ]
+
+    def units(self, task, protocol):
+        """What an interval is over: modules, if several, else seeds.
+
+        Returns: dict unit -> accuracy in per cent.
+        """
+        if len(self.runs) > 1:
+            found = {
+                place: _values(rows, task, protocol)
+                for place, rows in enumerate(self.runs)
+            }
+            return {
+                place: scores.over_runs(values, protocol)
+                for place, values in found.items()
+                if values
+            }
+        return {
+            row["seed"]: 100.0 * row["accuracy"]
+            for row in self.runs[0]
+            if (row["task"], row["protocol"]) == (task, protocol)
+            and row["accuracy"] is not None
+        }
+
+
+@dataclasses.dataclass
+class Comparison:
+    """Columns that were scored alike, and what was left out."""
+
+    columns: list
+    settings: dict
+    tasks: dict  # name -> notes
+    left_out: list
+    results: list
+
+    @property
+    def protocols(self):
+        return reports.unique(
+            row["protocol"]
+            for column in self.columns
+            for rows in column.runs
+            for row in rows
+        )
+
+    def cells_of(self, protocol):
+        """Task -> (group, column name -> accuracies), tasks with any."""
+        found = {}
+        for task, notes in self.tasks.items():
+            cells = {c.name: c.cell(task, protocol) for c in self.columns}
+            if any(cells.values()):
+                found[task] = (notes["group"], cells)
+        return found
+
+
+def load(specs):
+    """Reads what `vivi-evaluate` wrote.
+
+    Args:
+        specs: list of "DIR", every encoder of a results folder under its own
+            name, or "NAME=DIR,DIR,...", the scored module of each folder as
+            one encoder trained several times.
+    Returns: Comparison. Tasks whose images differ between folders are left
+        out and listed.
+    Raises: FileNotFoundError, ValueError: no results, different suites.
+    """
+    columns, results = {}, []
+    for spec in specs:
+        name, _, folders = spec.rpartition("=")
+        folders = folders.split(",") if name else [folders]
+        for folder in folders:
+            found = _read(folder)
+            results.append(found)
+            encoders = found["encoders"][:1] if name else found["encoders"]
+            for encoder in encoders:
+                _add(columns, name, folder, encoder, found)
+    suites = {found["settings"]["suite"] for found in results}
+    if len(suites) != 1:
+        raise ValueError(
+            f"Expected results of one suite; got {sorted(suites)}."
+        )
+    tasks, left_out = _common_tasks(results)
+    return Comparison(
+        list(columns.values()), results[0]["settings"], tasks, left_out, results
+    )
+
+
+def _read(folder):
+    file = pathlib.Path(folder) / "results.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"Expected a folder that vivi-evaluate wrote, with results.json;"
+            f" got {folder}."
+        )
+    return {
+        **json.loads(file.read_text(encoding="utf-8")),
+        "folder": str(folder),
+    }
+
+
+def _add(columns, name, folder, encoder, found):
+    key = name if name else encoder["name"]
+    rows = [r for r in found["rows"] if r["encoder"] == encoder["name"]]
+    if key not in columns:
+        columns[key] = Column(key, [], [], [])
+    column = columns[key]
+    if encoder["sha256"] in column.digests:
+        return  # the same encoder stands in several folders
+    if column.runs and not name:
+        key = f"{key} ({pathlib.Path(folder).name})"
+        if key in columns:
+            raise ValueError(
+                f"Two different encoders are called {key!r}: name them"
+                " (NAME=DIR)."
+            )
+        column = columns[key] = Column(key, [], [], [])
+    column.runs.append(rows)
+    column.digests.append(encoder["sha256"])
+    column.folders.append(str(folder))
+
+
+def _common_tasks(results):
+    tasks, left_out = {}, []
+    for found in results:
+        known = found["tasks"] or {  # robustness suites note no tasks
+            row["task"]: {"group": row["group"]} for row in found["rows"]
+        }
+        for task, notes in known.items():
+            kept = tasks.setdefault(task, notes)
+            if kept.get("fingerprint") != notes.get("fingerprint"):
+                left_out.append(
+                    f"{task}: its images in {found['folder']} are others"
+                )
+    for line in left_out:
+        tasks.pop(line.partition(":")[0], None)
+    for found in results:
+        left_out += [f"{k}: {v}" for k, v in found["skipped"].items()]
+        left_out += [
+            f"{r['task']}, {r['encoder']}, {r['protocol']}: {r['reason']}"
+            for r in found.get("not_run", [])
+        ]
+        settings = found["settings"]
+        for key in ("image_size", "max_test", "sweep"):
+            if settings.get(key) != results[0]["settings"].get(key):
+                left_out.append(
+                    f"note: {found['folder']} has {key} {settings.get(key)},"
+                    f" the first {results[0]['settings'].get(key)}"
+                )
+    return tasks, reports.unique(left_out)
+
+
+def mean_difference(column, reference, tasks, protocol):
+    """Paired difference of two columns, mean over the tasks both have.
+
+    Returns: `scores.difference`'s dict with "tasks", or None where they
+        share none. Runs are paired: modules in order, or seeds; a column of
+        one module stands against each module of the other at its mean.
+    """
+    pairs = {}
+    shared = [
+        task
+        for task in tasks
+        if column.cell(task, protocol) and reference.cell(task, protocol)
+    ]
+    for task in shared:
+        ours = column.units(task, protocol)
+        theirs = reference.units(task, protocol)
+        if len(column.runs) > 1 and len(reference.runs) == 1:
+            middle = scores.over_runs(list(theirs.values()), protocol)
+            theirs = dict.fromkeys(ours, middle)
+        elif len(reference.runs) > 1 and len(column.runs) == 1:
+            middle = scores.over_runs(list(ours.values()), protocol)
+            ours = dict.fromkeys(theirs, middle)
+        for unit in ours.keys() & theirs.keys():
+            pairs.setdefault(unit, []).append((ours[unit], theirs[unit]))
+    whole = [p for p in pairs.values() if len(p) == len(shared)]
+    if not whole:
+        return None
+    means = np.asarray(whole).mean(axis=1)  # [units, 2]
+    found = scores.difference(means[:, 0], means[:, 1], CONFIDENCE)
+    return {**found, "tasks": len(shared)}
+
+
+def is_published_protocol(comparison):
+    """Whether scores may stand beside published VTAB-1k ones."""
+    from vivi_keras.evaluation import vtab
+
+    settings = comparison.settings
+    sweep = json.loads(json.dumps(dataclasses.asdict(finetune.VTAB)))
+    return (
+        settings["suite"] == reports.VTAB
+        and settings["image_size"] == 224
+        and settings["max_test"] is None
+        and settings["sweep"] == sweep
+        and set(comparison.tasks) == set(vtab.SOURCES)
+        and finetune.PROTOCOL in comparison.protocols
+    )
+
+
+def compare(specs, output):
+    """Writes compare.md, compare.html and their pictures.
+
+    Args:
+        specs: as `load`. output: folder.
+    Returns: list of the files written.
+    """
+    from vivi_keras.evaluation import compare_pages, compare_plots
+
+    comparison, output = load(specs), pathlib.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = compare_plots.draw_all(comparison, output)
+    return compare_pages.write(comparison, pictures, output)
+
+
+def find_maps(comparison):
+    """Task -> (thumbnails, labels, column name -> [N, 2]) of kept maps."""
+    found = {}
+    for column in comparison.columns:
+        for file in sorted(
+            (pathlib.Path(column.folders[0])).glob("maps/*.npz")
+        ):
+            arrays = maps.load(file)
+            own = [k for k in arrays if k.endswith(f"|{column.digests[0]}")]
+            if column.digests[0] is None:
+                own = [k for k in arrays if k.startswith(f"{column.name}|")]
+            if file.stem in comparison.tasks and own:
+                entry = found.setdefault(
+                    file.stem, (arrays["thumbnails"], arrays["labels"], {})
+                )
+                entry[2][column.name] = arrays[own[0]]
+    return found
+
+
+def published_rows(comparison):
+    """Published rows, where the protocol is theirs; else none."""
+    return published.VTAB_1K if is_published_protocol(comparison) else ()
+
+
+def _values(rows, task, protocol):
+    return reports.accuracies(
+        [{**row, "encoder": None} for row in rows], None, task, protocol
+    )
