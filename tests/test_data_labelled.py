@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vivi_keras.data import labelled, pixels
+from vivi_keras.data import labelled, pixels, rand_augment
 
 
 def make_images(num_images=12, num_classes=3):
@@ -99,3 +99,94 @@ def test_mixed_batches_hold_both():
     batch = next(labelled.mixed_batches(videos, first).as_numpy_iterator())
     assert set(batch) == {"video_id", "image", "label"}
     np.testing.assert_array_equal(batch["video_id"], batch["label"])
+
+
+def test_unlabelled_rows_follow_the_labelled_ones_in_every_shard():
+    arrays, labels = make_images()
+    few = labelled.from_arrays(arrays[:6], labels[:6])
+    rest = labelled.from_arrays(arrays, labels)
+    arguments = {"unlabelled": rest, "unlabelled_batch_size": 6}
+    whole = take(few, 2, 2, **arguments)
+    for batch in whole:
+        assert (batch["label"][:2] >= 0).all()
+        assert (batch["label"][2:] == -1).all()
+        index = batch["image"][:2].mean(axis=(1, 2, 3)) / 20
+        np.testing.assert_array_equal(index % 3, batch["label"][:2])
+    seen = np.concatenate([b["image"][2:, 0, 0, 0] // 20 for b in whole])
+    assert sorted(seen) == list(range(12))  # an epoch of the unlabelled
+    parts = [take(few, 2, 2, shard=(i, 4), **arguments) for i in range(4)]
+    for step, batch in enumerate(whole):
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(
+                np.concatenate([part[step][name] for part in parts]),
+                batch[name],
+            )
+
+
+def test_copies_are_independent_views_and_the_first_is_the_only_one():
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 40, 50), np.uint8)
+    images = labelled.from_arrays(pixels, np.arange(12) % 3)
+    one = take(images, 2)[1]["image"]
+    views = take(images, 2, copies=3)[1]["image"]
+    assert views.shape == (4, 3, 16, 16, 3)
+    np.testing.assert_array_equal(views[:, 0], one)
+    differences = np.abs(np.diff(views.astype(int), axis=1)).mean((2, 3, 4))
+    assert (differences > 5).all()
+
+
+def test_rand_augment_is_a_pure_function_and_uses_every_operation():
+    image = np.asarray(
+        Image.linear_gradient("L").resize((20, 16)).convert("RGB")
+    ).copy()
+    image[3:9, 4:15] = (200, 40, 90)
+    names = [*rand_augment.OPERATIONS]
+    for place, name in enumerate(names):
+        draws = [(place + 0.5) / len(names), 0.1, 0.01, 0.1]  # then identity
+        changed = rand_augment.rand_augment(image, draws)
+        np.testing.assert_array_equal(
+            changed, rand_augment.rand_augment(image, draws)
+        )
+        assert changed.shape == image.shape and changed.dtype == np.uint8
+        same = np.array_equal(changed, image)
+        assert same == (name == "identity"), name
+    images = labelled.from_arrays(np.stack([image] * 6), np.arange(6) % 3)
+    plain, augmented, again = (
+        take(images, crop=None, augment=augment)[0]["image"]
+        for augment in (None, "rand_augment", "rand_augment")
+    )
+    np.testing.assert_array_equal(augmented, again)
+    assert (augmented != plain).any()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"augment": "auto"}, "augment 'rand_augment' or None; got 'auto'"),
+        ({"copies": 0}, "copies to be an int of at least 1; got 0"),
+        ({"unlabelled_batch_size": 4}, "unlabelled images, since .* is 4"),
+    ],
+)
+def test_arguments_of_batches_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        take(labelled.from_arrays(*make_images()), **arguments)
+
+
+def test_open_images_finds_folders_splits_and_tfds_folders(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pets" / split / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                Image.fromarray(np.full((9, 9, 3), 40 * k, np.uint8)).save(
+                    folder / f"{k}.png"
+                )
+    pets = str(tmp_path / "pets")
+    assert len(labelled.open_images(pets)) == 6
+    assert len(labelled.open_images(pets, "test")) == 4
+    assert len(labelled.open_images(pets + "/train")) == 6
+    with pytest.raises(ValueError, match="folder 'val' of class folders"):
+        labelled.open_images(pets, "val")
+    with pytest.raises(ValueError, match="'.*nowhere' is not a folder"):
+        labelled.open_images(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="name of a TFDS data set; got 'no_s"):
+        labelled.open_images("tfds:no_such_set_at_all")

@@ -121,15 +121,38 @@ class Objective(layers.Layer):
         return 4 if "rotation" in self.image_transforms else 1
 
     @property
-    def needs_labels(self) -> bool:
-        """Whether a level needs labelled images in the batch."""
-        return any(isinstance(level, Supervised) for level in self.levels)
+    def streams(self) -> tuple[str, ...]:
+        """What some level learns from: "images", "videos" or both."""
+        return tuple(sorted({n for x in self.levels for n in x.streams}))
+
+    @property
+    def classifier(self):
+        """The linear head of the supervised level, or None without one."""
+        for level in self.levels:
+            if isinstance(level, Supervised):
+                return level.head
+        return None
 
     def validate(
-        self, num_shots: int, frames_per_shot: int, copies: int = 1
+        self,
+        num_shots: int,
+        frames_per_shot: int,
+        copies: int = 1,
+        streams: tuple[str, ...] = ("images", "videos"),
     ) -> None:
-        """Raises ValueError if a level cannot work on such clips."""
+        """Raises ValueError if a level cannot work on such batches.
+
+        Args:
+            num_shots, frames_per_shot, copies: of a clip; without videos
+                0, 0 and the copies of an image.
+            streams: what a batch holds.
+        """
         for level in self.levels:
+            level.require(
+                bool({*level.streams} & {*streams}),
+                f"batches with {' or '.join(level.streams)}",
+                " and ".join(streams),
+            )
             level.check(num_shots, frames_per_shot, copies)
 
     def transform_images(self, images):
@@ -169,11 +192,11 @@ class Objective(layers.Layer):
                 S * F * C views of the clips, in this order of axes, and then,
                 if there are labels, the M * image_copies views of the
                 labelled images.
-            clip_shape: (B, S, F, C).
+            clip_shape: (B, S, F, C); (0, 0, 0, C) without videos.
             shot_mask: bool [B, S].
             video_id: int [B].
             replicas: see `LocalReplicas`; one replica when absent.
-            labels: int [M], or None without labelled images.
+            labels: int [M], -1 for no label; None without images.
             image_copies: views of each labelled image.
         """
         turns, depth = self.num_turns, features.shape[-1]
@@ -200,19 +223,21 @@ class Objective(layers.Layer):
         """Makes all variables, by running the levels once on zeros.
 
         Args:
-            features_shape: (B or None, S, F, C, D).
+            features_shape: (B or None, S, F, C, D); S = F = 0 without
+                videos.
         """
         _, shots, frames, copies, depth = features_shape
         self.validate(shots, frames, copies)
         turns = self.num_turns
-        count = 2 * shots * frames * copies
-        labels = ops.zeros((2,), "int32") if self.needs_labels else None
+        videos = 2 if shots else 0
+        count = videos * shots * frames * copies
+        labels = ops.zeros((2,), "int32") if "images" in self.streams else None
         extra = 0 if labels is None else 2 * copies
         inputs = self.level_inputs(
             ops.zeros(((count + extra) * turns, depth)),
-            clip_shape=(2, shots, frames, copies),
-            shot_mask=ops.ones((2, shots), "bool"),
-            video_id=ops.arange(2),
+            clip_shape=(videos, shots, frames, copies),
+            shot_mask=ops.ones((videos, shots), "bool"),
+            video_id=ops.arange(videos),
             labels=labels,
             image_copies=copies,
         )

@@ -8,10 +8,17 @@ from keras import ops
 from vivi_keras import strategies
 
 VIEW_POLICIES = ("exemplar", "rotation", None)
+STATISTICS = ("both", "videos", "images")
 
 
 class ViviModel(keras.Model):
-    """Trains an image encoder on batches of video clips.
+    """Trains an image encoder on video clips, labelled images or both.
+
+    A batch is a dict of "frames", "shot_mask" and "video_id" (see
+    `data.video_batches`), of "image" and "label" (`data.labelled_batches`),
+    or of all five (`data.mixed_batches`). What no level learns from is
+    passed over. Frames and images go through the encoder together, as in
+    S4L.
 
     `compile(optimizer)` and `fit(batches)` work as for any Keras model,
     under every `tf.distribute` strategy. The losses are the objective's; the
@@ -21,7 +28,12 @@ class ViviModel(keras.Model):
         encoder: keras.Model, images float [N, H, W, 3] in [0, 1] ->
             features [N, D].
         objective: vivi_keras.Objective.
-        views: colour policy of the views, "exemplar", "rotation" or None.
+        views: colour policy of the frames, "exemplar", "rotation" or None.
+        image_views: colour policy of the images.
+        separate_passes: encode frames and images one after the other, each
+            normalised by its own batch statistics, instead of together.
+        statistics: with separate passes, whose statistics the moving
+            averages of batch norm take in: "both", "videos" or "images".
         seed: int; the views of a step depend on (seed, step) alone.
         micro_batches: int A; the batch is taken in A parts whose gradients
             are averaged. Batch norm and negatives see one part at a time.
@@ -39,15 +51,28 @@ class ViviModel(keras.Model):
         encoder: keras.Model,
         objective: keras.layers.Layer,
         views: str | None = "exemplar",
+        image_views: str | None = None,
+        separate_passes: bool = False,
+        statistics: str = "both",
         seed: int = 0,
         micro_batches: int = 1,
         skip_nonfinite: bool = False,
         name: str = "vivi",
     ):
         super().__init__(name=name)
-        if views not in VIEW_POLICIES:
+        for argument, value, known in (
+            ("views", views, VIEW_POLICIES),
+            ("image_views", image_views, VIEW_POLICIES),
+            ("statistics", statistics, STATISTICS),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{argument} must be one of {known}. Got: {value!r}"
+                )
+        if statistics != "both" and not separate_passes:
             raise ValueError(
-                f"views must be one of {VIEW_POLICIES}. Got: {views!r}"
+                f"statistics={statistics!r} needs separate_passes=True:"
+                " encoded together, frames and images share them"
             )
         if micro_batches < 1:
             raise ValueError(
@@ -56,6 +81,9 @@ class ViviModel(keras.Model):
         self.encoder = encoder
         self.objective = objective
         self.views = views
+        self.image_views = image_views
+        self.separate_passes = separate_passes
+        self.statistics = statistics
         self.seed = seed
         self.micro_batches = micro_batches
         self.skip_nonfinite = skip_nonfinite
@@ -89,23 +117,21 @@ class ViviModel(keras.Model):
         """
         if self.built:
             return
-        clip, size = _clip_shape(element_spec["frames"].shape)
-        self._check(clip)
+        spec = self._used(element_spec)
+        self._check(spec)
         batch = {
-            name: ops.zeros((2, *spec.shape[1:]), spec.dtype)
-            for name, spec in element_spec.items()
-            if name not in ("frames", "image")
+            name: ops.zeros((2, *spec[name].shape[1:]), spec[name].dtype)
+            for name in ("shot_mask", "video_id", "label")
+            if name in spec
         }
-        rows = 2 * math.prod(clip[1:])
-        if "image" in element_spec:
-            shape = tuple(element_spec["image"].shape)
-            batch["image"] = ops.zeros((2, *shape[1:]), "uint8")
-            rows += 2 * (shape[1] if len(shape) == 5 else 1)
+        clip, copies, size = _batch_shape(spec)
+        clip = (2 if "frames" in spec else 0, *clip[1:])
+        rows = math.prod(clip) + 2 * copies
         with self.distribute_strategy.scope():
             self.encoder(ops.zeros((1, *size, 3)))
             depth = self.encoder.output_shape[-1]
             features = ops.zeros((rows * self.objective.num_turns, depth))
-            outputs = self._parts(features, (2, *clip[1:]), batch, False)
+            outputs = self._parts(features, clip, copies, batch, False)
             names = (*_named_parts(outputs), "loss")
             if self.skip_nonfinite:
                 names = (*names, "skipped")
@@ -117,13 +143,30 @@ class ViviModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         self.built = True
 
-    def _check(self, clip):
-        self.objective.validate(*clip[1:])
-        if clip[0] is not None and clip[0] % self.micro_batches:
+    def _used(self, batch):
+        """The part of a batch, or of its spec, that a level learns from."""
+        names = {"videos": ("frames", "shot_mask", "video_id")}
+        names["images"] = ("image", "label")
+        used = [n for stream in self.objective.streams for n in names[stream]]
+        return {name: batch[name] for name in used if name in batch}
+
+    def _check(self, spec):
+        streams = {"frames": "videos", "image": "images"}
+        streams = [kind for name, kind in streams.items() if name in spec]
+        if not streams:
             raise ValueError(
-                "The rows of each replica must be a multiple of"
-                f" micro_batches={self.micro_batches}. Got: {clip[0]}"
+                "The batch must hold what the levels learn from:"
+                f" {' or '.join(self.objective.streams)}. It does not"
             )
+        clip, copies, _ = _batch_shape(spec)
+        self.objective.validate(*clip[1:], streams=streams)
+        for name in ("frames", "image"):
+            rows = spec[name].shape[0] if name in spec else None
+            if rows is not None and rows % self.micro_batches:
+                raise ValueError(
+                    f"The rows of {name} of each replica must be a multiple"
+                    f" of micro_batches={self.micro_batches}. Got: {rows}"
+                )
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if iterator is None:
@@ -142,22 +185,58 @@ class ViviModel(keras.Model):
 
     def call(self, batch, training=False):
         """Level name -> (losses [N], weights [N], metrics) of one batch."""
-        frames = batch["frames"]
-        clip, size = _clip_shape(frames.shape)
-        images = self._coloured(
-            ops.reshape(frames, (-1, *size, 3)), batch.get("row")
-        )
-        images = self.objective.transform_images(images)
-        features = self.encoder(images, training=training)
-        return self._parts(features, clip, batch, training)
+        used = self._used(batch)
+        clip, copies, size = _batch_shape(used)
+        streams = {}
+        for word, (name, stream, views) in enumerate(
+            (
+                ("frames", "videos", self.views),
+                ("image", "images", self.image_views),
+            )
+        ):
+            if name in used:
+                streams[stream] = self.objective.transform_images(
+                    self._coloured(
+                        ops.reshape(used[name], (-1, *size, 3)),
+                        batch.get(f"{name}_row"),
+                        views,
+                        word,
+                    )
+                )
+        features = self._encode(streams, training)
+        return self._parts(features, clip, copies, used, training)
 
-    def _parts(self, features, clip, batch, training):
+    def _encode(self, streams, training):
+        """Features of the videos' rows, then of the images'."""
+        if len(streams) == 1 or not self.separate_passes:
+            rows = [*streams.values()]
+            rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
+            return self.encoder(rows, training=training)
+        features = []
+        for stream, rows in streams.items():
+            kept = []
+            if training and self.statistics not in ("both", stream):
+                kept = self.encoder.non_trainable_variables
+            before = [ops.copy(variable.value) for variable in kept]
+            features.append(self.encoder(rows, training=training))
+            for variable, value in zip(kept, before, strict=True):
+                variable.assign(value)
+        return ops.concatenate(features)
+
+    def _parts(self, features, clip, image_copies, batch, training):
+        labels = None
+        if image_copies:
+            images = features.shape[0] // self.objective.num_turns
+            images = (images - math.prod(clip)) // image_copies
+            labels = batch.get("label", -ops.ones((images,), "int32"))
         inputs = self.objective.level_inputs(
             features,
             clip_shape=clip,
-            shot_mask=batch["shot_mask"],
-            video_id=batch["video_id"],
+            shot_mask=batch.get("shot_mask", ops.zeros((0, 0), "bool")),
+            video_id=batch.get("video_id", ops.zeros((0,), "int64")),
             replicas=strategies.current_replicas(),
+            labels=labels,
+            image_copies=image_copies,
         )
         outputs = self.objective(inputs, training=training)
         return {
@@ -165,9 +244,9 @@ class ViviModel(keras.Model):
             for name, output in outputs.items()
         }
 
-    def _coloured(self, images, rows):
+    def _coloured(self, images, rows, views, word):
         """uint8 [N, H, W, 3] -> float32 in [0, 1], seeded by global place."""
-        if self.views is None:
+        if views is None:
             return ops.cast(images, "float32") / 255.0
         # TensorFlow's own operations: other backends train with views=None.
         from vivi_keras.data.views import colour_views
@@ -177,9 +256,25 @@ class ViviModel(keras.Model):
             each = images.shape[0] // rows.shape[0]
             position = rows[:, None] * each + ops.arange(each, dtype="int64")
             position = ops.reshape(position, (-1,))
-        return colour_views(
-            images, (self.seed, self.step.value), self.views, position
-        )
+        seed = (self.seed, self.step.value)
+        if word:  # keeps images apart from frames of the same place
+            seed = (*seed, word)
+        return colour_views(images, seed, views, position)
+
+    def classify(self, images):
+        """Logits of images, as the encoder is used after training.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+        Returns: float32 [N, K].
+        Raises: ValueError: the objective has no supervised level.
+        """
+        head = self.objective.classifier
+        if head is None:
+            raise ValueError("The objective has no supervised level.")
+        images = ops.cast(images, "float32") / 255.0
+        features = self.encoder(images, training=False)
+        return ops.cast(head(features), "float32")
 
     def _total(self, outputs):
         """This replica's share of the loss, and metrics of the global batch.
@@ -199,7 +294,7 @@ class ViviModel(keras.Model):
             )
         )
         total = sum(
-            level.weight * shares[f"{level.name}_loss"]
+            level.weight_at(self.step) * shares[f"{level.name}_loss"]
             for level in self.objective.levels
         )
         for penalty in self.losses:  # counted once, not once a replica
@@ -309,16 +404,36 @@ class ViviModel(keras.Model):
         return self.test_function
 
 
-def _clip_shape(shape):
-    """[B, S, F, (C,) H, W, 3] -> (B, S, F, C), (H, W)."""
-    shape = tuple(shape)
-    if len(shape) not in (6, 7) or shape[-1] != 3:
+def _batch_shape(batch):
+    """(B, S, F, C) of the clips, copies of an image, (H, W).
+
+    B, S and F are 0 without videos, the copies of an image without images.
+    """
+    clip, copies, sizes = None, 0, {}
+    if "frames" in batch:
+        shape = tuple(batch["frames"].shape)
+        if len(shape) not in (6, 7) or shape[-1] != 3:
+            raise ValueError(
+                "frames must be [B, S, F, H, W, 3] or, with copies,"
+                f" [B, S, F, C, H, W, 3]. Got: {list(shape)}"
+            )
+        clip = (*shape[:3], shape[3] if len(shape) == 7 else 1)
+        sizes["frames"] = shape[-3:-1]
+    if "image" in batch:
+        shape = tuple(batch["image"].shape)
+        if len(shape) not in (4, 5) or shape[-1] != 3:
+            raise ValueError(
+                "image must be [M, H, W, 3] or, with copies,"
+                f" [M, C, H, W, 3]. Got: {list(shape)}"
+            )
+        copies = shape[1] if len(shape) == 5 else 1
+        clip = (0, 0, 0, copies) if clip is None else clip
+        sizes["image"] = shape[-3:-1]
+    if len({*sizes.values()}) > 1:
         raise ValueError(
-            "frames must be [B, S, F, H, W, 3] or, with copies,"
-            f" [B, S, F, C, H, W, 3]. Got: {list(shape)}"
+            f"frames and images must have one (height, width). Got: {sizes}"
         )
-    copies = shape[3] if len(shape) == 7 else 1
-    return (*shape[:3], copies), shape[-3:-1]
+    return clip, copies, [*sizes.values()][0]
 
 
 def _named_parts(outputs):
@@ -336,11 +451,14 @@ def _named_parts(outputs):
 
 
 def _micro_batches(batch, count):
-    """Parts of a replica's rows; "row" is the place in the global batch."""
-    rows = batch["frames"].shape[0]
-    first = strategies.current_replicas().index * rows
-    row = ops.cast(first, "int64") + ops.arange(rows, dtype="int64")
-    batch = {**batch, "row": row}
+    """Parts of a replica's rows; "..._row" is its place in the global batch."""
+    batch = dict(batch)
+    for name in ("frames", "image"):
+        if name in batch:
+            rows = batch[name].shape[0]
+            first = strategies.current_replicas().index * rows
+            row = ops.cast(first, "int64") + ops.arange(rows, dtype="int64")
+            batch[f"{name}_row"] = row
     split = {name: ops.split(x, count) for name, x in batch.items()}
     return [{name: split[name][i] for name in split} for i in range(count)]
 

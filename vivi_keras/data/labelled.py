@@ -12,10 +12,14 @@ import tensorflow as tf
 
 from vivi_keras.data import batches, clips, crops
 from vivi_keras.data.pixels import decode_rgb, to_rgb
+from vivi_keras.data.rand_augment import DRAWS_PER_IMAGE, rand_augment
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
-_IMAGE_SEED = 0x1AB  # keeps images apart from videos under the same seed
+MOST_BYTES_IN_MEMORY = 4 << 30
+UNLABELLED = -1
+# Keep images apart from videos, and from each other, under one seed.
+_IMAGE_SEED, _UNLABELLED_SEED = 0x1AB, 0x2AB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,7 @@ class LabelledImages:
 
     Attributes:
         read: index -> uint8 [H, W, 3].
-        labels: int64 [N] in [0, len(class_names)).
+        labels: int64 [N] in [0, len(class_names)), or all -1.
         class_names: one a label.
         skipped: name of an image set aside -> reason.
         record: how the labels were chosen, for a run's config.
@@ -108,19 +112,58 @@ def from_folder(directory):
     )
 
 
-def from_tfds(name, split="train", data_dir=None):
-    """A TFDS data set of images, prepared in the array_record format.
+def open_images(source, split="train"):
+    """Labelled images by the name that a config gives them.
 
     Args:
-        name: TFDS name with its config, such as "imagenet2012_subset/10pct".
+        source: "fashion_mnist" (Debian's package); "tfds:NAME", such as
+            "tfds:imagenet2012_subset/10pct"; the folder of a prepared TFDS
+            data set; or a folder of class folders, or of the folders "train",
+            "test" and so on that hold class folders.
+        split: of the set.
+    Returns: LabelledImages.
+    Raises: ValueError: there is no such set or split.
+    """
+    if source == "fashion_mnist":
+        return fashion_mnist(split)
+    if source.startswith("tfds:"):
+        return from_tfds(source.removeprefix("tfds:"), split)
+    folder = pathlib.Path(source)
+    if (folder / "dataset_info.json").is_file():
+        return from_tfds(source, split)
+    if (folder / split).is_dir():
+        return from_folder(folder / split)
+    if split != "train" and folder.is_dir():
+        raise ValueError(
+            f"Expected a folder {split!r} of class folders in {source!r};"
+            " there is none."
+        )
+    return from_folder(folder)
+
+
+def from_tfds(name, split="train", data_dir=None):
+    """A prepared TFDS data set of images.
+
+    Args:
+        name: TFDS name with its config, such as "imagenet2012_subset/10pct",
+            or the folder of a prepared data set.
         split: TFDS split.
         data_dir: where TFDS keeps its data; None for its default.
-    Returns: LabelledImages.
-    Raises: ValueError: no such split, or the records have no random access.
+    Returns: LabelledImages, read as they are needed from the array_record
+        format, held in memory as files from another one.
+    Raises: ValueError: no such set or split, or it is too large for memory.
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    try:
+        if (pathlib.Path(name) / "dataset_info.json").is_file():
+            builder = tfds.builder_from_directory(name)
+        else:
+            builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise ValueError(
+            f"Expected the name of a TFDS data set; got {name!r}."
+        ) from error
     if not builder.info.splits or split.split("[")[0] not in (
         builder.info.splits
     ):
@@ -131,12 +174,19 @@ def from_tfds(name, split="train", data_dir=None):
     skip = {"image": tfds.decode.SkipDecoding()}
     try:
         source = builder.as_data_source(split=split, decoders=skip)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{name!r} is kept as {builder.info.file_format.value}, which "
-            "has no random access: prepare it with "
-            "file_format='array_record'."
-        ) from error
+    except NotImplementedError:
+        if builder.info.splits[split].num_bytes > MOST_BYTES_IN_MEMORY:
+            raise ValueError(
+                f"{name!r} is kept as {builder.info.file_format.value}, which"
+                " has no random access, and is too large for memory: prepare"
+                " it with file_format='array_record'."
+            ) from None
+        config = tfds.ReadConfig(interleave_cycle_length=1)
+        source = list(
+            builder.as_dataset(
+                split, decoders=skip, read_config=config
+            ).as_numpy_iterator()
+        )
     labels = np.array([source[i]["label"] for i in range(len(source))])
     return _checked(
         lambda index: decode_rgb(source[int(index)]["image"]),
@@ -209,6 +259,16 @@ def take_fraction(images, fraction, seed=0):
     )
 
 
+def without_labels(images):
+    """The same images, none of which has a label (-1).
+
+    Args:
+        images: LabelledImages.
+    Returns: LabelledImages, for `labelled_batches`.
+    """
+    return dataclasses.replace(images, labels=np.full(len(images), UNLABELLED))
+
+
 def labelled_batches(
     images,
     batch_size,
@@ -216,8 +276,12 @@ def labelled_batches(
     seed=0,
     first_step=0,
     *,
+    unlabelled=None,
+    unlabelled_batch_size=0,
+    copies=None,
     crop="inception",
     crop_area=crops.AREA_RANGE,
+    augment=None,
     shard=(0, 1),
     num_steps=None,
 ):
@@ -227,10 +291,15 @@ def labelled_batches(
         images: LabelledImages.
         batch_size: int M, images of the global batch; may exceed their
             number.
+        unlabelled: None, or LabelledImages whose labels are not shown.
+        unlabelled_batch_size: int U, so many of them follow in each batch.
+        copies: None, or int C: independent views of each image, along an
+            axis of their own.
+        augment: None or "rand_augment", after the crop.
         image_size, seed, first_step, crop, crop_area, shard, num_steps: as
             in `video_batches`.
-    Returns: tf.data.Dataset of {"image": uint8 [M, H, W, 3], "label": int64
-        [M]}.
+    Returns: tf.data.Dataset of {"image": uint8 [M + U, H, W, 3] (with copies
+        [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where not shown}.
     Raises: ValueError: an argument is out of range.
     """
     size = batches.check_image_size(image_size)
@@ -238,45 +307,117 @@ def labelled_batches(
         batch_size=(batch_size, 1),
         seed=(seed, -(2**63)),
         first_step=(first_step, 0),
+        copies=(copies, 1),
+        unlabelled_batch_size=(unlabelled_batch_size, unlabelled is not None),
         num_steps=(num_steps, 1),
     )
     if crop not in ("inception", None):
         raise ValueError(f"Expected crop 'inception' or None; got {crop!r}.")
-    rows = batches.shard_rows(shard, batch_size)
-    labels = tf.constant(images.labels, tf.int64)
-    seed = seed ^ _IMAGE_SEED
-
-    @tf.autograph.experimental.do_not_convert
-    def load(index, draws):
-        image = tf.numpy_function(images.read, [index], tf.uint8)
-        image = tf.ensure_shape(image, [None, None, 3])
-        sides = tf.shape(image, tf.int64)[:2, tf.newaxis]
-        if crop is None:
-            box = crops.centre_boxes(*tf.unstack(sides), size[1] / size[0])[0]
-        else:
-            box = crops.inception_boxes(
-                *tf.unstack(sides), draws[tf.newaxis], crop_area
-            )[0]
-            image = tf.cond(
-                draws[-1] < 0.5, lambda: tf.reverse(image, [1]), lambda: image
+    if augment not in ("rand_augment", None):
+        raise ValueError(
+            f"Expected augment 'rand_augment' or None; got {augment!r}."
+        )
+    if unlabelled is None and unlabelled_batch_size:
+        raise ValueError(
+            "Expected unlabelled images, since unlabelled_batch_size is"
+            f" {unlabelled_batch_size}; got None."
+        )
+    sources = [(images, batch_size, seed ^ _IMAGE_SEED)]
+    if unlabelled is not None:
+        sources.append(
+            (
+                without_labels(unlabelled),
+                unlabelled_batch_size,
+                seed ^ _UNLABELLED_SEED,
             )
-        image = image[box[0] :, box[1] :][: box[2], : box[3]]
-        image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
-        return {"image": image, "label": tf.gather(labels, index)}
+        )
+    total = batch_size + unlabelled_batch_size
+    rows = batches.shard_rows(shard, total)
+    num_views = 1 if copies is None else copies
+    draws_per_view = crops.DRAWS_PER_CROP + DRAWS_PER_IMAGE
 
     @tf.autograph.experimental.do_not_convert
     def choose(positions):
         return (
-            clips.records_of_positions(positions, len(images), seed),
-            clips.draws_of_positions(positions, crops.DRAWS_PER_CROP, seed),
+            _indices(positions, sources, total),
+            clips.draws_of_positions(
+                positions, num_views * draws_per_view, seed ^ _IMAGE_SEED
+            ),
         )
 
+    def read(index):
+        part = int(index >= len(images))
+        return sources[part][0].read(index - part * len(images))
+
+    labels = tf.constant(np.concatenate([s[0].labels for s in sources]))
+
+    @tf.autograph.experimental.do_not_convert
+    def load(index, draws):
+        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
+        image = tf.ensure_shape(image, [None, None, 3])
+        views = [
+            _view(image, size, crop, crop_area, augment, some)
+            for some in tf.split(draws, num_views)
+        ]
+        return {
+            "image": views[0] if copies is None else tf.stack(views),
+            "label": tf.gather(labels, index),
+        }
+
     dataset = batches.positions_dataset(
-        batch_size, rows, len(rows), first_step, num_steps
+        total, rows, len(rows), first_step, num_steps
     )
     dataset = dataset.map(choose).unbatch()
     dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(len(rows), drop_remainder=True).prefetch(2)
+
+
+def _indices(positions, sources, total):
+    """The image of each position: rows of a batch go through the sources.
+
+    Args:
+        positions: int64 [N].
+        sources: list of (LabelledImages, rows of a batch, seed).
+        total: int, all rows of a batch.
+    Returns: int64 [N], counting through the sources' images.
+    """
+    step, row = positions // total, positions % total
+    indices, start, before = 0, 0, 0
+    for source, count, seed in sources:
+        inside = (row >= start) & (row < start + count)
+        place = tf.where(inside, step * count + row - start, 0)
+        found = clips.records_of_positions(place, len(source), seed)
+        indices += tf.where(inside, before + found, 0)
+        start, before = start + count, before + len(source)
+    return indices
+
+
+def _view(image, size, crop, crop_area, augment, draws):
+    """One view of an image: uint8 [H, W, 3] of `size`."""
+    sides = tf.shape(image, tf.int64)[:2, tf.newaxis]
+    if crop is None:
+        box = crops.centre_boxes(*tf.unstack(sides), size[1] / size[0])[0]
+    else:
+        draws_of_crop = draws[: crops.DRAWS_PER_CROP]
+        box = crops.inception_boxes(
+            *tf.unstack(sides), draws_of_crop[tf.newaxis], crop_area
+        )[0]
+        image = tf.cond(
+            draws_of_crop[-1] < 0.5,
+            lambda: tf.reverse(image, [1]),
+            lambda: image,
+        )
+    image = image[box[0] :, box[1] :][: box[2], : box[3]]
+    image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
+    if augment is not None:
+        image = tf.numpy_function(
+            rand_augment,
+            [image, draws[-DRAWS_PER_IMAGE:]],
+            tf.uint8,
+            stateful=False,
+        )
+        image = tf.ensure_shape(image, [*size, 3])
+    return image
 
 
 def mixed_batches(videos, images):

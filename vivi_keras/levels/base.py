@@ -41,8 +41,9 @@ class LevelInputs:
 
     Attributes:
         features: float32 [B, S, F, C, D], the encoder's features of the
-            upright views. Rows of padded shots hold whatever the encoder
-            gives for their pixels; no level lets them count.
+            upright views; [0, 0, 0, C, D] in a batch of images alone. Rows
+            of padded shots hold whatever the encoder gives for their pixels;
+            no level lets them count.
         shot_mask: bool [B, S], True for a real shot. Padding comes last.
         video_id: int [B]. Rows with one id come from one video.
         replicas: a `LocalReplicas` or an object with its attributes.
@@ -53,8 +54,8 @@ class LevelInputs:
             images' views; None without labelled images.
         image_rotated: float32 [M, C_image, 4, D]; None unless there are both
             labelled images and rotations.
-        labels: int [M] in [0, num_classes), the images' classes; None
-            without labelled images.
+        labels: int [M] in [0, num_classes), the images' classes, or -1 for
+            an image without a label; None without images.
     """
 
     features: Tensor
@@ -105,20 +106,41 @@ class Level(layers.Layer):
     Args:
         weight: factor of this level's loss in the sum, >= 0.
         name: prefix of the level's loss and metrics.
+        warmup_steps: the weight grows linearly from 0 over the first so many
+            steps; 0 for a constant weight.
+    Attributes:
+        streams: what the level can learn from, "videos", "images" or both;
+            a batch must have at least one of them.
     """
 
     image_transforms: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ("videos",)
 
-    def __init__(self, weight: float = 1.0, name: str | None = None, **kwargs):
+    def __init__(
+        self,
+        weight: float = 1.0,
+        name: str | None = None,
+        warmup_steps: int = 0,
+        **kwargs,
+    ):
         super().__init__(name=name, **kwargs)
         if not 0 <= weight < math.inf:
             raise ValueError(
                 f"The weight of level {self.name!r} must be finite and >= 0."
                 f" Got: {weight}"
             )
+        self.require(warmup_steps >= 0, "warmup_steps >= 0", warmup_steps)
         self.weight = weight
+        self.warmup_steps = warmup_steps
         self._allow_non_tensor_positional_args = True  # LevelInputs
         self._convert_input_args = False
+
+    def weight_at(self, step: Tensor) -> Tensor | float:
+        """The weight of the loss in a step, counted from 0."""
+        if self.warmup_steps == 0:
+            return self.weight
+        done = ops.cast(step, "float32") + 1.0
+        return self.weight * ops.minimum(1.0, done / self.warmup_steps)
 
     def check(self, num_shots: int, frames_per_shot: int, copies: int):
         """Raises ValueError if the level cannot work on such clips."""
@@ -145,7 +167,11 @@ class Level(layers.Layer):
             )
 
     def get_config(self):
-        return {**super().get_config(), "weight": self.weight}
+        return {
+            **super().get_config(),
+            "weight": self.weight,
+            "warmup_steps": self.warmup_steps,
+        }
 
 
 def one_of(what: str, value, known):

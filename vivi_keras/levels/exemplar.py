@@ -121,8 +121,12 @@ class FrameExemplar(Exemplar):
     Args: as `Exemplar`.
     """
 
+    streams = ("videos", "images")
+
     def check(self, num_shots, frames_per_shot, copies):
-        self.require(copies >= 2, "at least 2 copies of a frame", copies)
+        self.require(
+            copies >= 2, "at least 2 copies of a frame or image", copies
+        )
 
     def grouped(self, inputs):
         videos, shots, frames, copies, depth = inputs.features.shape

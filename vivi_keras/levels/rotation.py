@@ -18,6 +18,7 @@ class Rotation(base.Level):
     """
 
     image_transforms = ("rotation",)
+    streams = ("videos", "images")
 
     def __init__(self, weight: float = 1.0, name: str | None = None, **kwargs):
         super().__init__(weight, name, **kwargs)

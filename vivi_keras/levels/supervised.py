@@ -1,4 +1,6 @@
-"""Supervised level: co-training with labelled images."""
+"""Supervised level: what labels of images say."""
+
+import math
 
 import keras
 from keras import ops
@@ -12,12 +14,14 @@ from vivi_keras.models import heads
 class Supervised(base.Level):
     """Cross-entropy of a linear head on the labelled images' features.  [G]
 
-    Every copy of an image counts.
+    Every copy of an image counts; images without a label (-1) do not.
 
     Args:
         num_classes: >= 2.
-        weight, name: as `Level`; the weight is gamma.  [R] 1.0
+        weight, name, warmup_steps: as `Level`; the weight is gamma.  [R] 1.0
     """
+
+    streams = ("images",)
 
     def __init__(
         self,
@@ -41,8 +45,10 @@ class Supervised(base.Level):
         copies, depth = images.shape[1:]
         logits = self.head(ops.reshape(images, (-1, depth)))  # [M * C, K]
         labels = ops.repeat(ops.cast(inputs.labels, "int32"), copies)
-        losses = cross_entropy(logits, labels)
-        weights = ops.ones_like(losses)
+        losses = cross_entropy(logits, ops.maximum(labels, 0))
+        # A label out of range must not pass for one of no class.
+        losses = ops.where(labels < self.num_classes, losses, math.nan)
+        weights = ops.cast(labels >= 0, losses.dtype)
         right = ops.cast(ops.argmax(logits, axis=-1), "int32") == labels
         return base.LevelOutput(
             losses, weights, {"accuracy": base.share(right, weights)}
