@@ -1,15 +1,14 @@
-"""From a config to what it describes: model, batches, encoder."""
+"""From a config to what it describes: the model and its encoder."""
 
 import json
-import pathlib
 
 import keras
 
 from vivi_keras import checkpoints, workdirs
-from vivi_keras.data import fingerprint, video_batches
 from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer import ViviModel
+from vivi_keras.training import streams
 from vivi_keras.training.optimizers import build_optimizer
 
 
@@ -36,14 +35,21 @@ def build_model(config, skip_nonfinite=False) -> ViviModel:
         [
             make_level(kind, **arguments)
             for kind, arguments in config.objective.items()
+            if arguments.weight != 0
         ]
     )
-    data = config.data
-    objective.validate(data.num_shots, data.frames_per_shot, data.copies)
+    data, kinds = config.data, streams.streams(config)
+    clip = (0, 0, data.images.copies)
+    if "videos" in kinds:
+        clip = (data.num_shots, data.frames_per_shot, data.copies)
+    objective.validate(*clip, streams=kinds)
     model = ViviModel(
         encoder,
         objective,
-        views=data.views,
+        views=streams.named(data.views),
+        image_views=streams.named(data.images.views),
+        separate_passes=config.model.separate_passes,
+        statistics=config.model.statistics,
         seed=config.seed,
         skip_nonfinite=skip_nonfinite,
     )
@@ -51,22 +57,26 @@ def build_model(config, skip_nonfinite=False) -> ViviModel:
     return model
 
 
-def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
-    """Batches of a config from `first_step` on; see `video_batches`."""
-    data = config.data
-    return video_batches(
-        data.dataset,
-        batch_size=data.batch_size,
-        num_shots=data.num_shots,
-        frames_per_shot=data.frames_per_shot,
-        copies=None if data.copies == 1 else data.copies,
-        image_size=data.image_size,
-        crop_area=tuple(data.crop_area),
-        seed=config.seed,
-        first_step=first_step,
-        num_steps=num_steps,
-        shard=shard,
-    )
+def element_spec(config) -> dict:
+    """Shapes and types of a config's batches, of any number of rows."""
+    data, size = config.data, (config.data.image_size,) * 2
+    spec, kinds = {}, streams.streams(config)
+    if "videos" in kinds:
+        shape = (None, data.num_shots, data.frames_per_shot)
+        copies = (data.copies,) if data.copies > 1 else ()
+        spec = {
+            "frames": ((*shape, *copies, *size, 3), "uint8"),
+            "shot_mask": (shape[:2], "bool"),
+            "video_id": ((None,), "int64"),
+        }
+    if "images" in kinds:
+        copies = (data.images.copies,) if data.images.copies > 1 else ()
+        spec["image"] = ((None, *copies, *size, 3), "uint8")
+        spec["label"] = ((None,), "int64")
+    return {
+        name: keras.KerasTensor(shape, dtype)
+        for name, (shape, dtype) in spec.items()
+    }
 
 
 def restore_encoder(workdir):
@@ -79,18 +89,7 @@ def restore_encoder(workdir):
     """
     config = workdirs.read_config(workdir)
     model = build_model(config)
-    data = config.data
-    shape = (None, data.num_shots, data.frames_per_shot)
-    if data.copies > 1:
-        shape = (*shape, data.copies)
-    size = (data.image_size, data.image_size, 3)
-    model.build_from(
-        {
-            "frames": keras.KerasTensor((*shape, *size), "uint8"),
-            "shot_mask": keras.KerasTensor(shape[:2], "bool"),
-            "video_id": keras.KerasTensor((None,), "int64"),
-        }
-    )
+    model.build_from(element_spec(config))
     manager = checkpoints.CheckpointManager(model, workdir)
     step = manager.restore()
     if step is None:
@@ -102,11 +101,10 @@ def restore_encoder(workdir):
         "config": json.loads(config.to_json()),
         "seed": config.seed,
         "steps": step,
-        "image_size": [data.image_size, data.image_size],
-        "training_data": {
-            "name": pathlib.Path(data.dataset).name,
-            "fingerprint": workdirs.read_fingerprint(workdir),
-        },
+        "image_size": [config.data.image_size] * 2,
+        "training_data": streams.training_data(
+            config, workdirs.read_fingerprint(workdir)
+        ),
     }
 
 
@@ -121,13 +119,10 @@ def untrained_encoder(config, num_steps) -> keras.Model:
 
     encoder, data = build_encoder(config), config.data
     size = data.image_size
-    for step, batch in enumerate(build_batches(config, num_steps=num_steps)):
+    for step, batch in enumerate(
+        streams.build_batches(config, num_steps=num_steps)
+    ):
         frames = keras.ops.reshape(batch["frames"], (-1, size, size, 3))
         views = colour_views(frames, (config.seed, step), data.views)
         encoder(views, training=True)
     return encoder
-
-
-def data_fingerprint(config) -> str:
-    """Identifies the data set of a config."""
-    return fingerprint(config.data.dataset)

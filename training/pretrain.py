@@ -83,25 +83,28 @@ def _pretrain(
 ):
     from vivi_keras import checkpoints, strategies, workdirs
     from vivi_keras.callbacks import StopAtSigterm
-    from vivi_keras.training import build
+    from vivi_keras.training import build, streams
 
     def batches(step, num_steps=None):
         return strategies.distributed_batches(
             strategy,
-            lambda shard: build.build_batches(config, step, num_steps, shard),
+            lambda shard: streams.build_batches(config, step, num_steps, shard),
         )
 
     train, count = config.train, strategy.num_replicas_in_sync
-    spec = strategies.replica_spec(
-        build.build_batches(config).element_spec, count
-    )
+    streams.name_classes(config)
+    if train.steps:
+        spec = streams.build_batches(config).element_spec
+    else:  # an encoder before training needs no data
+        spec = build.element_spec(config)
+    spec = strategies.replica_spec(spec, count)
     with strategy.scope():
         model = build.build_model(config, skip_nonfinite)
     # Settings that cannot work have failed by now: no folder is made for them.
     if _is_chief(strategy):
         stack.enter_context(workdirs.locked(workdir))
         workdirs.claim_workdir(
-            workdir, config, build.data_fingerprint(config), allow_new_data
+            workdir, config, streams.data_fingerprint(config), allow_new_data
         )
     model.build_from(spec)
     manager = checkpoints.CheckpointManager(
@@ -110,6 +113,8 @@ def _pretrain(
     step = manager.restore()
     if step is None:
         step = 0
+        if not train.steps:
+            manager.save(wait=True)
     else:
         print(f"Going on from step {step} of {train.steps}.", flush=True)
     every = train.log_every_steps
@@ -159,11 +164,20 @@ def _callbacks(config, workdir, manager):
 
     from vivi_keras import callbacks
 
-    data, train = config.data, config.train
-    images = data.num_shots * data.frames_per_shot * data.copies
+    from vivi_keras.training import streams
+
+    train, tests = config.train, []
+    test_batches = streams.test_batches(config)
+    if test_batches is not None:
+        tests = [
+            callbacks.TestLabels(
+                test_batches, train.test_every_steps, train.steps
+            )
+        ]
     logs = [
+        *tests,
         callbacks.WriteMetrics(
-            workdir / "metrics.csv", images * data.batch_size
+            workdir / "metrics.csv", streams.images_per_step(config)
         ),
         keras.callbacks.TensorBoard(str(workdir / "tensorboard")),
     ]
@@ -178,7 +192,7 @@ def _callbacks(config, workdir, manager):
 def main(argv):
     if _LIST.value:
         for name, (text, _) in rows.ROWS.items():
-            print(f"{name:16} {text}")
+            print(f"{name:18} {text}")
         print("NAME_demo is the same at a scale for two CPU cores.")
         return
     if len(argv) > 1:
@@ -186,9 +200,13 @@ def main(argv):
     for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value)):
         if value is None:
             raise app.UsageError(f"--{name} is missing.")
-    if not _CONFIG.value.data.dataset:
-        raise app.UsageError("--config.data.dataset is missing.")
+    from vivi_keras.training import streams
+
     try:
+        if streams.needs_videos(_CONFIG.value) and not (
+            _CONFIG.value.data.dataset
+        ):
+            raise app.UsageError("--config.data.dataset is missing.")
         pretrain(
             _CONFIG.value,
             _WORKDIR.value,

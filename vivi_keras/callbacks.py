@@ -96,6 +96,55 @@ class StopAtSigterm(keras.callbacks.Callback):
         self.stopped = True
 
 
+class TestLabels(keras.callbacks.Callback):
+    """Adds top-1 and top-5 accuracy on test images to the logs of an epoch.
+
+    Stands before callbacks that write logs. The encoder is used as after
+    training: whole images, no change of colours, moving averages.
+
+    Args:
+        batches: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label":
+            int [N]}, the test set once.
+        every_steps: test at the end of epochs whose step is a multiple of it,
+        last_step: and of this step.
+    """
+
+    def __init__(self, batches, every_steps, last_step):
+        super().__init__()
+        self.batches = batches
+        self.every_steps = every_steps
+        self.last_step = last_step
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = int(self.model.step)
+        if step == self.last_step or step % self.every_steps == 0:
+            logs.update(test_labels(self.model.classify, self.batches))
+
+
+def test_labels(classify, batches) -> dict:
+    """Top-1 and top-5 accuracy of a classifier.
+
+    Args:
+        classify: uint8 [N, H, W, 3] -> logits [N, K].
+        batches: see `TestLabels`.
+    Returns: {"test_top1": float in [0, 1]}, and "test_top5" where there are
+        more than 5 classes.
+    """
+    import tensorflow as tf
+
+    classify = tf.function(classify, reduce_retracing=True)
+    right, count = {}, 0
+    for batch in batches:
+        logits, labels = classify(batch["image"]), batch["label"]
+        count += len(labels)
+        for k in (1, 5):
+            if k == 1 or logits.shape[-1] > k:
+                hits = tf.math.in_top_k(labels, logits, k)
+                found = int(tf.reduce_sum(tf.cast(hits, "int32")))
+                right[f"test_top{k}"] = right.get(f"test_top{k}", 0) + found
+    return {name: hits / count for name, hits in right.items()}
+
+
 class WriteMetrics(keras.callbacks.Callback):
     """Appends one row to metrics.csv at the end of each epoch of `fit`.
 
@@ -134,7 +183,8 @@ class WriteMetrics(keras.callbacks.Callback):
         self.then, self.then_step = now, step
         self.rows.append(row)
         with self.file.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*row], extrasaction="ignore")
+            names = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(file, [*names], restval="")
             writer.writeheader()
             writer.writerows(self.rows)
 

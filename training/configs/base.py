@@ -23,12 +23,31 @@ def paper_config() -> ml_collections.ConfigDict:
                 "crop_area": (0.05, 1.0),  # share of a frame  [G]
                 "batch_size": 512,  # videos  [R]
                 "views": "exemplar",
+                "images": {
+                    # A folder of class folders, "tfds:NAME", the folder of a
+                    # prepared TFDS data set, or "fashion_mnist".
+                    "dataset": "tfds:imagenet2012",
+                    "split": "train",
+                    "test_split": "validation",  # "none": not tested
+                    "class_names": (),  # (): those of the data set
+                    "label_fraction": 1.0,  # share of the labels shown
+                    "batch_size": 0,  # labelled images
+                    "unlabelled_batch_size": 0,
+                    "copies": 1,  # views of each image
+                    "crop_area": (0.05, 1.0),  # [G]
+                    "views": "none",  # colours, as for the frames
+                    "augment": "none",  # or "rand_augment"
+                },
             },
             "model": {
                 "width": 1.0,  # 3 is "Big"  [P]
                 "units": (3, 4, 6, 3),  # ResNet-50  [R]
                 "norm": "batch",
                 "weight_decay": 1e-4,  # of kernels, as w^2 / 2  [G]
+                # Frames and images one after the other, each with its own
+                # statistics; whose the moving averages take in.
+                "separate_passes": False,  # [G], S4L
+                "statistics": "both",
             },
             "objective": {},  # kind of level -> its arguments
             "optimizer": {
@@ -48,6 +67,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "steps": 120_000,  # [R]
                 "log_every_steps": 100,
                 "checkpoint_every_steps": 1000,
+                "test_every_steps": 1000,  # on labelled test images
                 "keep_checkpoints": 3,
             },
         }
@@ -58,6 +78,9 @@ def demo_config() -> ml_collections.ConfigDict:
     """The same at a scale for two CPU cores and minutes; all values [O]."""
     config = paper_config()
     config.data.update(image_size=48, crop_area=(0.3, 1.0), batch_size=16)
+    config.data.images.update(
+        dataset="fashion_mnist", test_split="test", crop_area=(0.3, 1.0)
+    )
     config.model.update(width=0.25, units=(1, 1, 1, 1))
     config.optimizer.name = "adam"
     config.schedule.update(
@@ -67,6 +90,9 @@ def demo_config() -> ml_collections.ConfigDict:
         boundaries=(),
     )
     config.train.update(
-        steps=1500, log_every_steps=50, checkpoint_every_steps=250
+        steps=1500,
+        log_every_steps=50,
+        checkpoint_every_steps=250,
+        test_every_steps=500,
     )
     return config

@@ -1,27 +1,11 @@
-"""The rows of the paper's table that train on video."""
+"""Every row of the paper's table: those on video are made here."""
 
 import difflib
 
 import ml_collections
 
-from vivi_keras.training.configs import base
-
-EXEMPLAR = {  # [G] but for the levels it is used at
-    "loss": "triplet",
-    "margin": 0.5,
-    "temperature": 0.1,  # of the losses that have one  [O]
-    "head_units": 1000,
-    "negatives": "global",
-    "same_video_negatives": True,  # [R]
-}
-INFO_NCE = {
-    "weight": 0.04,  # lambda  [R]
-    "predictor": "lstm",  # [R]
-    "critic": "mlp",  # [R]
-    "units": 256,  # [R]
-    "pool": "mean",  # [R]
-    "negatives": "global",  # [R]
-}
+from vivi_keras.training.configs import base, labelled_rows
+from vivi_keras.training.configs.levels import EXEMPLAR, INFO_NCE
 
 
 def _exemplar(level, num_shots, **levels):
@@ -81,6 +65,19 @@ ROWS = {
     "vivi_ex4_big": ("vivi_ex4 with a 3 times wider encoder", _big(_EX4)),
     "vivi_rot2": ("rotation + InfoNCE over 2 shots", _rotation(2, "mlp")),
     "vivi_rot4": ("rotation + InfoNCE over 4 shots", _rotation(4, "lstm")),
+    **labelled_rows.ROWS,
+    "vivi_ex4_co10": (
+        "vivi_ex4 + a tenth of the labels",
+        labelled_rows.co_trained(_EX4, 0.1),
+    ),
+    "vivi_ex4_co100": (
+        "vivi_ex4 + all labels",
+        labelled_rows.co_trained(_EX4, 1.0),
+    ),
+    "vivi_ex4_co100_big": (
+        "vivi_ex4_co100 with a 3 times wider encoder",
+        _big(labelled_rows.co_trained(_EX4, 1.0)),
+    ),
 }
 
 
@@ -107,18 +104,28 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     config.name = name
     ROWS[row][1](config)
     if row != name:
-        _shrink(config.objective)
+        _shrink(config)
     return config
 
 
-def _shrink(objective):
+def _shrink(config):
     """What a few thousand small batches learn from; all values [O].
 
     With the paper's triplet and lambda the demo's encoder gained less over
     an untrained one, and InfoNCE stayed near chance.
     """
+    demo, objective = base.demo_config(), config.objective
     for level in ("frame_exemplar", "shot_exemplar"):
         if level in objective:
             objective[level].loss = "nt_xent"
     if "video_info_nce" in objective:
         objective.video_info_nce.weight = 1.0
+    config.train.steps = min(config.train.steps, demo.train.steps)
+    config.schedule.update(demo.schedule)
+    images = config.data.images
+    images.copies = min(images.copies, 2)
+    if images.batch_size:
+        images.batch_size = 64 // images.copies
+        images.unlabelled_batch_size = min(
+            images.unlabelled_batch_size, images.batch_size
+        )

@@ -372,6 +372,46 @@ def labelled_batches(
     return dataset.batch(len(rows), drop_remainder=True).prefetch(2)
 
 
+def ordered_batches(images, batch_size, image_size=224):
+    """All images once and in order, whole: for testing.
+
+    Args:
+        images: LabelledImages.
+        batch_size: int, the last batch may be smaller.
+        image_size: int, or (height, width), pixels; images are resized to it
+            as they are, without a crop.
+    Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
+        [N]}.
+    """
+    size = batches.check_image_size(image_size)
+    batches.check_arguments(batch_size=(batch_size, 1))
+
+    @tf.autograph.experimental.do_not_convert
+    def load(index, label):
+        image = tf.numpy_function(images.read, [index], tf.uint8)
+        image = tf.ensure_shape(image, [None, None, 3])
+        image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
+        return {"image": image, "label": label}
+
+    places = tf.data.Dataset.range(len(images))
+    labels = tf.data.Dataset.from_tensor_slices(images.labels)
+    return (
+        tf.data.Dataset.zip((places, labels))
+        .map(load, tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def fingerprint(images) -> str:
+    """Identifies labelled images: labels, names and 64 images' pixels."""
+    digest = hashlib.sha256(np.asarray(images.labels, "<i8"))
+    digest.update(repr(images.class_names).encode())
+    for index in np.linspace(0, len(images) - 1, 64).astype(int):
+        digest.update(images.read(index).tobytes())
+    return digest.hexdigest()
+
+
 def _indices(positions, sources, total):
     """The image of each position: rows of a batch go through the sources.
 
