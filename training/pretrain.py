@@ -163,7 +163,6 @@ def _callbacks(config, workdir, manager):
     import keras
 
     from vivi_keras import callbacks
-
     from vivi_keras.training import streams
 
     train, tests = config.train, []
