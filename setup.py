@@ -17,7 +17,7 @@ MAPPED = {
 }
 
 TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6"]
-CONVERT = ["tf2onnx>=1.16", "onnxruntime>=1.18", "ai-edge-litert>=1.0"]
+CONVERT = ["tf2onnx>=1.17", "onnxruntime>=1.18", "ai-edge-litert>=1.0"]
 
 setuptools.setup(
     name="vivi-keras",
@@ -66,7 +66,8 @@ setuptools.setup(
         "importlib_resources>=5",
     ],
     extras_require={
-        "test": TEST,
+        # With the converters, so that their tests run.
+        "test": [*TEST, *CONVERT],
         "beam": ["apache-beam>=2.60", "mlcroissant>=1"],
         "convert": CONVERT,
         # The last tensorflow-io fits TensorFlow 2.16 alone.

@@ -21,9 +21,8 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
     trainable, frozen = _copy_variables(encoder, weights, weights_dtype)
     call = _make_call(encoder, trainable, frozen)
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    with _unsynchronized(encoder):
-        for training in (False, True):
-            call.get_concrete_function(images, training=training)
+    for training in (False, True):
+        call.get_concrete_function(images, training=training)
 
     @tf.function(input_signature=[images])
     def features(images):
@@ -49,11 +48,12 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
 
 
 @contextlib.contextmanager
-def _unsynchronized(layer):
-    """Traces batch norm without the reductions over replicas.
+def unsynchronized(layer):
+    """Inside, batch norm is traced without the reductions over replicas.
 
     They join nothing in the module, which is traced on one replica, and
-    their custom gradients cannot be stored in a SavedModel.
+    their custom gradients make each load of it warn. Saving traces again, so
+    it has to happen inside, too.
     """
     layers = [layer]
     for parent in layers:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vivi_keras.export import golden
 from vivi_keras.export import metadata as metadata_lib
-from vivi_keras.export.module import make_module
+from vivi_keras.export.module import make_module, unsynchronized
 
 WEIGHT_DTYPES = ("float32", "float16")
 # The last feature map of a ResNet is one cell per 32 x 32 pixels. [O]
@@ -71,21 +71,27 @@ def export_encoder(
     }
     _check_free(path)
     num_features = _check_encoder(encoder)
-    module, signatures = make_module(
-        encoder, classifier, num_features, weights, weights_dtype
-    )
-    derived = {
-        "num_features": num_features,
-        "num_parameters": sum(int(np.prod(v.shape)) for v in module.variables),
-        "weights": {"dtype": weights_dtype, "replaced": weights is not None},
-        "signatures": sorted(signatures),
-    }
     parent = pathlib.Path(path).absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as aside:
         folder = os.path.join(aside, "module")
-        tf.saved_model.save(module, folder, signatures=signatures)
+        with unsynchronized(encoder):
+            module, signatures = make_module(
+                encoder, classifier, num_features, weights, weights_dtype
+            )
+            tf.saved_model.save(module, folder, signatures=signatures)
         golden.write_golden(folder, module.__call__)
+        derived = {
+            "num_features": num_features,
+            "num_parameters": sum(
+                int(np.prod(v.shape)) for v in module.variables
+            ),
+            "weights": {
+                "dtype": weights_dtype,
+                "replaced": weights is not None,
+            },
+            "signatures": sorted(signatures),
+        }
         metadata_lib.write_metadata(folder, derived, described)
         if os.path.isdir(path):
             shutil.rmtree(path)

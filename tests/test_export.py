@@ -165,6 +165,16 @@ def test_no_code_nor_machine_path_inside(path):
             assert trace not in content, (file, trace)
 
 
+def test_no_gradient_needs_python_code(path):
+    """Else each load warns, and second derivatives fail."""
+    from vivi_keras.export import checks
+
+    library = checks._parse(path).meta_graphs[0].graph_def.library
+    nodes = [node for f in library.function for node in f.node_def]
+    assert len(nodes) > 500
+    assert not [n.name for n in nodes if "_gradient_op_type" in n.attr]
+
+
 def test_an_older_module_is_replaced_other_files_are_not(encoder, tmp_path):
     first = vivi_keras.export_encoder(encoder, tmp_path / "a")
     (tmp_path / "a" / "stale").write_text("old")
