@@ -1,0 +1,1 @@
+"""The published encoders: registry, modules, cards; see README.md."""

@@ -1,0 +1,76 @@
+"""The files and folders that three hubs expect; nothing is uploaded."""
+
+import pathlib
+import re
+import shutil
+
+from vivi_keras import archives, registry
+from vivi_keras.export import cards, signatures
+from vivi_keras.export import metadata as metadata_lib
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9._-]*/[1-9][0-9]*")
+
+
+def write_packages(module, name, output):
+    """Writes a module as TF Hub, Kaggle Models and Hugging Face want it.
+
+    `tfhub/` has NAME-VERSION.tar.gz (the files at its top) and the card;
+    `kaggle/` the SavedModel and both metadata files;
+    `huggingface/` the SavedModel with README.md. Each card tells what the
+    registry says of the module, if it stands there.
+
+    Args:
+        module: folder of a module written by `export_encoder`.
+        name: "publisher/name/version", lower case, version a whole number.
+        output: folder to make.
+    Returns: str, the folder.
+    Raises: ValueError for a name in another form; FileExistsError;
+        FileNotFoundError for a module without metadata.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "expected publisher/name/version, in lower case and with a whole"
+            f" number as version, got {name!r}"
+        )
+    output = pathlib.Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise FileExistsError(f"expected a new or empty folder, got {output}")
+    told = metadata_lib.read_metadata(module)
+    publisher, short, version = name.split("/")
+    entry = _entry(module)
+    entry.update(name=short, version=int(version))
+    archive = f"{short}-{version}.tar.gz"
+    for hub in ("tfhub", "kaggle", "huggingface"):
+        (output / hub).mkdir(parents=True)
+    archives.pack(module, output / "tfhub" / archive)
+    card = cards.tfhub_card(publisher, entry, told)
+    (output / "tfhub" / f"{version}.md").write_text(card, encoding="utf-8")
+    _write_kaggle(output / "kaggle", module, publisher, entry, told)
+    folder = output / "huggingface" / short
+    shutil.copytree(module, folder)
+    signatures.write_signatures(module, folder / "signatures.json")
+    (folder / "README.md").write_text(
+        cards.hugging_face_card(publisher, entry, told), encoding="utf-8"
+    )
+    return str(output)
+
+
+def _write_kaggle(folder, module, publisher, entry, told):
+    instance = folder / "tensorFlow2" / "default"
+    shutil.copytree(module, instance / str(entry["version"]))
+    files = cards.kaggle_files(publisher, entry, told)
+    places = {
+        "model-metadata.json": folder,
+        "model-instance-metadata.json": instance,
+    }
+    for name, content in files.items():
+        (places[name] / name).write_text(content, encoding="utf-8")
+
+
+def _entry(module):
+    """What the registry says of a module with this very content."""
+    digest = archives.tree_sha256(module)
+    for entry in registry.read_registry().values():
+        if entry["sha256"] == digest:
+            return dict(entry)
+    return {}
