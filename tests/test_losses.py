@@ -196,11 +196,21 @@ def test_num_positives():
     close(counts, [2, 0, 2, 0, 2, 0], 0)
 
 
-def test_candidates_need_their_groups():
-    rows = np.ones((4, 2), "float32")
+def test_bad_input_says_what_was_expected():
+    rows, groups = np.ones((4, 2), "float32"), np.array([0, 0, 1, 1])
     for loss in (losses.semi_hard_triplet, losses.multi_positive_nce):
-        with pytest.raises(ValueError, match="belong together"):
-            loss(rows, np.array([0, 0, 1, 1]), candidates=rows)
+        with pytest.raises(ValueError, match="together. Got only: candidates"):
+            loss(rows, groups, candidates=rows)
+        with pytest.raises(ValueError, match=r"groups \[N\].*\(4, 2\) and"):
+            loss(rows, groups[:3])
+        with pytest.raises(ValueError, match=r"embeddings \[N, D\]"):
+            loss(rows[0], groups[0])
+        with pytest.raises(ValueError, match="one size D. Got: 2 and 1"):
+            loss(rows, groups, 0.5, rows[:, :1], groups)
+        with pytest.raises(ValueError, match="> 0. Got: -0.1"):
+            loss(rows, groups, -0.1)
+    with pytest.raises(ValueError, match="temperature > 0. Got: 0"):
+        losses.info_nce(rows, rows, 0)
 
 
 GRADIENTS = """

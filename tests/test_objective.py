@@ -110,6 +110,24 @@ def test_masked_videos_equal_their_absence():
             assert value == pytest.approx(absent[name], abs=1e-5), name
 
 
+def test_batch_without_a_real_shot_is_zero_with_finite_gradients():
+    import tensorflow as tf
+
+    objective = every_level()
+    clips, images = random_features()
+    with tf.GradientTape() as tape:
+        outputs = objective(
+            inputs_of(objective, clips, images, np.zeros_like(MASK))
+        )
+        videos = {k: x for k, x in outputs.items() if k != "supervised"}
+        total = sum(tf.reduce_sum(x.losses) for x in videos.values())
+    for name in ("shot_exemplar", "shot_order", "video_info_nce"):
+        assert np.sum(outputs[name].weights) == 0, name
+        assert np.isfinite(outputs[name].losses).all(), name
+    for gradient in tape.gradient(total, objective.trainable_variables):
+        assert gradient is None or np.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("loss", ["triplet", "nt_xent"])
 def test_exemplars_equal_reference(loss):
     settings = {"loss": loss, "temperature": 0.5}
@@ -230,6 +248,13 @@ def test_every_level_learns_through_all_its_variables():
         ("shot_exemplar", {"margn": 1}, None, "Did you mean 'margin'"),
         ("shot_exempla", {}, None, "Did you mean 'shot_exemplar'"),
         ("supervised", {"num_classes": 1}, None, "num_classes"),
+        ("video_info_nce", {"weight": -1}, None, "'video_info_nce'.*-1"),
+        ("video_info_nce", {"units": 0}, None, "units.*0"),
+        ("video_info_nce", {"temperature": 0}, None, "temperature > 0.*0"),
+        ("video_info_nce", {"pool": "max"}, None, "pool.*'max'"),
+        ("shot_exemplar", {"head_units": 0}, None, "head_units >= 1"),
+        ("shot_exemplar", {"negatives": "local"}, None, "negatives.*'local'"),
+        ("shot_order", {"units": 0}, None, "units >= 1"),
     ],
 )
 def test_bad_input_fails_before_any_step(kind, arguments, clip, message):

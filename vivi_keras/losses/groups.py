@@ -27,6 +27,54 @@ def normalised(embeddings):
     return embeddings / ops.sqrt(ops.where(short, 1.0, squares))
 
 
+def rows_and_candidates(embeddings, groups, candidates, candidate_groups):
+    """Checks what a loss got and brings it into its form.
+
+    Returns: (rows [N, D], groups int32 [N], candidates [M, D], their groups
+        int32 [M]); rows at unit length, candidates the rows where absent.
+    Raises: ValueError: shapes that do not fit each other.
+    """
+    pairs = [("embeddings", embeddings, "groups", groups)]
+    if (candidates is None) != (candidate_groups is None):
+        given = "candidates" if candidate_groups is None else "candidate_groups"
+        raise ValueError(
+            "candidates and candidate_groups belong together. Got only:"
+            f" {given}"
+        )
+    if candidates is not None:
+        pairs.append(
+            ("candidates", candidates, "candidate_groups", candidate_groups)
+        )
+    found = []
+    for name, rows, groups_name, ids in pairs:
+        rows, ids = normalised(rows), ops.cast(ids, "int32")
+        sizes = len(rows.shape), len(ids.shape)
+        fits = sizes == (2, 1)
+        if fits and None not in (rows.shape[0], ids.shape[0]):
+            fits = rows.shape[0] == ids.shape[0]
+        if not fits:
+            raise ValueError(
+                f"Expected {name} [N, D] and {groups_name} [N]. Got shapes:"
+                f" {tuple(rows.shape)} and {tuple(ids.shape)}"
+            )
+        found += [rows, ids]
+    if candidates is None:
+        return *found, *found
+    if found[0].shape[1] != found[2].shape[1]:
+        raise ValueError(
+            "Expected embeddings and candidates of one size D. Got:"
+            f" {found[0].shape[1]} and {found[2].shape[1]}"
+        )
+    return tuple(found)
+
+
+def above_zero(**arguments):
+    """Raises ValueError naming an argument that is not > 0."""
+    for name, value in arguments.items():
+        if not value > 0:
+            raise ValueError(f"Expected {name} > 0. Got: {value}")
+
+
 def num_positives(groups):
     """How many other rows share each row's group; 0 for padding.
 

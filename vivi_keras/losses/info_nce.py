@@ -37,6 +37,7 @@ def info_nce_logits(
         logits: float [..., N, M], hugely negative where excluded.
         own: float [..., N], those of the queries' own keys.
     """
+    grouping.above_zero(temperature=temperature)
     queries, keys = grouping.at_least_float32(queries, keys)
     logits = ops.matmul(queries, ops.swapaxes(keys, -1, -2)) / temperature
     num_queries, num_keys = ops.shape(logits)[-2], ops.shape(logits)[-1]
@@ -83,17 +84,10 @@ def multi_positive_nce(
     Source: Chen et al. 2020, arXiv 2002.05709; Khosla et al. 2020, arXiv
         2004.11362, equation 2.
     """
-    if (candidates is None) != (candidate_groups is None):
-        raise ValueError(
-            "candidates and candidate_groups belong together. Got:"
-            f" candidates={candidates}, candidate_groups={candidate_groups}"
-        )
-    rows = grouping.normalised(embeddings)  # [N, D]
-    groups = ops.cast(groups, "int32")
-    others, other_groups = rows, groups
-    if candidates is not None:
-        others = grouping.normalised(candidates)  # [M, D]
-        other_groups = ops.cast(candidate_groups, "int32")
+    grouping.above_zero(temperature=temperature)
+    rows, groups, others, other_groups = grouping.rows_and_candidates(
+        embeddings, groups, candidates, candidate_groups
+    )  # [N, D], [N], [M, D], [M]
     within = ops.matmul(rows, ops.transpose(rows)) / temperature  # [N, N]
     is_positive = grouping.same_group(groups)
     across = ops.matmul(rows, ops.transpose(others)) / temperature  # [N, M]

@@ -49,6 +49,7 @@ def semi_hard_triplet(
     Returns:
         float [N]. It is 0 for padding, for an anchor without a positive, and
         for one without any negative (such as when there is one group only).
+    Raises: ValueError: margin <= 0, or shapes that do not fit.
 
     Source: rule of FaceNet, Schroff et al. 2015, arXiv 1503.03832, per pair
         as docs/method.md writes it [G].
@@ -86,18 +87,10 @@ def semi_hard_pairs(
         mask: bool [N, K], True where a place holds a positive.
         distances: float [N, K], d_ap, 0 where the place is empty.
     """
-    if (candidates is None) != (candidate_groups is None):
-        raise ValueError(
-            "candidates and candidate_groups belong together. Got:"
-            f" candidates={candidates}, candidate_groups={candidate_groups}"
-        )
-    rows = grouping.normalised(embeddings)  # [N, D]
-    groups = ops.cast(groups, "int32")
-    if candidates is None:
-        others, other_groups = rows, groups
-    else:
-        others = grouping.normalised(candidates)  # [M, D]
-        other_groups = ops.cast(candidate_groups, "int32")
+    grouping.above_zero(margin=margin)
+    rows, groups, others, other_groups = grouping.rows_and_candidates(
+        embeddings, groups, candidates, candidate_groups
+    )  # [N, D], [N], [M, D], [M]
     positives, mask = grouping.positives(groups, max_group_size)  # [N, K]
     # Of unit vectors, d = 2 - 2 * similarity: all comparisons turn round.
     near = _similarities(rows, rows, positives)  # [N, K]

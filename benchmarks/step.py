@@ -1,0 +1,148 @@
+"""What a whole training step costs beside a plain supervised one.
+
+A VIVI-Ex(4) step (views, encoder, heads, losses, update) against a Keras
+step of the same encoder on as many images: the two take turns, and the
+median of the pairs' ratios is printed. With --labelled the step is one of
+co-training, against one plain step on its frames and one on its images.
+
+    python benchmarks/step.py --width=0.25
+    python benchmarks/step.py --width=1 --videos=4
+    python benchmarks/step.py --width=0.25 --labelled=64
+    KERAS_BACKEND=jax python benchmarks/step.py --policy=mixed_bfloat16
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from vivi_keras.models.resnet import ResNet50V2
+from vivi_keras.objective import Objective, make_level
+from vivi_keras.trainer import ViviModel
+from vivi_keras.training.configs import get_config
+
+NUM_CLASSES = 1000
+
+
+def optimizer():
+    return keras.optimizers.SGD(0.01, momentum=0.9)
+
+
+def make_encoder(flags):
+    return ResNet50V2(flags.width, tuple(flags.units))
+
+
+def pixels(*shape):
+    """Uniform noise: what is in the images changes no time."""
+    return np.random.default_rng(0).integers(0, 256, shape, "uint8")
+
+
+def vivi_step(flags):
+    """A function that makes one step of the named row."""
+    config = get_config(flags.row)
+    levels = {kind: {**rest} for kind, rest in config.objective.items()}
+    data, size = config.data, flags.image_size
+    clip = (flags.videos, data.num_shots, data.frames_per_shot)
+    if data.copies > 1:
+        clip = (*clip, data.copies)
+    batch = {
+        "frames": pixels(*clip, size, size, 3),
+        "shot_mask": np.ones(clip[:2], bool),
+        "video_id": np.arange(flags.videos),
+    }
+    if flags.labelled:
+        levels["supervised"] = {"num_classes": NUM_CLASSES}
+        batch["image"] = pixels(flags.labelled, size, size, 3)
+        batch["label"] = np.arange(flags.labelled) % NUM_CLASSES
+    model = ViviModel(
+        make_encoder(flags),
+        Objective([make_level(kind, **rest) for kind, rest in levels.items()]),
+        views=data.views if keras.backend.backend() == "tensorflow" else None,
+    )
+    model.compile(optimizer(), jit_compile=flags.jit)
+    return stepper(model, batch), int(np.prod(clip)) * model.objective.num_turns
+
+
+def plain_step(flags, num_images):
+    """A function that makes one supervised step."""
+    encoder = make_encoder(flags)
+    images = keras.Input((flags.image_size, flags.image_size, 3))
+    features = encoder(images)
+    logits = keras.layers.Dense(NUM_CLASSES, dtype="float32")(features)
+    model = keras.Model(images, logits)
+    model.compile(
+        optimizer(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=flags.jit,
+    )
+    size = flags.image_size
+    batch = pixels(num_images, size, size, 3).astype("float32") / 255
+    return stepper(model, batch, np.arange(num_images) % NUM_CLASSES)
+
+
+def stepper(model, *batch):
+    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+
+    def step():
+        # The loss is read, so that no device is still at work.
+        return float(model.train_on_batch(*batch, return_dict=True)["loss"])
+
+    return step
+
+
+def timed(step):
+    """Seconds by the wall clock and of the process on all cores."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--row", default="vivi_ex4", help="a config's name")
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--units", type=int, nargs=4, default=[3, 4, 6, 3])
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--videos", type=int, default=16)
+    parser.add_argument("--labelled", type=int, default=0, help="images")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--policy", default="float32", help="dtype policy")
+    parser.add_argument("--jit", action="store_true", help="compile by XLA")
+    flags = parser.parse_args()
+    flags.jit = flags.jit or keras.backend.backend() == "jax"
+    keras.config.set_dtype_policy(flags.policy)
+    whole, num_images = vivi_step(flags)
+    parts = [plain_step(flags, num_images)]
+    if flags.labelled:
+        parts.append(plain_step(flags, flags.labelled))
+    for step in (whole, *parts):  # traces, and tunes what it runs
+        step(), step()
+    rounds = []
+    for _ in range(flags.rounds):
+        first = timed(whole)
+        rounds.append((first, *(timed(step) for step in parts)))
+    print(
+        f"{keras.backend.backend()}, {flags.row}, width {flags.width:g},"
+        f" {flags.image_size} px, {num_images} encoder images"
+        f" + {flags.labelled} labelled, {flags.policy}, {flags.rounds} rounds"
+    )
+    for clock, name in enumerate(("wall", "CPU")):
+        ours = [r[0][clock] for r in rounds]
+        plain = [sum(part[clock] for part in r[1:]) for r in rounds]
+        ratios = sorted(a / b for a, b in zip(ours, plain, strict=True))
+        low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+        print(
+            f"{name:4} {1e3 * statistics.median(ours):8.1f} ms, plain"
+            f" {1e3 * statistics.median(plain):8.1f} ms, ratio"
+            f" {statistics.median(ratios):.3f} (quartiles {low:.3f} to"
+            f" {high:.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
