@@ -171,6 +171,32 @@ def test_half_written_is_not_taken_for_whole(tmp_path, monkeypatch):
     assert len(read(out)) == 2
 
 
+def test_full_disk_while_packing_leaves_the_old_data_set(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        write(folder / f"{number}.mp4", noise=rng, count=60)
+    video.prepare(folder, out)
+    before = (out / "dataset_info.json").read_bytes()
+    size = max(p.stat().st_size for p in (out / "prepared").rglob("*.zip"))
+    write(folder / "3.mp4", noise=rng, count=60)
+    # Enough for an entry, not for the shard.
+    command = " ".join([*COMMAND, f"--videos={folder}", f"--dataset={out}"])
+    process = subprocess.run(
+        ["bash", "-c", f"ulimit -f {size // 1024 + 8}; {command}"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert "the data set was not written" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert (out / "dataset_info.json").read_bytes() == before
+    assert len(read(out)) == 3
+    video.prepare(folder, out)
+    assert len(read(out)) == 4
+
+
 def test_full_disk_stops_the_run(tmp_path):
     """A limit on the size of files stands for a disk that is full."""
     folder, out = tmp_path / "in", tmp_path / "out"

@@ -109,7 +109,7 @@ def test_format(tmp_path, name):
     options = {"libx265": {"x265-params": "log-level=none"}}.get(codec)
     path = write(tmp_path / name, codec, pixels, options=options)
     video, images = run(path)
-    assert video["num_frames"] == COUNT and video["num_errors"] == 0
+    assert video["num_frames"] == COUNT and video["errors"] == []
     assert video["duration_seconds"] == pytest.approx(2, abs=0.1)
     assert sorted(images) == list(range(0, COUNT, 3))
     for image in images.values():
@@ -263,6 +263,25 @@ def test_truncated_file_keeps_its_good_frames(tmp_path):
     video, images = run(path)
     assert 0 < video["num_frames"] < 120
     assert images
+    assert "of 10.0 s" in video["errors"][-1], video["errors"]
+
+
+def test_only_a_missing_end_is_told(tmp_path):
+    """Sound that is longer, and a start to be skipped, are no damage."""
+    path = write(tmp_path / "v.mp4", count=96, options={"g": "48"})
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    run_ffmpeg = ["ffmpeg", "-v", "error"]
+    for name, before, after in [
+        ("skip.mp4", ["-ss", "3"], ["-c", "copy"]),
+        ("sound.mkv", ["-f", "lavfi", "-i", "sine=duration=20"], []),
+    ]:
+        subprocess.run(
+            [*run_ffmpeg, *before, "-i", path, *after, tmp_path / name],
+            check=True,
+        )
+        video, _ = run(tmp_path / name)
+        assert video["errors"] == [], name
 
 
 def test_frames_after_damage_wait_for_a_key_frame(tmp_path):

@@ -79,20 +79,24 @@ def pack(videos, directory, description, shots_per_record=16):
         shots_per_record: most shots of one record.
 
     Returns: number of records.
+
+    Raises:
+        OSError: it cannot be written; the old data set is still there.
     """
     directory = pathlib.Path(directory)
     work = directory / ".packing"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     serialize = _serializer()
-    lengths, num_bytes = _write_shards(
-        (
-            serialize(record)
-            for name, content, path in videos
-            for _, record in records(name, content, path, shots_per_record)
-        ),
-        work,
+    serialized = (
+        serialize(record)
+        for name, content, path in videos
+        for _, record in records(name, content, path, shots_per_record)
     )
+    try:
+        lengths, num_bytes = _write_shards(serialized, work)
+    except RuntimeError as error:  # of array_record, as when the disk is full
+        raise OSError(f"the data set was not written: {error}") from error
     _write_metadata(work, lengths, num_bytes)
     num_records = sum(lengths)
     text = json.dumps({**description, "num_records": num_records}, indent=1)

@@ -21,6 +21,8 @@ MAX_PAUSE_SECONDS = 60.0
 MAX_PIXELS = 1 << 26
 # A file that fails this often in a row without a frame is given up. [O]
 MAX_ERRORS_IN_A_ROW = 200
+# A video that ends earlier than it says, by more than this, was cut off. [O]
+_MISSING_SHARE = 0.05
 DEFAULT_RATE = 25.0
 # A playlist that is named like a video must not reach for the network.
 _SAFE = {"protocol_whitelist": "file,crypto,data"}
@@ -116,17 +118,22 @@ class Video:
         aspect = self._stream.sample_aspect_ratio
         self.sample_aspect_ratio = float(aspect) if aspect else None
         self.duration_seconds = self._duration()
-        self.errors = []  # what the decoder said, at most a few
-        self.num_errors = 0
+        self.errors = []  # what is wrong with the file, at most a few
+        self.num_errors = 0  # of the decoder
         self.time_jumps = 0
 
     def _duration(self):
-        stream = self._stream
+        """Seconds that the file says the video lasts; None if it does not."""
+        stream, known = self._stream, []
         if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
+            known.append(float(stream.duration * stream.time_base))
+        else:
+            known.append(_clock_seconds(stream.metadata.get("DURATION", "")))
+        # The container's is shorter where the file says to skip a beginning,
+        # longer where it has more sound.
         if self._container.duration:
-            return self._container.duration / av.time_base
-        return None
+            known.append(self._container.duration / av.time_base)
+        return min((s for s in known if s), default=None)
 
     def close(self):
         self._container.close()
@@ -151,7 +158,7 @@ class Video:
         Raises:
             VideoError: no frame at all could be decoded.
         """
-        index, last, offset, good = 0, None, None, True
+        index, last, offset, good = 0, 0.0, None, True
         for picture in self._pictures():
             if picture is None:
                 good = False
@@ -161,12 +168,13 @@ class Video:
                 good = False
             elif picture.key_frame:
                 good = True
-            last, offset = self._time(picture, last, offset)
+            last, offset = self._time(index, picture, last, offset)
             yield Frame(index, last, picture, good)
             index += 1
         if index == 0:
             reason = f" ({self.errors[0]})" if self.errors else ""
             raise VideoError(f"no frame could be decoded{reason}")
+        self._note_missing_end(last + self.frame_seconds)
 
     def stamps(self):
         """Times of all packets from 0, in order, without decoding."""
@@ -211,15 +219,23 @@ class Video:
         except _ERRORS as error:
             self._note(describe(error))
 
+    def _note_missing_end(self, end):
+        """A file that was cut off may end without the decoder's complaint."""
+        promised = self.duration_seconds
+        if promised is None or self.time_jumps:
+            return
+        if end < promised - max(1.0, _MISSING_SHARE * promised):
+            self.errors.append(f"ends after {end:.1f} of {promised:.1f} s")
+
     def _note(self, error):
         self.num_errors += 1
         if len(self.errors) < 5 and error not in self.errors:
             self.errors.append(error)
 
-    def _time(self, picture, last, offset):
+    def _time(self, index, picture, last, offset):
         """Time since the first frame, and the stamp that counts as zero."""
         stamp = picture.time
-        if last is None:
+        if index == 0:
             return 0.0, stamp
         step = None
         if stamp is not None and offset is not None:
@@ -230,6 +246,15 @@ class Video:
             self.time_jumps += 1
             offset = stamp - last - self.frame_seconds
         return last + self.frame_seconds, offset
+
+
+def _clock_seconds(text):
+    """Seconds of a Matroska tag such as 00:09:56.458; None if it is none."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds[:9])
+    except ValueError:
+        return None
 
 
 def describe(error):

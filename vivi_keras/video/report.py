@@ -27,6 +27,7 @@ overflow-wrap:anywhere}
 border-radius:6px;padding:.5rem 1rem}.totals b{display:block;font-size:1.3rem}
 .sheet{display:flex;flex-wrap:wrap;gap:4px 0}
 .shot{border-left:4px solid #d33;padding-right:6px;font-size:11px;color:#555}
+.shot:first-child{border-color:#ccc}
 .shot img{display:inline-block;vertical-align:top;height:72px;
 margin-right:1px}.note{color:#555}
 """
@@ -39,7 +40,7 @@ def details(video):
         "frames_decoded": video["num_frames"],
         "shots": len(video["shots"]),
         "frames_kept": sum(len(s["frames"]) for s in video["shots"]),
-        "damaged": video["num_errors"] > 0,
+        "damaged": bool(video["errors"]),
         "errors": video["errors"],
         "time_jumps": video["time_jumps"],
         "counts": video["counts"],
@@ -144,7 +145,17 @@ def write_page(directory, value, used, cache):
         f" at most {_SHOTS} shots of each.</p>",
         *sheets,
         "<h2>Set aside</h2>",
-        _aside(value),
+        _files(
+            (f["path"], f"{f['reason']}{_how_far(f)}")
+            for f in value["files"]
+            if f["status"] != "used"
+        ),
+        "<h2>Used, though damaged</h2>",
+        _files(
+            (f["path"], "; ".join(f["errors"]))
+            for f in value["files"]
+            if f.get("damaged")
+        ),
         "<h2>Settings</h2>",
         _rows(value["settings"].items()),
         "</html>\n",
@@ -210,9 +221,10 @@ def _sheet(file, entry):
         time = f"{int(start // 60)}:{start % 60:04.1f}"
         cells.append(f"<div class=shot>{images}<br>{time}</div>")
     more = f", {_SHOTS} shown" if len(shots) > _SHOTS else ""
-    damaged = ", damaged" if entry.video["num_errors"] else ""
+    damaged = ", damaged" if entry.video["errors"] else ""
+    number = "1 shot" if len(shots) == 1 else f"{len(shots)} shots"
     return (
-        f"<h3>{html.escape(file.name)}</h3><p class=note>{len(shots)} shots"
+        f"<h3>{html.escape(file.name)}</h3><p class=note>{number}"
         f" in {entry.video['duration_seconds']:.1f} s{more}{damaged}</p>"
         f"<div class=sheet>{''.join(cells)}</div>"
     )
@@ -227,13 +239,11 @@ def _thumb(jpeg):
     return f"<img alt='' src='data:image/jpeg;base64,{text}'>"
 
 
-def _aside(value):
-    files = [f for f in value["files"] if f["status"] != "used"]
-    if not files:
-        return "<p>None.</p>"
+def _files(pairs):
     rows = "".join(
-        f"<tr><td>{html.escape(f['path'])}"
-        f"<td>{html.escape(str(f['reason']) + _how_far(f))}"
-        for f in files
+        f"<tr><td>{html.escape(path)}<td>{html.escape(text)}"
+        for path, text in pairs
     )
+    if not rows:
+        return "<p>None.</p>"
     return f"<table><tr><th>File<th>Reason{rows}</table>"
