@@ -75,12 +75,13 @@ def _module(aside):
     from vivi_keras.training import build
 
     averages = {"ema": True} if _EMA.value else {}
-    encoder, metadata = build.restore_encoder(_WORKDIR.value, **averages)
+    model, metadata = build.restore_model(_WORKDIR.value, **averages)
     in_place = _FORMAT.value == "saved_model" and _PACKAGE.value is None
     return export_encoder(
-        encoder,
+        model.encoder,
         _OUTPUT.value if in_place else aside / "module",
         metadata=metadata,
+        classifier=model.objective.classifier,
         weights_dtype=_WEIGHTS_DTYPE.value,
     )
 

@@ -1,11 +1,15 @@
 """Videos and labelled images in one model: what each level sees of them."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from vivi_keras.callbacks import test_labels
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer import ViviModel
 from vivi_keras.training import build, configs, pretrain, streams
@@ -267,6 +271,35 @@ def test_a_folder_is_learned_and_tested(pets, tmp_path, capsys):
         [np.asarray(v) for v in encoder.variables],
         [np.asarray(v) for v in whole.encoder.variables],
     )
+    # The published module classifies as the model does.
+    module = tmp_path / "module"
+    export_main(f"--workdir={tmp_path / 'whole'}", f"--output={module}")
+    loaded = tf.saved_model.load(module)
+    classify = loaded.signatures["classify"]
+    tests = streams.test_batches(config(30))
+    found = test_labels(
+        lambda images: classify(images=tf.cast(images, "float32") / 255)[
+            "logits"
+        ],
+        tests,
+    )
+    assert found["test_top1"] == pytest.approx(float(table["test_top1"]))
+    # Another run starts from its encoder, and only one of the same model can.
+    other = config(0)
+    other.model.init = str(tmp_path / "whole")
+    began = pretrain.pretrain(other, tmp_path / "other", verbose=0)
+    assert_equal(
+        [np.asarray(v) for v in encoder.variables],
+        [np.asarray(v) for v in began.encoder.variables],
+    )
+    other.model.width = 0.25
+    with pytest.raises(ValueError, match="model.init=.*to have the same"):
+        pretrain.pretrain(other, tmp_path / "wider", verbose=0)
+
+
+def export_main(*flags):
+    command = [sys.executable, "-m", "vivi_keras.export.main", *flags]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_the_encoder_before_training_needs_no_data(tmp_path):

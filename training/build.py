@@ -80,11 +80,18 @@ def element_spec(config) -> dict:
 
 
 def restore_encoder(workdir):
-    """The encoder of a run's last checkpoint.
+    """The encoder of a run's last checkpoint; see `restore_model`."""
+    model, metadata = restore_model(workdir)
+    return model.encoder, metadata
+
+
+def restore_model(workdir):
+    """The model of a run's last checkpoint.
 
     Args:
         workdir: folder of a `vivi-pretrain` run.
-    Returns: (encoder, metadata dict for `export_encoder`).
+    Returns: (ViviModel, metadata dict for `export_encoder`); the model's
+        `encoder` and `objective.classifier` are what is exported.
     Raises: FileNotFoundError: no config or no checkpoint there.
     """
     config = workdirs.read_config(workdir)
@@ -96,7 +103,7 @@ def restore_encoder(workdir):
         raise FileNotFoundError(
             f"Expected a checkpoint in {manager.folder}; found none."
         )
-    return model.encoder, {
+    return model, {
         "row": config.name,
         "config": json.loads(config.to_json()),
         "seed": config.seed,
@@ -106,6 +113,25 @@ def restore_encoder(workdir):
             config, workdirs.read_fingerprint(workdir)
         ),
     }
+
+
+def start_from(encoder, workdir) -> None:
+    """Gives an encoder the weights that another run ended with.
+
+    Raises: ValueError: that run's encoder is another one.
+    """
+    other, _ = restore_encoder(workdir)
+    mine, theirs = encoder.weights, other.weights
+    here, there = ([tuple(w.shape) for w in x] for x in (mine, theirs))
+    if here != there:
+        raise ValueError(
+            f"Expected the run of model.init={workdir!r} to have the same"
+            f" model. Got: {len(there)} weights of"
+            f" {sum(w.size for w in other.get_weights()):,} numbers, not"
+            f" {len(here)} of {sum(w.size for w in encoder.get_weights()):,}"
+        )
+    for variable, value in zip(mine, theirs, strict=True):
+        variable.assign(value)
 
 
 def untrained_encoder(config, num_steps) -> keras.Model:

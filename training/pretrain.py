@@ -113,6 +113,8 @@ def _pretrain(
     step = manager.restore()
     if step is None:
         step = 0
+        if config.model.init:
+            build.start_from(model.encoder, config.model.init)
         if not train.steps:
             manager.save(wait=True)
     else:

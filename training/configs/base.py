@@ -43,6 +43,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "width": 1.0,  # 3 is "Big"  [P]
                 "units": (3, 4, 6, 3),  # ResNet-50  [R]
                 "norm": "batch",
+                "init": "",  # folder of a run whose encoder to start from
                 "weight_decay": 1e-4,  # of kernels, as w^2 / 2  [G]
                 # Frames and images one after the other, each with its own
                 # statistics; whose the moving averages take in.
