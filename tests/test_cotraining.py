@@ -286,6 +286,7 @@ def test_a_folder_is_learned_and_tested(pets, tmp_path, capsys):
     assert found["test_top1"] == pytest.approx(float(table["test_top1"]))
     # Another run starts from its encoder, and only one of the same model can.
     other = config(0)
+    other.objective.supervised.num_classes = 3
     other.model.init = str(tmp_path / "whole")
     began = pretrain.pretrain(other, tmp_path / "other", verbose=0)
     assert_equal(
