@@ -7,7 +7,10 @@ import tempfile
 from absl import app, flags
 
 FORMATS = ("saved_model", "tflite", "onnx")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.")
+# One process may import vivi-pretrain's flags as well (tests do).
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of a training run.", allow_override=True
+)
 _MODULE = flags.DEFINE_string(
     "module", None, "Or a module: folder, archive, URL or registered name."
 )
