@@ -1,0 +1,354 @@
+"""Does each level of the objective earn its place? A controlled test.
+
+Arms that see equally many images in equally many steps, on rendered films or
+on a real one; what comes out is said in docs/ablation.md. Every run is one
+JSON file under --output, and a run whose file is there is not done again.
+
+    python benchmarks/ablation.py --way=colours
+    python benchmarks/ablation.py --way=colours --film --seeds 0 1 2
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+IMAGE_SIZE, STEPS = 32, 1200
+NUM_VIEWS = 2  # of each shot, in every arm
+FILMS_SEED, HELD_OUT_SEED = 41, 42  # corpora of other seeds, other objects
+NUM_FILMS, NUM_HELD_OUT = 400, 300
+CROPS = 12  # of each held-out film
+# Predeclared: kNN accuracy on objects that are in none of the films.
+OUTCOMES = ("categories", "objects")
+# "control": InfoNCE is told that shots of different videos are one video.
+ARMS = ("untrained", "frame", "shot", "video", "control")
+PAIRS = (
+    ("video", "frame"),
+    ("video", "shot"),
+    ("shot", "frame"),
+    ("video", "control"),
+)
+MAX_TEST = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to make the video level visible; what it changes.
+
+    Attributes:
+        films: arguments of `render_corpus`.
+        exemplar: arguments of the frame or shot level.
+        info_nce: arguments of the video level.
+        config: values of the config by their dotted names.
+    """
+
+    films: dict = dataclasses.field(default_factory=dict)
+    exemplar: dict = dataclasses.field(default_factory=dict)
+    info_nce: dict = dataclasses.field(default_factory=dict)
+    config: dict = dataclasses.field(default_factory=dict)
+
+
+_APART = {"same_video_negatives": False}
+_COSINE = {"critic": "cosine", "weight": 1.0}
+WAYS = {
+    # Shots of one film do not repel each other; the cosine critic.
+    "apart": Way(exemplar=_APART, info_nce=_COSINE),
+    # As "apart", without colour noise: an object's colours tell it.
+    "colours": Way(
+        exemplar=_APART, info_nce=_COSINE, config={"data.views": "none"}
+    ),
+    # As "apart"; a returning object is painted anew in each shot.
+    "repaint": Way(films={"repaint": True}, exemplar=_APART, info_nce=_COSINE),
+    # As "colours", with four times the negatives and half the shots.
+    "negatives": Way(
+        exemplar=_APART,
+        info_nce={**_COSINE, "predictor": "mlp"},
+        config={
+            "data.views": "none",
+            "data.batch_size": 64,
+            "data.num_shots": 2,
+        },
+    ),
+    # As "colours", without batch statistics that may leak.
+    "group_norm": Way(
+        exemplar=_APART,
+        info_nce=_COSINE,
+        config={"data.views": "none", "model.norm": "group"},
+    ),
+}
+
+
+def make_config(way, arm, dataset, seed):
+    """The run of an arm: the demo row, with what the arm and way change."""
+    from vivi_keras.training import configs
+
+    config = configs.get_config("vivi_ex4_demo")
+    small = {"head_units": 128}, {"units": 128}
+    exemplar = {**config.objective.shot_exemplar, **small[0], **way.exemplar}
+    info_nce = {**config.objective.video_info_nce, **small[1], **way.info_nce}
+    config.objective = {}
+    if arm == "frame":
+        config.objective.frame_exemplar = exemplar
+        config.data.update(frames_per_shot=1, copies=NUM_VIEWS)
+    else:
+        config.objective.shot_exemplar = exemplar
+        config.data.update(frames_per_shot=NUM_VIEWS, copies=1)
+    if arm in ("video", "control"):
+        config.objective.video_info_nce = info_nce
+    config.seed = seed
+    config.train.steps = STEPS
+    config.schedule.update(learning_rate=2e-3, warmup_steps=50)
+    config.data.update(dataset=str(dataset), image_size=IMAGE_SIZE)
+    config.update_from_flattened_dict(way.config)
+    return config
+
+
+def deal_shots(batch):
+    """The same batch with shot s of row i taken from row i - s."""
+    import tensorflow as tf
+
+    dealt = dict(batch)
+    for name in ("frames", "shot_mask"):
+        shots = tf.unstack(batch[name], axis=1)
+        shots = [tf.roll(shot, s, axis=0) for s, shot in enumerate(shots)]
+        dealt[name] = tf.stack(shots, axis=1)
+    return dealt
+
+
+def train(arm, config):
+    """Trains one arm: (encoder, mean metrics of the last tenth)."""
+    from vivi_keras.data import video_batches
+    from vivi_keras.training import build
+
+    if arm == "untrained":  # with batch norm adapted to the data
+        return build.untrained_encoder(config, 60), {}
+    data = config.data
+    batches = video_batches(
+        data.dataset,
+        data.batch_size,
+        data.num_shots,
+        data.frames_per_shot,
+        data.image_size,
+        config.seed,
+        copies=data.copies if data.copies > 1 else None,
+        crop_area=data.crop_area,
+    )
+    if arm == "control":
+        batches = batches.map(deal_shots)
+    model = build.build_model(config)
+    history = model.fit(
+        batches, epochs=10, steps_per_epoch=config.train.steps // 10, verbose=0
+    )
+    return model.encoder, {k: v[-1] for k, v in history.history.items()}
+
+
+def scores(encoder, tasks):
+    """Task -> kNN (and linear) accuracy, per cent, of frozen features."""
+    from vivi_keras.evaluation import protocols
+    from vivi_keras.evaluation.tasks import draw_split
+
+    found = {}
+    for task in tasks:
+        parts = {}
+        for part in ("train", "test"):
+            batches = task.batches(part, (IMAGE_SIZE, IMAGE_SIZE), 300)
+            rows = [(np.asarray(encoder(x)), y) for x, y in batches]
+            parts[part] = [np.concatenate(x) for x in zip(*rows, strict=True)]
+        (pool, labels), test = parts["train"], parts["test"]
+        knn = protocols.run_knn(pool, labels, *test, task.num_classes)
+        found[task.name] = {"knn": 100 * knn["accuracy"]}
+        if task.name != "objects":  # hundreds of classes, five images each
+            split = draw_split(len(pool), groups=task.groups)
+            linear = protocols.run_linear(pool, labels, *split, *test)
+            found[task.name]["linear"] = 100 * linear["accuracy"]
+    return found
+
+
+def rendered_dataset(output, way):
+    """The rendered films of a way, prepared; shared by its arms."""
+    from vivi_keras import video
+
+    name = "_".join(["films", *sorted(way.films)])
+    films, dataset = output / name, output / f"{name}_dataset"
+    render(films, FILMS_SEED, NUM_FILMS, **way.films)
+    if not (dataset / "report.json").exists():
+        video.prepare(films, dataset, frames_per_second=4, short_side=64)
+    return dataset
+
+
+def render(folder, seed, num_films, **changes):
+    """One object a film, hard cuts, small frames."""
+    from vivi_keras.video import demo_corpus
+
+    settings = {
+        "height": 64,
+        "width": 84,
+        "objects_per_film": 1,
+        "dissolve_share": 0.0,
+        **changes,
+    }
+    demo_corpus.render_corpus(
+        folder, num_films=num_films, seed=seed, **settings
+    )
+
+
+def film_dataset(output):
+    """Big Buck Bunny in pieces of 30 s, shots by real cuts only."""
+    from vivi_keras import video
+    from vivi_keras.training import film
+
+    dataset = output / "film_dataset"
+    if not (dataset / "report.json").exists():
+        path = film.fetch_film(output / film.MEMBER)
+        film.cut_film(path, output / "pieces", film.PIECE_SECONDS)
+        video.prepare(
+            output / "pieces", dataset, frames_per_second=4, short_side=64
+        )
+    return dataset
+
+
+def load_tasks(output, names):
+    """Tasks on held-out films, whose objects no training film shows.
+
+    categories: the 12 categories; keys and queries are of other objects.
+    objects: which of the held-out objects; keys and queries are of other
+    shots, with another ground, pose, size and light.
+    """
+    from vivi_keras.evaluation import offline
+    from vivi_keras.evaluation.tasks import ImageTask, LabelledImages
+    from vivi_keras.video import demo_corpus
+
+    held_out = output / "held_out_films"
+    render(held_out, HELD_OUT_SEED, NUM_HELD_OUT)
+    images, labels, classes, films = demo_corpus.labelled_crops(
+        held_out, IMAGE_SIZE, per_film=CROPS
+    )
+
+    def task(name, class_names, labels, is_key, is_query):
+        parts = [
+            LabelledImages(images[rows], labels[rows], films[rows])
+            for rows in (is_key, is_query)
+        ]
+        return ImageTask(name, "films", class_names, *parts)
+
+    place = np.arange(len(films)) - np.searchsorted(films, films)
+    first = films < NUM_HELD_OUT // 2
+    everyone = [f"film {film}" for film in range(NUM_HELD_OUT)]
+    # The crops in the middle of a film may share a shot: they are left out.
+    early, late = place < CROPS // 2 - 1, place > CROPS // 2
+    own = [
+        task("categories", classes, labels, first, ~first),
+        task("objects", everyone, films, early, late),
+    ]
+    more = [offline.load_task(n, output / "tasks", MAX_TEST) for n in names]
+    return [*own, *more]
+
+
+def run_all(flags, folder):
+    """Does the runs that are not there yet."""
+    way = WAYS[flags.way]
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (arm, seed, folder / f"{arm}_{seed}.json")
+        for seed in flags.seeds
+        for arm in flags.arms
+    ]
+    wanted = [run for run in wanted if not run[2].exists()]
+    if not wanted:
+        return
+    make = film_dataset if flags.film else rendered_dataset
+    dataset = make(flags.output, way)
+    tasks = load_tasks(flags.output, flags.tasks)
+    for arm, seed, file in wanted:
+        start = time.process_time()
+        config = make_config(way, arm, dataset, seed)
+        encoder, metrics = train(arm, config)
+        result = {
+            "scores": scores(encoder, tasks),
+            "metrics": metrics,
+            "cpu_seconds": time.process_time() - start,
+        }
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.replace(file)
+        print(file.stem, json.dumps(result["scores"]), flush=True)
+
+
+def report(folder, seeds):
+    """Prints the means and spreads of the arms, and the paired differences."""
+    runs = {}  # arm -> seed -> result
+    for file in folder.glob("*_*.json"):
+        arm, _, seed = file.stem.rpartition("_")
+        if int(seed) in seeds:
+            runs.setdefault(arm, {})[int(seed)] = json.loads(file.read_text())
+    first = next(iter(next(iter(runs.values())).values()))
+    columns = [
+        (task, kind)
+        for task, kinds in first["scores"].items()
+        for kind in kinds
+    ]
+    print("| arm | seeds | " + " | ".join(map(" ".join, columns)) + " |")
+    print("|---" * (2 + len(columns)) + "|")
+
+    def of(arm, column):
+        task, kind = column
+        return {s: r["scores"][task][kind] for s, r in runs[arm].items()}
+
+    for arm in (arm for arm in ARMS if arm in runs):
+        cells = [
+            f"{np.mean(x):.1f} ({np.std(x, ddof=1):.1f})"
+            if len(x) > 1
+            else f"{x[0]:.1f}"
+            for x in ([*of(arm, column).values()] for column in columns)
+        ]
+        print(f"| {arm} | {len(runs[arm])} | {' | '.join(cells)} |")
+    for one, other in PAIRS:
+        if one not in runs or other not in runs:
+            continue
+        both = sorted(runs[one].keys() & runs[other].keys())
+        cells = []
+        for column in columns:
+            a, b = of(one, column), of(other, column)
+            mean, half = interval([a[s] - b[s] for s in both])
+            cells.append(f"{mean:+.1f} ± {half:.1f}")
+        print(f"| {one} - {other} | {len(both)} | {' | '.join(cells)} |")
+
+
+def interval(values):
+    """Mean and half the width of its 95 % interval (Student's t)."""
+    from scipy import stats
+
+    if len(values) < 2:
+        return np.mean(values), np.nan
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return np.mean(values), error * stats.t.ppf(0.975, len(values) - 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--way", choices=WAYS, default="colours")
+    parser.add_argument("--film", action="store_true", help="the real film")
+    parser.add_argument("--report", action="store_true", help="of what is done")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path(".cache/ablation")
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
+    parser.add_argument("--arms", choices=ARMS, nargs="+", default=ARMS)
+    parser.add_argument(
+        "--tasks", nargs="*", default=[], help="more tasks, such as digits"
+    )
+    flags = parser.parse_args()
+    folder = flags.output / "runs" / ("film_" * flags.film + flags.way)
+    if not flags.report:
+        run_all(flags, folder)
+    report(folder, flags.seeds)
+
+
+if __name__ == "__main__":
+    main()
