@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from vivi_keras.callbacks import test_labels
+from vivi_keras import callbacks
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer import ViviModel
 from vivi_keras.training import build, configs, pretrain, streams
@@ -277,7 +277,7 @@ def test_a_folder_is_learned_and_tested(pets, tmp_path, capsys):
     loaded = tf.saved_model.load(module)
     classify = loaded.signatures["classify"]
     tests = streams.test_batches(config(30))
-    found = test_labels(
+    found = callbacks.test_labels(
         lambda images: classify(images=tf.cast(images, "float32") / 255)[
             "logits"
         ],
