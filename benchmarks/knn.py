@@ -1,0 +1,74 @@
+"""kNN votes against scikit-learn's brute force, in time and in answers.
+
+    python benchmarks/knn.py
+
+Rounds are interleaved, so that a busy machine slows both alike; the ratio is
+the median of the rounds' own ratios.
+"""
+
+import time
+
+import numpy as np
+from absl import app, flags
+from sklearn.neighbors import KNeighborsClassifier
+
+from vivi_keras.evaluation import knn
+
+_ROWS = flags.DEFINE_integer("rows", 50_000, "Labelled rows.", 1)
+_WIDTH = flags.DEFINE_integer("width", 2048, "Features a row.", 1)
+_QUERIES = flags.DEFINE_integer("queries", 1000, "Rows to classify.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Interleaved rounds.", 1)
+NUM_CLASSES = 10
+
+
+def made(count, width, seed):
+    """Features around a centre a class, float32 [count, width], and labels."""
+    centres = np.random.default_rng(0).normal(size=(NUM_CLASSES, width))
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(NUM_CLASSES, size=count)
+    values = generator.normal(size=(count, width), scale=4.0)
+    return (values + centres[labels]).astype(np.float32), labels
+
+
+def seconds(function):
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+    keys, labels = made(_ROWS.value, _WIDTH.value, 1)
+    queries, _ = made(_QUERIES.value, _WIDTH.value, 2)
+    reference = KNeighborsClassifier(
+        knn.NUM_NEIGHBOURS,
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda d: np.exp((1.0 - d) / knn.TEMPERATURE),
+        n_jobs=-1,
+    ).fit(keys, labels)
+    knn.votes(queries[:2], keys, labels, NUM_CLASSES)  # traces
+    ratios = []
+    for place in range(_ROUNDS.value):
+        own, votes = seconds(
+            lambda: knn.votes(queries, keys, labels, NUM_CLASSES)
+        )
+        other, expected = seconds(lambda: reference.predict_proba(queries))
+        ratios.append(other / own)
+        print(
+            f"round {place + 1}: {own:.2f} s, scikit-learn {other:.2f} s,"
+            f" {ratios[-1]:.2f}x",
+            flush=True,
+        )
+    same = np.mean(votes.argmax(axis=1) == expected.argmax(axis=1))
+    print(
+        f"{_QUERIES.value} queries, {_ROWS.value} x {_WIDTH.value}: median"
+        f" {np.median(ratios):.2f}x scikit-learn's speed; equal classes"
+        f" {100 * same:.2f} %, votes apart by at most"
+        f" {np.abs(votes - expected).max():.1e}"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
