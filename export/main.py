@@ -77,8 +77,7 @@ def _module(aside):
     from vivi_keras.export import export_encoder
     from vivi_keras.training import build
 
-    averages = {"ema": True} if _EMA.value else {}
-    model, metadata = build.restore_model(_WORKDIR.value, **averages)
+    model, metadata = build.restore_model(_WORKDIR.value, _EMA.value)
     in_place = _FORMAT.value == "saved_model" and _PACKAGE.value is None
     return export_encoder(
         model.encoder,

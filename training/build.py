@@ -24,9 +24,13 @@ def build_encoder(config) -> keras.Model:
     )
 
 
-def build_model(config, skip_nonfinite=False) -> ViviModel:
+def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
     """The compiled model of a config.
 
+    Args:
+        config: of a row.
+        skip_nonfinite: see `ViviModel`.
+        **options: further arguments of `compile`, such as `jit_compile`.
     Raises: ValueError: an unknown level, argument, optimizer or schedule, or
         clips on which a level cannot work.
     """
@@ -51,9 +55,11 @@ def build_model(config, skip_nonfinite=False) -> ViviModel:
         separate_passes=config.model.separate_passes,
         statistics=config.model.statistics,
         seed=config.seed,
+        micro_batches=config.train.micro_batches,
         skip_nonfinite=skip_nonfinite,
+        average_decay=config.train.average_decay,
     )
-    model.compile(optimizer=build_optimizer(config))
+    model.compile(optimizer=build_optimizer(config), **options)
     return model
 
 
@@ -79,22 +85,46 @@ def element_spec(config) -> dict:
     }
 
 
-def restore_encoder(workdir):
+def build_views(config, step):
+    """The views of the rows of a step: float [B, N, H, W, 3] in [0, 1]."""
+    from vivi_keras.data import colour_views
+
+    (batch,) = streams.build_batches(config, step, num_steps=1)
+    images, policy = batch.get("frames"), config.data.views
+    if images is None:
+        images, policy = batch["image"], config.data.images.views
+    size = images.shape[-3:]
+    views = colour_views(
+        keras.ops.reshape(images, (-1, *size)),
+        (config.seed, step),
+        streams.named(policy),
+    )
+    return keras.ops.reshape(views, (images.shape[0], -1, *size))
+
+
+def restore_encoder(workdir, ema=False):
     """The encoder of a run's last checkpoint; see `restore_model`."""
-    model, metadata = restore_model(workdir)
+    model, metadata = restore_model(workdir, ema)
     return model.encoder, metadata
 
 
-def restore_model(workdir):
+def restore_model(workdir, ema=False):
     """The model of a run's last checkpoint.
 
     Args:
         workdir: folder of a `vivi-pretrain` run.
+        ema: take the moving averages of the encoder's variables.
     Returns: (ViviModel, metadata dict for `export_encoder`); the model's
         `encoder` and `objective.classifier` are what is exported.
-    Raises: FileNotFoundError: no config or no checkpoint there.
+    Raises: FileNotFoundError: no config or no checkpoint there. ValueError:
+        the run keeps no moving averages.
     """
     config = workdirs.read_config(workdir)
+    if ema and not config.train.average_decay:
+        raise ValueError(
+            f"Expected a run that keeps moving averages; {workdir} does not:"
+            " train with --config.train.average_decay=0.999 or the like."
+        )
     model = build_model(config)
     model.build_from(element_spec(config))
     manager = checkpoints.CheckpointManager(model, workdir)
@@ -103,6 +133,11 @@ def restore_model(workdir):
         raise FileNotFoundError(
             f"Expected a checkpoint in {manager.folder}; found none."
         )
+    if ema:
+        for variable, average in zip(
+            model.encoder.variables, model.averages, strict=True
+        ):
+            variable.assign(average)
     return model, {
         "row": config.name,
         "config": json.loads(config.to_json()),

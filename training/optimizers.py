@@ -1,31 +1,157 @@
 """From a config to its optimizer and learning rates."""
 
 import keras
+from keras import ops
+
+OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
+SCHEDULES = ("piecewise", "cosine", "constant")
 
 
 def build_optimizer(config) -> keras.optimizers.Optimizer:
-    """The optimizer; decay of weights is the encoder's regulariser."""
+    """The optimizer of a config.
+
+    Kernels of convolutions and heads decay by their regularisers; adamw and
+    lars have a decay of their own, which ViviModel gives the same kernels
+    instead.
+
+    Raises: ValueError: an unknown name, or a weight decay that the optimizer
+        does not have.
+    """
+    optimizer = _build(config)
+    if config.train.precision == "float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _build(config):
     optimizer = config.optimizer
+    if optimizer.name not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer.name must be one of {', '.join(OPTIMIZERS)}."
+            f" Got: {optimizer.name!r}"
+        )
     arguments = {"learning_rate": build_schedule(config)}
     if optimizer.clip_norm > 0:
         arguments["global_clipnorm"] = optimizer.clip_norm
-    if optimizer.name == "sgd":
-        return keras.optimizers.SGD(
-            momentum=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-            **arguments,
+    if optimizer.name in ("adamw", "lars"):
+        arguments["weight_decay"] = optimizer.weight_decay
+    elif optimizer.weight_decay:
+        raise ValueError(
+            "optimizer.weight_decay is for adamw and lars; with"
+            f" {optimizer.name}, model.weight_decay is the decay. Got:"
+            f" {optimizer.weight_decay}"
         )
     if optimizer.name == "adam":
         return keras.optimizers.Adam(**arguments)
-    raise ValueError(
-        f"optimizer.name must be 'sgd' or 'adam'. Got: {optimizer.name!r}"
+    if optimizer.name == "adamw":
+        return keras.optimizers.AdamW(**arguments)
+    if optimizer.name == "lars":
+        return LARS(
+            momentum=optimizer.momentum, trust=optimizer.trust, **arguments
+        )
+    return keras.optimizers.SGD(
+        momentum=optimizer.momentum, nesterov=optimizer.nesterov, **arguments
     )
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class LARS(keras.optimizers.Optimizer):
+    """SGD with momentum and a rate of its own for each layer.
+
+    For a kernel w with gradient g, decay b, momentum m and rate r:
+
+        local = trust * |w| / (|g| + b * |w|)
+        v <- m * v + r * local * (g + b * w)
+        w <- w - v
+
+    Vectors (biases, gains of norms) take part with local = 1, and so does a
+    kernel while it or its gradient is zero.  [O]
+
+    Args:
+        learning_rate: float or schedule.
+        momentum: float in [0, 1).
+        trust: float > 0, the paper's eta.
+        weight_decay: None or float, the paper's beta.
+        name, **kwargs: as `keras.optimizers.Optimizer`.
+    Source: You, Gitman, Ginsburg 2017, arXiv 1708.03888, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.1,
+        momentum: float = 0.9,
+        trust: float = 0.001,
+        weight_decay: float | None = None,
+        name: str = "lars",
+        **kwargs,
+    ):
+        if not 0 <= momentum < 1 or not trust > 0:
+            raise ValueError(
+                "LARS needs 0 <= momentum < 1 and trust > 0."
+                f" Got: momentum={momentum}, trust={trust}"
+            )
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            name=name,
+            **kwargs,
+        )
+        self.momentum = momentum
+        self.trust = trust
+
+    def build(self, variables):
+        """Makes the momentum of each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Changes one variable by its gradient."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        decay = 0.0
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            decay = self.weight_decay
+        if len(variable.shape) > 1:
+            length = ops.norm(ops.reshape(variable, (-1,)))
+            slope = ops.norm(ops.reshape(gradient, (-1,)))
+            local = self.trust * length / (slope + decay * length + 1e-30)
+            rate *= ops.where((length > 0) & (slope > 0), local, 1.0)
+        velocity = self.momentums[self._get_variable_index(variable)]
+        self.assign(
+            velocity,
+            self.momentum * velocity + rate * (gradient + decay * variable),
+        )
+        self.assign_sub(variable, velocity)
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: the decay is a part of the step, where it is scaled."""
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "trust": self.trust,
+        }
+
+
+def peak_rate(config) -> float:
+    """The learning rate after warm-up, scaled by the batch if asked for.
+
+    Source: Goyal et al. 2017, arXiv 1706.02677: in proportion to the batch.
+    """
+    schedule = config.schedule
+    if not schedule.base_batch_size:
+        return schedule.learning_rate
+    share = config.data.batch_size / schedule.base_batch_size
+    return schedule.learning_rate * share
 
 
 def build_schedule(config):
     """The learning rate by step: warm-up, then what the config names."""
     schedule, steps = config.schedule, config.train.steps
-    rate, warmup = schedule.learning_rate, schedule.warmup_steps
+    rate, warmup = peak_rate(config), schedule.warmup_steps
     if schedule.name == "cosine":
         return keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0,
@@ -40,7 +166,7 @@ def build_schedule(config):
         values = [rate * schedule.factor**k for k in range(len(bounds) + 1)]
         return Warmup(rate, warmup, bounds, values)
     raise ValueError(
-        "schedule.name must be 'piecewise', 'cosine' or 'constant'."
+        f"schedule.name must be one of {', '.join(SCHEDULES)}."
         f" Got: {schedule.name!r}"
     )
 
@@ -69,8 +195,9 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
             rate = keras.optimizers.schedules.PiecewiseConstantDecay(
                 [float(bound) for bound in self.boundaries], self.values
             )(step)
-        share = step / max(1, self.warmup_steps)
-        return rate * keras.ops.minimum(1.0, share)
+        if not self.warmup_steps:
+            return rate * keras.ops.ones_like(step)
+        return rate * keras.ops.minimum(1.0, step / self.warmup_steps)
 
     def get_config(self):
         return {

@@ -2,8 +2,10 @@
 
 import contextlib
 import difflib
+import math
 import pathlib
 import sys
+import time
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -30,9 +32,34 @@ _ALLOW_NEW_DATA = flags.DEFINE_bool(
 _SKIP_NONFINITE = flags.DEFINE_bool(
     "skip_nonfinite", False, "Leave out steps whose loss is not finite."
 )
+_XLA = flags.DEFINE_enum(
+    "xla", "auto", ["auto", "on", "off"], "Compile the step; auto: on one GPU."
+)
+_STEPS_PER_EXECUTION = flags.DEFINE_integer(
+    "steps_per_execution", 1, "Steps between two looks of the callbacks.", 1
+)
+_PREFETCH = flags.DEFINE_integer(
+    "prefetch", 2, "Batches that wait ready for the step.", 0
+)
+_PROBE = flags.DEFINE_string(
+    "probe",
+    None,
+    "Score the encoder on a labelled set while it trains: digits,"
+    " fashion_mnist, a TFDS name or a folder of class folders.",
+)
+_PROBE_EVERY_STEPS = flags.DEFINE_integer(
+    "probe_every_steps",
+    None,
+    "Steps between two scores; by default train.checkpoint_every_steps.",
+    1,
+)
+_PROFILE_STEPS = flags.DEFINE_list(
+    "profile_steps", None, "START,STOP: steps of this run to profile."
+)
 
 # EX_TEMPFAIL: stopped by SIGTERM with the step saved; start it again.
 PREEMPTED_STATUS = 75
+_STARTED = time.monotonic()
 
 
 def pretrain(
@@ -44,6 +71,12 @@ def pretrain(
     strategy="auto",
     allow_new_data=False,
     skip_nonfinite=False,
+    xla="auto",
+    steps_per_execution=1,
+    prefetch=2,
+    probe=None,
+    probe_every_steps=None,
+    profile_steps=None,
 ):
     """Trains the model of a config, or goes on from its last checkpoint.
 
@@ -57,59 +90,97 @@ def pretrain(
         strategy: see `strategies.make_strategy`.
         allow_new_data: go on though the data set has changed.
         skip_nonfinite: leave out steps whose loss is not finite.
+        xla: "on", "off", or "auto" for on with one GPU.
+        steps_per_execution: int, steps between two looks of the callbacks.
+        prefetch: int, batches that wait ready for the step.
+        probe: None, or what `probes.ProbeData` takes.
+        probe_every_steps: int; None for `train.checkpoint_every_steps`.
+        profile_steps: None, or (start, stop) of the steps to profile.
     Returns: the trained ViviModel.
     Raises: ValueError: bad settings, or a work directory of another run, or
         in use. Preempted: SIGTERM came; the step is saved.
     """
-    from vivi_keras import strategies
-
-    strategy = strategies.make_strategy(strategy)
-    if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
-    with contextlib.ExitStack() as stack:
-        return _pretrain(
-            config,
-            pathlib.Path(workdir),
-            strategy,
-            {"verbose": verbose, "callbacks": callbacks},
-            allow_new_data,
-            skip_nonfinite,
-            stack,
-        )
-
-
-def _pretrain(
-    config, workdir, strategy, fit, allow_new_data, skip_nonfinite, stack
-):
-    from vivi_keras import checkpoints, strategies, workdirs
+    from vivi_keras import checkpoints, precision, strategies, watching
     from vivi_keras.callbacks import StopAtSigterm
     from vivi_keras.training import build, streams
+
+    workdir, train = pathlib.Path(workdir), config.train
+    strategy = strategies.make_strategy(strategy)
+    is_chief = _is_chief(strategy)
 
     def batches(step, num_steps=None):
         return strategies.distributed_batches(
             strategy,
             lambda shard: streams.build_batches(config, step, num_steps, shard),
+            prefetch,
         )
 
-    train, count = config.train, strategy.num_replicas_in_sync
     streams.name_classes(config)
-    if train.steps:
-        spec = streams.build_batches(config).element_spec
-    else:  # an encoder before training needs no data
-        spec = build.element_spec(config)
-    spec = strategies.replica_spec(spec, count)
-    with strategy.scope():
-        model = build.build_model(config, skip_nonfinite)
-    # Settings that cannot work have failed by now: no folder is made for them.
-    if _is_chief(strategy):
-        stack.enter_context(workdirs.locked(workdir))
-        workdirs.claim_workdir(
-            workdir, config, streams.data_fingerprint(config), allow_new_data
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(precision.computing_in(train.precision))
+        if train.steps:
+            spec = streams.build_batches(config).element_spec
+        else:  # an encoder before training needs no data
+            spec = build.element_spec(config)
+        spec = strategies.replica_spec(spec, strategy.num_replicas_in_sync)
+        with strategy.scope():
+            model = build.build_model(
+                config,
+                skip_nonfinite,
+                jit_compile={"on": True, "off": False}.get(xla, xla),
+            )
+        model.build_from(spec)
+        speed = watching.MeasureSpeed(streams.images_per_step(config))
+        pages = _pages(config, workdir, probe, probe_every_steps, profile_steps)
+        # Settings that cannot work have failed by now: no folder is made for
+        # them.
+        if is_chief:
+            _claim(stack, config, workdir, allow_new_data)
+        manager = checkpoints.CheckpointManager(
+            model,
+            workdir,
+            train.keep_checkpoints,
+            train.keep_every_steps,
+            writes=is_chief,
         )
-    model.build_from(spec)
-    manager = checkpoints.CheckpointManager(
-        model, workdir, train.keep_checkpoints, writes=_is_chief(strategy)
+        sigterm = StopAtSigterm()
+        _train(
+            model,
+            batches,
+            train,
+            manager,
+            steps_per_execution,
+            verbose=verbose,
+            callbacks=[
+                *_guards(manager, train.checkpoint_every_steps),
+                speed,
+                *(pages if is_chief else ()),
+                sigterm,
+                *callbacks,
+            ],
+        )
+    if is_chief:
+        print(speed.report(_STARTED), flush=True)
+    if sigterm.stopped and int(model.step) < train.steps:
+        raise Preempted(
+            f"SIGTERM came; saved step {int(model.step)} of {train.steps}."
+            " The same command goes on from there."
+        )
+    return model
+
+
+def _claim(stack, config, workdir, allow_new_data):
+    from vivi_keras import workdirs
+    from vivi_keras.training import streams
+
+    stack.enter_context(workdirs.locked(workdir))
+    workdirs.claim_workdir(
+        workdir, config, streams.data_fingerprint(config), allow_new_data
     )
+
+
+def _train(model, batches, train, manager, steps_per_execution, **fit):
+    """Calls `fit` from the last checkpoint to the end, or until SIGTERM."""
     step = manager.restore()
     if step is None:
         step = 0
@@ -119,29 +190,27 @@ def _pretrain(
             manager.save(wait=True)
     else:
         print(f"Going on from step {step} of {train.steps}.", flush=True)
+    if fit["verbose"] is None:
+        fit["verbose"] = 1 if sys.stdout.isatty() else 2
     every = train.log_every_steps
     # A checkpoint at the end of a row of metrics holds that row's sums.
     model.resumed = step % every != 0
-    sigterm = StopAtSigterm()
-    fit["callbacks"] = [
-        *_callbacks(config, workdir, manager),
-        sigterm,
-        *fit["callbacks"],
-    ]
     for start, stop in _spans(step, train.steps, every):
+        steps = min(every, stop - start)
+        # As many as divide an epoch, so that none ends inside an execution.
+        at_once = math.gcd(steps_per_execution, steps)
+        if model.steps_per_execution != at_once:
+            model.steps_per_execution = at_once
+            model.train_function = None
         model.fit(
             batches(start, stop - start),
             initial_epoch=start // every,
             epochs=-(-stop // every),
-            steps_per_epoch=min(every, stop - start),
+            steps_per_epoch=steps,
             **fit,
         )
-        if sigterm.stopped:
-            raise Preempted(
-                f"SIGTERM came; saved step {int(model.step)} of {train.steps}."
-                " The same command goes on from there."
-            )
-    return model
+        if model.stop_training:
+            return
 
 
 class Preempted(Exception):
@@ -161,32 +230,53 @@ def _spans(step, steps, every):
     return list(zip(cuts, cuts[1:], strict=False)) if step < steps else []
 
 
-def _callbacks(config, workdir, manager):
-    import keras
-
+def _guards(manager, every_steps):
+    """What every worker needs, in this order."""
     from vivi_keras import callbacks
-    from vivi_keras.training import streams
 
-    train, tests = config.train, []
-    test_batches = streams.test_batches(config)
-    if test_batches is not None:
-        tests = [
-            callbacks.TestLabels(
-                test_batches, train.test_every_steps, train.steps
-            )
-        ]
-    logs = [
-        *tests,
-        callbacks.WriteMetrics(
-            workdir / "metrics.csv", streams.images_per_step(config)
-        ),
-        keras.callbacks.TensorBoard(str(workdir / "tensorboard")),
-    ]
     return [
         callbacks.StopAtNonFinite(manager),
         callbacks.WarnOfCollapse(),
-        callbacks.SaveCheckpoints(manager, train.checkpoint_every_steps),
-        *(logs if manager.writes else []),
+        callbacks.SaveCheckpoints(manager, every_steps),
+    ]
+
+
+def _pages(config, workdir, probe, probe_every_steps, profile_steps):
+    """What the chief writes for its user; the logs are complete before."""
+    import keras
+
+    from vivi_keras import callbacks, watching
+    from vivi_keras.training import build, streams
+
+    train, folder, pages = config.train, workdir / "tensorboard", []
+    test_batches = streams.test_batches(config)
+    if test_batches is not None:
+        pages.append(
+            callbacks.TestLabels(
+                test_batches, train.test_every_steps, train.steps
+            )
+        )
+    if probe is not None:
+        from vivi_keras.training import probes
+
+        data = probes.ProbeData(probe, config.data.image_size)
+        every = probe_every_steps
+        if every is None:
+            every = train.checkpoint_every_steps
+        names = [data.class_names[label] for label in data.labels]
+        pages += [
+            probes.Probe(data, every),
+            watching.WriteProjector(folder / "projector", data.images, names),
+        ]
+    if profile_steps is not None:
+        pages.append(watching.Profile(folder / "profile", *profile_steps))
+    return [
+        *pages,
+        callbacks.WriteMetrics(workdir / "metrics.csv"),
+        keras.callbacks.TensorBoard(str(folder)),
+        watching.ShowViews(
+            folder / "views", lambda step: build.build_views(config, step)
+        ),
     ]
 
 
@@ -214,12 +304,32 @@ def main(argv):
             strategy=_STRATEGY.value,
             allow_new_data=_ALLOW_NEW_DATA.value,
             skip_nonfinite=_SKIP_NONFINITE.value,
+            xla=_XLA.value,
+            steps_per_execution=_STEPS_PER_EXECUTION.value,
+            prefetch=_PREFETCH.value,
+            probe=_PROBE.value,
+            probe_every_steps=_PROBE_EVERY_STEPS.value,
+            profile_steps=_two_steps(_PROFILE_STEPS.value),
         )
     except Preempted as error:
         print(f"vivi-pretrain: {error}", file=sys.stderr)
         sys.exit(PREEMPTED_STATUS)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"vivi-pretrain: {error}")
+
+
+def _two_steps(words):
+    """(start, stop) of the flag --profile_steps."""
+    if words is None:
+        return None
+    try:
+        start, stop = map(int, words)
+    except ValueError:
+        raise ValueError(
+            "--profile_steps must be two step numbers, such as 10,20."
+            f" Got: {','.join(words)}"
+        ) from None
+    return start, stop
 
 
 def named(argv):

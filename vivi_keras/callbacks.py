@@ -24,8 +24,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.saved_step = None
 
+    def on_train_begin(self, logs=None):
+        self.count = int(self.model.step) // self.every_steps
+
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.step) % self.every_steps == 0:
+        # One call may come after several steps (steps_per_execution).
+        count = int(self.model.step) // self.every_steps
+        if count > self.count:
+            self.count = count
             self._save()
 
     def on_train_end(self, logs=None):
@@ -148,45 +154,42 @@ def test_labels(classify, batches) -> dict:
 class WriteMetrics(keras.callbacks.Callback):
     """Appends one row to metrics.csv at the end of each epoch of `fit`.
 
-    Rows of steps that a resumed run does again are dropped first.
+    Rows of steps that a resumed run does again are dropped first. Stands
+    after the callbacks that add to the logs.
 
     Args:
-        file: path of the CSV file; columns step, seconds, images_per_second,
-            learning_rate and the metrics.
-        images_per_step: int.
+        file: path of the CSV file; columns step, seconds, learning_rate and
+            whatever is in the logs.
     """
 
-    def __init__(self, file, images_per_step):
+    def __init__(self, file):
         super().__init__()
         self.file = pathlib.Path(file)
-        self.images_per_step = images_per_step
         self.rows = []
 
     def on_train_begin(self, logs=None):
-        self.start = self.then = time.monotonic()
-        self.then_step = int(self.model.step)
+        self.start, step = time.monotonic(), int(self.model.step)
         if self.file.exists():
             with self.file.open(newline="", encoding="utf-8") as file:
                 rows = [*csv.DictReader(file)]
-            self.rows = [r for r in rows if int(r["step"]) <= self.then_step]
+            self.rows = [row for row in rows if int(row["step"]) <= step]
 
     def on_epoch_end(self, epoch, logs=None):
-        now, step = time.monotonic(), int(self.model.step)
-        images = (step - self.then_step) * self.images_per_step
         row = {
-            "step": step,
-            "seconds": round(now - self.start, 2),
-            "images_per_second": round(images / (now - self.then), 1),
+            "step": int(self.model.step),
+            "seconds": round(time.monotonic() - self.start, 2),
             "learning_rate": float(self.model.optimizer.learning_rate),
             **{name: float(value) for name, value in (logs or {}).items()},
         }
-        self.then, self.then_step = now, step
         self.rows.append(row)
-        with self.file.open("w", newline="", encoding="utf-8") as file:
-            names = dict.fromkeys(name for row in self.rows for name in row)
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        # Renamed into place: a kill in between must not leave half a file.
+        new = self.file.with_suffix(".new")
+        with new.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*names], restval="")
             writer.writeheader()
             writer.writerows(self.rows)
+        new.rename(self.file)
 
 
 class WarnOfCollapse(keras.callbacks.Callback):

@@ -22,6 +22,8 @@ def make_strategy(name="auto"):
         raise ValueError(
             f"strategy must be one of {', '.join(STRATEGIES)}. Got: {name!r}"
         )
+    if name == "multiworker":  # must come before devices are looked for
+        return _multiworker_strategy(tf)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
         if _tpu_address() is not None:
@@ -30,8 +32,6 @@ def make_strategy(name="auto"):
             name = "mirrored" if len(gpus) > 1 else "one"
     if name == "tpu":
         return _tpu_strategy(tf)
-    if name == "multiworker":
-        return _multiworker_strategy(tf)
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
         if len(devices) < 2:
@@ -151,7 +151,7 @@ def replica_spec(element_spec, num_replicas):
     return {name: part(spec) for name, spec in element_spec.items()}
 
 
-def distributed_batches(strategy, make_batches):
+def distributed_batches(strategy, make_batches, prefetch=2):
     """Batches of which every worker reads only its own rows.
 
     Args:
@@ -159,18 +159,24 @@ def distributed_batches(strategy, make_batches):
         make_batches: function of `shard=(index, count)` -> tf.data.Dataset
             of rows [index * B / count, (index + 1) * B / count) of each
             global batch.
-    Returns: a distributed data set, for `model.fit`.
+        prefetch: int, batches that wait ready for the step.
+    Returns: a distributed data set, for `model.fit`; with several workers it
+        is endless, so that `fit` needs `steps_per_epoch`.
     """
     if strategy.num_replicas_in_sync == 1:
-        return make_batches((0, 1))
+        return make_batches((0, 1)).prefetch(prefetch)
 
     def of_worker(context):
         shard = (context.input_pipeline_id, context.num_input_pipelines)
         replicas = context.num_replicas_in_sync // shard[1]
         batches = make_batches(shard)
-        if replicas == 1:
-            return batches
-        return batches.flat_map(lambda batch: _split(batch, replicas))
+        if replicas > 1:
+            batches = batches.flat_map(lambda batch: _split(batch, replicas))
+        if shard[1] > 1:
+            # Endless: else every step asks all workers whether one of them
+            # has come to an end, and the shapes are no longer known.
+            batches = batches.repeat()
+        return batches.prefetch(prefetch * replicas)
 
     def _split(batch, replicas):
         import tensorflow as tf
@@ -188,15 +194,25 @@ def distributed_batches(strategy, make_batches):
 def step_function(model, step):
     """What `fit` calls: iterator -> logs after `steps_per_execution` steps.
 
+    The seconds that the steps waited for their batches are added to
+    `model.input_wait_seconds`.
+
     Args:
-        model: compiled keras.Model.
+        model: compiled ViviModel.
         step: one replica's step, batch -> logs that are equal on all
             replicas.
+    Raises: ValueError: XLA is asked for on several replicas.
     """
     import tensorflow as tf
 
     strategy = model.distribute_strategy
     if model.jit_compile and not model.run_eagerly:
+        if strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "XLA (jit_compile) compiles the step of one device; TPUs"
+                " compile without being asked. Got:"
+                f" {strategy.num_replicas_in_sync} replicas"
+            )
         step = tf.function(step, jit_compile=True, reduce_retracing=True)
 
     def one_step(batch):
@@ -206,20 +222,32 @@ def step_function(model, step):
             for name, value in logs.items()
         }
 
+    def timed_step(iterator, waited):
+        """Logs of the next batch, and `waited` with the seconds until it."""
+        start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            batch = iterator.get_next()
+        there = tf.nest.flatten(batch, expand_composites=True)
+        with tf.control_dependencies(there):
+            waited += tf.timestamp() - start
+        return one_step(batch), waited
+
+    def counted_step(iterator, index, waited):
+        logs, waited = timed_step(iterator, waited)
+        with tf.control_dependencies(list(logs.values())):
+            return index + 1, tf.identity(waited)
+
     @tf.autograph.experimental.do_not_convert
     def several_steps(iterator):
+        waited = tf.constant(0.0, tf.float64)
         if model.steps_per_execution > 1:
-            tf.while_loop(
-                lambda i: i < model.steps_per_execution - 1,
-                lambda i: _then(one_step(iterator.get_next()), i + 1),
-                [tf.constant(0)],
+            _, waited = tf.while_loop(
+                lambda index, _: index < model.steps_per_execution - 1,
+                lambda index, waited: counted_step(iterator, index, waited),
+                [tf.constant(0), waited],
                 parallel_iterations=1,
             )
-        return one_step(iterator.get_next())
-
-    def _then(logs, value):
-        with tf.control_dependencies(list(logs.values())):
-            return (tf.identity(value),)
+        return timed_step(iterator, waited)
 
     def function(iterator):
         if not isinstance(
@@ -228,7 +256,9 @@ def step_function(model, step):
             for _ in range(model.steps_per_execution):
                 logs = single(next(iterator))
             return logs
-        return several(iterator)
+        logs, waited = several(iterator)
+        model.input_wait_seconds += float(waited)
+        return logs
 
     single, several = one_step, several_steps
     if not model.run_eagerly:

@@ -40,10 +40,17 @@ class ViviModel(keras.Model):
         skip_nonfinite: leave the weights as they were after a step whose
             loss or gradient is not finite; the metric "skipped" tells the
             share of such steps.
+        average_decay: float in [0, 1), of the moving averages of the
+            encoder's variables; 0 keeps none. After step t the decay is
+            min(average_decay, (1 + t) / (10 + t)), so that the averages
+            forget the first weights soon.
         name: of the model.
     Attributes:
         step: int64 variable, the number of batches taken so far.
+        averages: list of the moving averages, in the order of
+            `encoder.variables`; empty where none are kept.
         metric_names: what `fit` shows, known once built.
+        input_wait_seconds: float, for how long `fit` waited for batches.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class ViviModel(keras.Model):
         seed: int = 0,
         micro_batches: int = 1,
         skip_nonfinite: bool = False,
+        average_decay: float = 0.0,
         name: str = "vivi",
     ):
         super().__init__(name=name)
@@ -78,6 +86,10 @@ class ViviModel(keras.Model):
             raise ValueError(
                 f"micro_batches must be >= 1. Got: {micro_batches}"
             )
+        if not 0 <= average_decay < 1:
+            raise ValueError(
+                f"average_decay must be in [0, 1). Got: {average_decay}"
+            )
         self.encoder = encoder
         self.objective = objective
         self.views = views
@@ -87,6 +99,9 @@ class ViviModel(keras.Model):
         self.seed = seed
         self.micro_batches = micro_batches
         self.skip_nonfinite = skip_nonfinite
+        self.average_decay = average_decay
+        self.averages = []
+        self.input_wait_seconds = 0.0
         self.resumed = False
         self.metric_names = ()
         self.step = self._add_state("step", (), "int64")
@@ -139,9 +154,32 @@ class ViviModel(keras.Model):
             self.totals = self._add_state(
                 "totals", (len(names) + 1,), "float32"
             )
+            if self.average_decay:
+                self._start_averages()
             if self.optimizer is not None and not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+                self._build_optimizer()
         self.built = True
+
+    def _start_averages(self):
+        for index, variable in enumerate(self.encoder.variables):
+            self.averages.append(
+                keras.Variable(
+                    ops.copy(variable),
+                    trainable=False,
+                    dtype=variable.dtype,
+                    name=f"average_{index}",
+                    # Each replica keeps its own; all of them are equal.
+                    synchronization="on_read",
+                    aggregation="only_first_replica",
+                )
+            )
+
+    def _build_optimizer(self):
+        if keras.backend.backend() == "tensorflow":
+            from vivi_keras import gradients
+
+            gradients.give_decay_to(self.optimizer, self.trainable_variables)
+        self.optimizer.build(self.trainable_variables)
 
     def _used(self, batch):
         """The part of a batch, or of its spec, that a level learns from."""
@@ -314,18 +352,16 @@ class ViviModel(keras.Model):
             return super().train_step(data, *rest)
         import tensorflow as tf
 
+        from vivi_keras import gradients as between
+
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        state = []
-        if self.skip_nonfinite:
-            state = [
-                (variable, tf.identity(variable.value))
-                for variable in [*self.variables, *self.optimizer.variables]
-                if variable not in (self.step, self.totals)
-            ]
+        state = self._state() if self.skip_nonfinite else []
         gradients, metrics = self._gradients(batch)
-        if self.skip_nonfinite or _scales_loss(self.optimizer):
-            gradients, finite = _agree(gradients, metrics)
+        if self.skip_nonfinite or between.scales_loss(self.optimizer):
+            gradients, finite = between.agree(gradients, metrics)
+        gradients = between.clipped(self.optimizer, gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
+        self._move_averages()
         for variable, value in state:
             variable.assign(tf.where(finite, variable.value, value))
         if self.skip_nonfinite:
@@ -335,15 +371,41 @@ class ViviModel(keras.Model):
         self.step.assign_add(1)
         return self._logs(metrics)
 
+    def _state(self):
+        """(variable, value) of all that a skipped step must not change."""
+        from vivi_keras import gradients
+
+        # Not the loss scale: a skipped step is what lowers it.
+        optimizer = gradients.inner(self.optimizer)
+        return [
+            (variable, ops.copy(variable.value))
+            for variable in [*self.variables, *optimizer.variables]
+            if variable is not self.step and variable is not self.totals
+        ]
+
+    def _move_averages(self):
+        if not self.averages:
+            return
+        step = ops.cast(self.step, "float32")
+        keep = ops.minimum(self.average_decay, (1.0 + step) / (10.0 + step))
+        for average, variable in zip(
+            self.averages, self.encoder.variables, strict=True
+        ):
+            share = ops.cast(keep, average.dtype)
+            average.assign(share * average + (1 - share) * variable.value)
+
     def _gradients(self, batch):
         """Gradients and metrics, means over the micro-batches."""
         import tensorflow as tf
 
+        from vivi_keras import gradients as between
+
         gradients, metrics = None, 0.0
-        for part in _micro_batches(batch, self.micro_batches):
+        for part in between.micro_batches(batch, self.micro_batches):
             # One after the other: else the activations of all parts would
             # be in memory at once.
-            with tf.control_dependencies(gradients or ()):
+            done = [g for g in gradients or () if g is not None]
+            with tf.control_dependencies(done):
                 part = {name: tf.identity(x) for name, x in part.items()}
             with tf.GradientTape() as tape:
                 total, part_metrics = self._total(self(part, training=True))
@@ -448,35 +510,3 @@ def _named_parts(outputs):
             weight = ops.cast(weight, "float32")
             parts[f"{name}_{metric}"] = (value * weight, weight)
     return parts
-
-
-def _micro_batches(batch, count):
-    """Parts of a replica's rows; "..._row" is its place in the global batch."""
-    batch = dict(batch)
-    for name in ("frames", "image"):
-        if name in batch:
-            rows = batch[name].shape[0]
-            first = strategies.current_replicas().index * rows
-            row = ops.cast(first, "int64") + ops.arange(rows, dtype="int64")
-            batch[f"{name}_row"] = row
-    split = {name: ops.split(x, count) for name, x in batch.items()}
-    return [{name: split[name][i] for name in split} for i in range(count)]
-
-
-def _scales_loss(optimizer):
-    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-
-
-def _agree(gradients, metrics):
-    """Whether all replicas' gradients are finite; if not, none's are."""
-    import tensorflow as tf
-
-    replicas = strategies.current_replicas()
-    checked = [*(g for g in gradients if g is not None), metrics]
-    bad = [tf.reduce_any(~tf.math.is_finite(x)) for x in checked]
-    bad = replicas.sum(tf.cast(tf.reduce_any(bad), "float32"))
-    poison = tf.where(bad > 0, float("nan"), 0.0)
-    gradients = [
-        None if g is None else g + tf.cast(poison, g.dtype) for g in gradients
-    ]
-    return gradients, bad == 0

@@ -44,7 +44,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "units": (3, 4, 6, 3),  # ResNet-50  [R]
                 "norm": "batch",
                 "init": "",  # folder of a run whose encoder to start from
-                "weight_decay": 1e-4,  # of kernels, as w^2 / 2  [G]
+                "weight_decay": 1e-4,  # of its kernels, as w^2 / 2  [G]
                 # Frames and images one after the other, each with its own
                 # statistics; whose the moving averages take in.
                 "separate_passes": False,  # [G], S4L
@@ -52,24 +52,33 @@ def paper_config() -> ml_collections.ConfigDict:
             },
             "objective": {},  # kind of level -> its arguments
             "optimizer": {
-                "name": "sgd",
+                "name": "sgd",  # or "lars", "adam", "adamw"
                 "momentum": 0.9,  # [R]
                 "nesterov": False,
                 "clip_norm": 0.0,  # 0: none
+                # Of adamw and lars, in place of all other decay.
+                "weight_decay": 0.0,
+                "trust": 0.001,  # eta of lars
             },
             "schedule": {
                 "name": "piecewise",
                 "learning_rate": 0.8,  # [R]
+                # 0, or the batch that the rate is for: it grows with ours.
+                "base_batch_size": 0,
                 "warmup_steps": 5000,  # [R]
                 "boundaries": (90_000, 110_000),  # [R]
                 "factor": 0.1,  # [R]
             },
             "train": {
                 "steps": 120_000,  # [R]
+                "micro_batches": 1,  # parts whose gradients are averaged
+                "precision": "auto",  # bfloat16 on a TPU, else float32
+                "average_decay": 0.0,  # of the encoder's moving averages
                 "log_every_steps": 100,
                 "checkpoint_every_steps": 1000,
                 "test_every_steps": 1000,  # on labelled test images
                 "keep_checkpoints": 3,
+                "keep_every_steps": 0,  # 0, or keep these for ever
             },
         }
     )

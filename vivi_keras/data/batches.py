@@ -2,15 +2,14 @@
 
 import numbers
 
+import numpy as np
 import tensorflow as tf
 
-from vivi_keras.data import clips, crops
+from vivi_keras.data import clips, crops, examples
 from vivi_keras.data.records import Records
 
 MIN_IMAGE_SIZE = 8
-# Records read by one call: a few, so that a large batch of records is never
-# in memory at once and decoding starts before all of it is read.
-_READ_GROUP = 16
+_DRAW_GROUP = 16  # rows whose random numbers are drawn at once
 
 
 def video_batches(
@@ -86,17 +85,18 @@ def video_batches(
     crop_draws = num_frames * num_crops * crops.DRAWS_PER_CROP
 
     @tf.autograph.experimental.do_not_convert
-    def read(positions):
-        draws = clips.draws_of_positions(
-            positions, 1 + num_frames + crop_draws, seed
+    def draw(positions):
+        return (
+            clips.records_of_positions(positions, len(records), seed),
+            clips.draws_of_positions(
+                positions, 1 + num_frames + crop_draws, seed
+            ),
         )
-        indices = clips.records_of_positions(positions, len(records), seed)
-        return records.read(indices), draws
 
     @tf.autograph.experimental.do_not_convert
-    def decode(record, draws):
-        clip = _parse_clip(
-            record, draws[: 1 + num_frames], num_shots, frames_per_shot
+    def decode(index, draws):
+        clip = _read_clip(
+            records, index, draws[: 1 + num_frames], num_shots, frames_per_shot
         )
         images = crops.crop_frames(
             clip.pop("jpegs"),
@@ -111,37 +111,39 @@ def video_batches(
         return {"frames": tf.reshape(images, [*axes, *size, 3]), **clip}
 
     dataset = positions_dataset(
-        batch_size, rows, _READ_GROUP, first_step, num_steps
+        batch_size, rows, _DRAW_GROUP, first_step, num_steps
     )
-    dataset = dataset.map(read, num_parallel_calls=2, deterministic=True)
-    dataset = dataset.unbatch()
+    dataset = dataset.map(draw).unbatch()
     dataset = dataset.map(decode, tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(len(rows), drop_remainder=True)
     return dataset.prefetch(2)
 
 
-def _parse_clip(record, draws, num_shots, frames_per_shot):
-    """The frames that a clip takes from a serialized record.
+def _read_clip(records, index, draws, num_shots, frames_per_shot):
+    """The frames that a clip takes from a record, and no others.
 
     Returns: dict of "jpegs" string [S * F], "shot_mask" bool [S] and
         "video_id" int64 [].
     """
-    parsed = tf.io.parse_single_example(
-        record,
-        {
-            "frames": tf.io.RaggedFeature(tf.string),
-            "shot_index": tf.io.RaggedFeature(tf.int64),
-            "video_id": tf.io.FixedLenFeature([], tf.int64),
-        },
+
+    def read(index, draws):
+        record = records.read(index)
+        example = examples.Example(record)
+        frames, shot_mask = clips.choose_frames(
+            example.integers("shot_index"), num_shots, frames_per_shot, draws
+        )
+        places = example.strings("frames")
+        jpegs = [slice(*places[frame]) for frame in frames.ravel()]
+        jpegs = np.array([record[place] for place in jpegs], object)
+        return jpegs, shot_mask, example.integers("video_id")[0]
+
+    jpegs, shot_mask, video_id = tf.numpy_function(
+        read, [index, draws], [tf.string, tf.bool, tf.int64], stateful=False
     )
-    frames, shot_mask = clips.choose_frames(
-        parsed["shot_index"], num_shots, frames_per_shot, draws
-    )
-    jpegs = tf.gather(parsed["frames"], tf.reshape(frames, [-1]))
     return {
-        "jpegs": jpegs,
-        "shot_mask": shot_mask,
-        "video_id": parsed["video_id"],
+        "jpegs": tf.ensure_shape(jpegs, [num_shots * frames_per_shot]),
+        "shot_mask": tf.ensure_shape(shot_mask, [num_shots]),
+        "video_id": tf.ensure_shape(video_id, []),
     }
 
 
@@ -243,10 +245,8 @@ def _has_two_videos(records):
     """Whether two records differ in their video; stops at the first such."""
     known = None
     for index in range(len(records)):
-        record = records.read(tf.constant([index], tf.int64))[0]
-        video_id = tf.io.parse_single_example(
-            record, {"video_id": tf.io.FixedLenFeature([], tf.int64)}
-        )["video_id"].numpy()
+        example = examples.Example(records.read(index))
+        video_id = example.integers("video_id")[0]
         if known is not None and video_id != known:
             return True
         known = video_id

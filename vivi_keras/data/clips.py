@@ -6,6 +6,7 @@ pure function of (data set, seed, step): resuming costs nothing and no setting
 of parallelism changes it.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from vivi_keras.data import seeds
@@ -64,26 +65,32 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
         num_shots: int S.
         frames_per_shot: int F.
         draws: float32 [1 + S * F] in [0, 1).
-    Returns: (frames int64 [S, F] in [0, N), shot_mask bool [S]); padding
-        comes last and has frame 0.
+    Returns: NumPy arrays (frames int64 [S, F] in [0, N), shot_mask bool
+        [S]); padding comes last and has frame 0.
     """
-    available = shot_index[-1] + 1
-    offset = seeds.integers(draws[0], tf.maximum(available - num_shots, 0) + 1)
-    shots = offset + tf.range(num_shots, dtype=tf.int64)  # [S]
+    available = int(shot_index[-1]) + 1
+    offset = _integers(draws[0], max(available - num_shots, 0) + 1)
+    shots = offset + np.arange(num_shots)  # [S]
     shot_mask = shots < available
-    first = tf.searchsorted(shot_index, shots, "left", tf.int64)
-    sizes = tf.searchsorted(shot_index, shots, "right", tf.int64) - first
-    draws = tf.reshape(draws[1:], [num_shots, frames_per_shot])
-    spare = tf.maximum(sizes - frames_per_shot, 0) + 1
-    places = seeds.integers(tf.sort(draws, axis=1), spare[:, tf.newaxis])
-    order = tf.range(frames_per_shot, dtype=tf.int64)
+    first = np.searchsorted(shot_index, shots, "left")
+    sizes = np.searchsorted(shot_index, shots, "right") - first
+    draws = np.reshape(draws[1:], [num_shots, frames_per_shot])
+    spare = np.maximum(sizes - frames_per_shot, 0) + 1
+    places = _integers(np.sort(draws, axis=1), spare[:, np.newaxis])
+    order = np.arange(frames_per_shot)
     # A sorted draw from the spare places plus 0, 1, ...: distinct, in order.
     enough = places + order
-    repeated = order * sizes[:, tf.newaxis] // frames_per_shot
-    inside = tf.where(
-        (sizes >= frames_per_shot)[:, tf.newaxis], enough, repeated
+    repeated = order * sizes[:, np.newaxis] // frames_per_shot
+    inside = np.where(
+        (sizes >= frames_per_shot)[:, np.newaxis], enough, repeated
     )
-    frames = tf.where(
-        shot_mask[:, tf.newaxis], first[:, tf.newaxis] + inside, 0
+    frames = np.where(
+        shot_mask[:, np.newaxis], first[:, np.newaxis] + inside, 0
     )
-    return frames, shot_mask  # [S, F], [S]
+    return frames.astype(np.int64), shot_mask  # [S, F], [S]
+
+
+def _integers(draws, sizes):
+    """As `seeds.integers`, on NumPy arrays and to the same digit."""
+    scaled = draws * np.asarray(sizes, np.float32)
+    return np.minimum(scaled.astype(np.int64), np.asarray(sizes) - 1)

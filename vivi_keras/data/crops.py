@@ -42,28 +42,32 @@ def crop_frames(
     else:
         boxes = centre_boxes(heights, widths, size[1] / size[0])
     boxes = tf.cast(tf.reshape(boxes, [num_frames, num_crops, 4]), tf.int32)
+    flips = None
+    if crop == "inception":
+        flips = tf.reshape(draws[:, -1] < 0.5, [num_frames, num_crops])
+
+    def decode(k):
+        flip = None if flips is None else flips[k]
+        return _decode_crops(jpegs[k], boxes[k], flip, size)
 
     images = [
         tf.cond(
             real[k],
-            lambda k=k: _decode_crops(jpegs[k], boxes[k], size),
+            lambda k=k: decode(k),
             lambda: tf.zeros([num_crops, *size, 3], tf.uint8),
         )
         for k in range(num_frames)
     ]
-    images = tf.stack(images)  # [K, C, H, W, 3]
-    if crop is None:
-        return images
-    flip = tf.reshape(draws[:, -1] < 0.5, [num_frames, num_crops, 1, 1, 1])
-    return tf.where(flip, tf.reverse(images, [3]), images)
+    return tf.stack(images)  # [K, C, H, W, 3]
 
 
-def _decode_crops(jpeg, boxes, size):
+def _decode_crops(jpeg, boxes, flips, size):
     """Crops of one frame: decodes their hull, cuts each from it, resizes.
 
     Args:
         jpeg: string scalar.
         boxes: int32 [C, 4]: top, left, height, width.
+        flips: bool [C], whether to mirror; None for none.
         size: (height, width) of the result.
     Returns: uint8 [C, height, width, 3].
     """
@@ -73,11 +77,19 @@ def _decode_crops(jpeg, boxes, size):
         jpeg, tf.concat([start, stop - start], axis=0), channels=3
     )
     crops = []
-    for box in tf.unstack(boxes):
+    for place, box in enumerate(tf.unstack(boxes)):
         corner = tf.concat([box[:2] - start, [0]], axis=0)
         image = tf.slice(hull, corner, tf.concat([box[2:], [3]], axis=0))
-        crops.append(tf.image.resize(image, size))
-    return tf.cast(tf.round(tf.stack(crops)), tf.uint8)
+        image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
+        if flips is not None:
+            image = _flip(image, flips[place])
+        crops.append(image)
+    return tf.stack(crops)
+
+
+def _flip(image, flip):
+    """Mirrors [H, W, 3] if asked; TensorFlow is fast at this rank alone."""
+    return tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def inception_boxes(heights, widths, draws, area_range=AREA_RANGE):

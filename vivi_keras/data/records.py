@@ -1,15 +1,16 @@
 """Random access to the records of a data set on disk."""
 
+import ctypes
+import functools
 import hashlib
+import os
 import pathlib
-
-import numpy as np
-import tensorflow as tf
 
 FEATURES = ("frames", "shot_index", "video_id")
 # Enough of a file's two ends to tell contents apart: the end holds the
 # index of the records.
 _SAMPLE_BYTES = 1 << 16
+_KEPT_BYTES = 1 << 28  # at most so much freed memory stays with the process
 
 
 class Records:
@@ -44,25 +45,33 @@ class Records:
         self._source = array_record_data_source.ArrayRecordDataSource(
             instructions
         )
+        _keep_freed_memory()
 
     def __len__(self):
         return len(self._source)
 
-    def read(self, indices):
-        """Serialized records, in a tf.data graph or eagerly.
+    def read(self, index) -> bytes:
+        """A serialized record; index is an int in [0, len(self))."""
+        return self._source[int(index)]
 
-        Args:
-            indices: int64 [B] in [0, len(self)).
-        Returns: string [B].
-        """
-        records = tf.numpy_function(
-            self._read, [indices], tf.string, stateful=False
-        )
-        return tf.ensure_shape(records, indices.shape)
 
-    def _read(self, indices):
-        records = self._source.__getitems__([int(i) for i in indices])
-        return np.array(records, dtype=object)
+@functools.cache
+def _keep_freed_memory():
+    """Lets glibc use the memory of one record again for the next.
+
+    By default it gives megabytes back to the system as soon as they are
+    free; taking them anew costs more than reading the record. Settings of
+    the environment come first.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library
+    mallopt(mmap_threshold, _KEPT_BYTES)
+    mallopt(trim_threshold, _KEPT_BYTES)
 
 
 def fingerprint(dataset_dir):

@@ -1,0 +1,160 @@
+"""The same global batches give the same weights under every strategy."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import small_models
+import tensorflow as tf
+
+from vivi_keras import strategies
+
+STEPS, ROWS = 5, 8
+
+
+def train_and_save(kind, file):
+    """Runs in a process of its own: logical devices are set once."""
+    if kind.startswith("mirrored"):
+        count = int(kind.removeprefix("mirrored"))
+        kind = "mirrored"
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * count,
+        )
+    strategy = strategies.make_strategy(kind)
+    with strategy.scope():
+        # Clipping at less than a replica's share of the gradient: what a
+        # replica clips by itself would differ.
+        model = small_models.make_model(
+            keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.3),
+            average_decay=0.9,
+        )
+
+    def batches(shard):
+        index, count = shard
+        rows = slice(index * ROWS // count, (index + 1) * ROWS // count)
+        return small_models.batches(STEPS, ROWS).map(
+            lambda batch: {name: x[rows] for name, x in batch.items()}
+        )
+
+    history = model.fit(
+        strategies.distributed_batches(strategy, batches),
+        steps_per_epoch=STEPS,
+        verbose=0,
+    ).history
+    np.savez(
+        file,
+        weights=small_models.weights(model),
+        averages=np.concatenate([np.ravel(v) for v in model.averages]),
+        losses=history["loss"],
+    )
+
+
+def run(kind, file, environments=({},)):
+    """Trains in one process for each environment, all at once."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, kind, str(file) + f"{i}.npz"],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        )
+        for i, environment in enumerate(environments)
+    ]
+    try:
+        for process in processes:
+            assert process.wait(timeout=400) == 0
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        dict(np.load(str(file) + f"{i}.npz")) for i in range(len(processes))
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    (result,) = run("one", tmp_path_factory.mktemp("one") / "result")
+    keras.utils.set_random_seed(0)
+    model = small_models.make_model(keras.optimizers.SGD(0.0))
+    model.build_from(small_models.batches(1).element_spec)
+    moved = np.abs(result["weights"] - small_models.weights(model)).max()
+    assert moved > 1e-2  # else equality would say little
+    return result
+
+
+def check_equal(result, alone):
+    for name in ("weights", "averages", "losses"):
+        np.testing.assert_allclose(
+            result[name], alone[name], rtol=0, atol=1e-5, err_msg=name
+        )
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        2,
+        # Tracing a step for each replica takes long.
+        pytest.param(4, marks=pytest.mark.slow),
+    ],
+)
+def test_one_device_equals_mirrored_ones(count, alone, tmp_path):
+    (result,) = run(f"mirrored{count}", tmp_path / "result")
+    check_equal(result, alone)
+
+
+@pytest.mark.slow  # two more processes that start TensorFlow and trace
+def test_one_device_equals_two_worker_processes(alone, tmp_path):
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("localhost", 0))
+        ports = [each.getsockname()[1] for each in (first, second)]
+    cluster = {"worker": [f"localhost:{port}" for port in ports]}
+    environments = [
+        {
+            "TF_CONFIG": json.dumps(
+                {"cluster": cluster, "task": {"type": "worker", "index": i}}
+            )
+        }
+        for i in range(2)
+    ]
+    for result in run("multiworker", tmp_path / "result", environments):
+        check_equal(result, alone)
+
+
+def test_missing_devices_are_named():
+    with pytest.raises(RuntimeError, match="2 or more GPUs"):
+        strategies.make_strategy("mirrored")
+    with pytest.raises(RuntimeError, match="TF_CONFIG"):
+        strategies.make_strategy("multiworker")
+    with pytest.raises(RuntimeError, match="found no TPU"):
+        strategies.make_strategy("tpu")
+    with pytest.raises(ValueError, match="auto, one, mirrored.*'both'"):
+        strategies.make_strategy("both")
+
+
+def test_auto_takes_a_tpu_that_the_environment_names(monkeypatch):
+    made = []
+    monkeypatch.setenv("TPU_NAME", "some-tpu")
+    monkeypatch.setattr(strategies, "_tpu_strategy", made.append)
+    strategies.make_strategy("auto")
+    assert made == [tf]
+    monkeypatch.delenv("TPU_NAME")
+    assert strategies.make_strategy("auto") is tf.distribute.get_strategy()
+
+
+def test_rows_must_divide_by_the_replicas():
+    spec = small_models.batches().element_spec
+    with pytest.raises(ValueError, match="multiple of 3 replicas. Got: 8"):
+        strategies.replica_spec(spec, 3)
+    with pytest.raises(ValueError, match="micro_batches=3. Got: 8"):
+        small_models.make_model("sgd", micro_batches=3).fit(
+            small_models.batches(), verbose=0
+        )
+
+
+if __name__ == "__main__":
+    train_and_save(*sys.argv[1:])

@@ -1,0 +1,133 @@
+"""An online probe: how well simple classifiers do on the encoder so far.
+
+It stands here and not beside the other callbacks since it uses the protocols
+of `vivi_keras.evaluation`, which come after these. Its figures show how a run
+goes; the scores of an encoder are those of what `vivi-export` wrote.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from vivi_keras import watching
+from vivi_keras.data import labelled
+from vivi_keras.evaluation import knn, linear
+
+NUM_IMAGES = 1000  # in each of the two parts, at most
+
+
+class Probe(keras.callbacks.Callback):
+    """Adds probe_knn and probe_linear, accuracies in [0, 1], to the logs.
+
+    Every N steps two classifiers are fitted to the features of the training
+    part and scored on the test part; no gradient reaches the encoder. The
+    linear one is fitted anew each time: so its accuracy depends on the
+    weights alone, and a run that was interrupted shows the same curve.
+
+    Args:
+        data: ProbeData.
+        every_steps: int N.
+    Attributes:
+        latest: the last figures by name.
+    """
+
+    def __init__(self, data, every_steps):
+        super().__init__()
+        if every_steps < 1:
+            raise ValueError(
+                f"The probe's every_steps must be >= 1. Got: {every_steps}"
+            )
+        self.data = data
+        self.every_steps = every_steps
+        self.latest = {}
+
+    def on_train_begin(self, logs=None):
+        self.probed = int(self.model.step) // self.every_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = int(self.model.step) // self.every_steps
+        if now > self.probed:
+            self.probed = now
+            self.latest = self.measure()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update(self.latest)
+
+    def measure(self) -> dict[str, float]:
+        """The accuracies of the encoder as it is now."""
+        data = self.data
+        features = watching.encode(self.model.encoder, data.images)
+        train, test = features[: data.num_train], features[data.num_train :]
+        seen, unseen = (
+            data.labels[: data.num_train],
+            data.labels[data.num_train :],
+        )
+        guesses = {
+            "knn": knn.predict(test, train, seen, len(data.class_names)),
+            "linear": linear.fit(train, seen).predict(test),
+        }
+        return {
+            f"probe_{name}": float(np.mean(guess == unseen))
+            for name, guess in guesses.items()
+        }
+
+
+class ProbeData:
+    """The images of a probe, half for training and half for the test.
+
+    Args:
+        name: "digits", "fashion_mnist", a folder with a folder of images for
+            each class, or the name of a prepared TFDS data set.
+        image_size: int, pixels a side.
+    Attributes:
+        images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` train.
+        labels: int64 [N]. class_names: one a label.
+    Raises: ValueError: there is no such data, or it has only one class.
+    """
+
+    def __init__(self, name, image_size):
+        source = _source(name)
+        if len(source.class_names) < 2:
+            raise ValueError(
+                "Expected a probe set of at least 2 classes;"
+                f" {name!r} has only {', '.join(source.class_names)!r}."
+            )
+        order = np.random.default_rng(0).permutation(len(source))
+        self.num_train = min(NUM_IMAGES, len(source) // 2)
+        order = order[: 2 * self.num_train]
+        self.labels = source.labels[order]
+        self.class_names = source.class_names
+        self.images = np.stack(
+            [_resized(source.read(index), image_size) for index in order]
+        )
+
+
+def _source(name):
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        return labelled.from_arrays(pixels, digits.target)
+    if name == "fashion_mnist":
+        return labelled.fashion_mnist()
+    if pathlib.Path(name).is_dir():
+        return labelled.from_folder(name)
+    import tensorflow_datasets as tfds
+
+    try:
+        return labelled.from_tfds(name)
+    except tfds.core.registered.DatasetNotFoundError:
+        raise ValueError(
+            "Expected the probe to be 'digits', 'fashion_mnist', a folder of"
+            f" class folders or the name of a TFDS data set; got {name!r}."
+        ) from None
+
+
+def _resized(image, size):
+    import tensorflow as tf
+
+    resized = tf.image.resize(image, (size, size), antialias=True)
+    return np.clip(resized.numpy() / 255, 0, 1)

@@ -1,0 +1,251 @@
+"""What shows how a run goes: its speed, its views, its embeddings, a trace."""
+
+import pathlib
+import resource
+import sys
+import time
+
+import keras
+import numpy as np
+
+GRID_ROWS, GRID_COLUMNS = 8, 8
+
+
+class MeasureSpeed(keras.callbacks.Callback):
+    """Adds images_per_second and input_wait_share to the logs.
+
+    Both are means over the epoch so far, for the progress bar and for the
+    callbacks that come later. The first step, which traces the model, counts
+    for neither.
+
+    Args:
+        images_per_step: int, of all replicas.
+    Attributes:
+        first_step_at: `time.monotonic()` after the first step, or None.
+    """
+
+    def __init__(self, images_per_step):
+        super().__init__()
+        self.images_per_step = images_per_step
+        self.first_step_at = None
+        self.steps, self.seconds, self.waited = 0, 0.0, 0.0
+        self.epoch = (0, 0.0, 0.0)
+
+    def on_train_begin(self, logs=None):
+        self._then()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = (self.steps, self.seconds, self.waited)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.first_step_at is None:
+            self.first_step_at = time.monotonic()
+        else:
+            self.steps += int(self.model.step) - self.then_step
+            self.seconds += time.monotonic() - self.then
+            self.waited += self.model.input_wait_seconds - self.then_waited
+        self._then()
+        self._add(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._add(logs)
+
+    def _then(self):
+        self.then = time.monotonic()
+        self.then_step = int(self.model.step)
+        self.then_waited = self.model.input_wait_seconds
+
+    def _add(self, logs):
+        steps, seconds, waited = (
+            now - then
+            for now, then in zip(
+                (self.steps, self.seconds, self.waited), self.epoch, strict=True
+            )
+        )
+        if logs is not None and seconds > 0:
+            rate = steps * self.images_per_step / seconds
+            logs["images_per_second"] = round(rate, 1)
+            logs["input_wait_share"] = round(waited / seconds, 4)
+
+    def report(self, started) -> str:
+        """One line on the run so far.
+
+        Args:
+            started: `time.monotonic()` when the program started.
+        """
+        if not self.seconds:
+            return f"No speed to tell; peak memory {_peak_memory()}."
+        rate = self.steps * self.images_per_step / self.seconds
+        return (
+            f"{rate:,.0f} images/s, {self.waited / self.seconds:.1%} of the"
+            f" time waiting for input, peak memory {_peak_memory()}, first"
+            f" step after {self.first_step_at - started:.1f} s."
+        )
+
+
+def _peak_memory():
+    """Of this process, and of its first GPU where there is one."""
+    import tensorflow as tf
+
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    text = f"{peak / 2**30:.2f} GiB"
+    if tf.config.list_logical_devices("GPU"):
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        text += f" (GPU {peak / 2**30:.2f} GiB)"
+    return text
+
+
+class ShowViews(keras.callbacks.Callback):
+    """Writes a grid of the views that the model sees, for TensorBoard.
+
+    A line of the grid is a video.
+
+    Args:
+        folder: of the event files.
+        views: function, step -> float [B, N, H, W, 3] in [0, 1].
+        every_epochs: int.
+    """
+
+    def __init__(self, folder, views, every_epochs=20):
+        super().__init__()
+        self.folder = str(folder)
+        self.views = views
+        self.every_epochs = every_epochs
+        self.shown = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.shown and epoch % self.every_epochs:
+            return
+        import tensorflow as tf
+
+        self.shown = True
+        step = int(self.model.step)
+        writer = tf.summary.create_file_writer(self.folder)
+        with writer.as_default():
+            tf.summary.image("views", grid(self.views(step))[None], step)
+        writer.close()
+
+
+def grid(images):
+    """Images [B, N, H, W, 3] beside and under each other: [B H, N W, 3]."""
+    images = np.asarray(images)[:GRID_ROWS, :GRID_COLUMNS]
+    rows, columns, height, width, _ = images.shape
+    images = images.transpose(0, 2, 1, 3, 4)
+    return images.reshape(rows * height, columns * width, 3)
+
+
+class WriteProjector(keras.callbacks.Callback):
+    """Writes a page for TensorBoard's embedding projector at the end.
+
+    Args:
+        folder: of the page.
+        images: float [N, H, W, 3] in [0, 1].
+        labels: N strings.
+    """
+
+    def __init__(self, folder, images, labels):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self.images = np.asarray(images)
+        self.labels = [str(label) for label in labels]
+
+    def on_train_end(self, logs=None):
+        features = encode(self.model.encoder, self.images)
+        write_projector(self.folder, features, self.images, self.labels)
+
+
+def encode(encoder, images, batch_size=128):
+    """Features float32 [N, D] of images float [N, H, W, 3] in [0, 1].
+
+    The last batch is filled up, so that one shape is traced.
+    """
+    import tensorflow as tf
+
+    @tf.function
+    def features(batch):
+        return encoder(batch, training=False)
+
+    parts = []
+    for start in range(0, len(images), batch_size):
+        part = np.asarray(images[start : start + batch_size], np.float32)
+        short = batch_size - len(part) if len(images) > batch_size else 0
+        batch = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
+        parts.append(features(batch).numpy()[: len(part)])
+    return np.concatenate(parts).astype(np.float32)
+
+
+def write_projector(folder, features, images, labels) -> None:
+    """Writes features [N, D] with their pictures and labels as a page."""
+    from PIL import Image
+    from tensorboard.plugins import projector
+
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savetxt(folder / "features.tsv", features, "%.5g", delimiter="\t")
+    (folder / "labels.tsv").write_text("\n".join(labels) + "\n", "utf-8")
+    side = int(np.ceil(np.sqrt(len(images))))
+    count, height, width, _ = images.shape
+    sprite = np.zeros((side * side, height, width, 3), np.uint8)
+    sprite[:count] = np.round(255 * images)
+    sprite = sprite.reshape(side, side, height, width, 3)
+    sprite = sprite.transpose(0, 2, 1, 3, 4)
+    sprite = sprite.reshape(side * height, side * width, 3)
+    Image.fromarray(sprite).save(folder / "sprite.png")
+    config = projector.ProjectorConfig()
+    embedding = config.embeddings.add(
+        tensor_name="features",
+        tensor_path="features.tsv",
+        metadata_path="labels.tsv",
+    )
+    embedding.sprite.image_path = "sprite.png"
+    embedding.sprite.single_image_dim.extend([width, height])
+    projector.visualize_embeddings(str(folder), config)
+
+
+class Profile(keras.callbacks.Callback):
+    """Writes a TensorBoard profile of the steps [start, stop).
+
+    Args:
+        folder: of the profile.
+        start, stop: ints, counted from the start of this run.
+    Raises: ValueError: not 0 <= start < stop.
+    """
+
+    def __init__(self, folder, start, stop):
+        super().__init__()
+        if not 0 <= start < stop:
+            raise ValueError(
+                "The steps to profile must be 0 <= start < stop."
+                f" Got: {start}, {stop}"
+            )
+        self.folder, self.start, self.stop = str(folder), start, stop
+        self.first_step = None
+        self.running = self.done = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        import tensorflow as tf
+
+        if self.first_step is None:
+            self.first_step = int(self.model.step)
+        if self.done or self.running or self._step() < self.start:
+            return
+        tf.profiler.experimental.start(self.folder)
+        self.running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.running and self._step() >= self.stop:
+            self._end()
+
+    def on_train_end(self, logs=None):
+        if self.running:
+            self._end()
+
+    def _step(self):
+        return int(self.model.step) - self.first_step
+
+    def _end(self):
+        import tensorflow as tf
+
+        tf.profiler.experimental.stop()
+        self.running, self.done = False, True
