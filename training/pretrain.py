@@ -143,6 +143,8 @@ def pretrain(
             train.keep_every_steps,
             writes=is_chief,
         )
+        if config.model.init and not manager.steps():
+            build.start_from(model.encoder, config.model.init)
         sigterm = StopAtSigterm()
         _train(
             model,
@@ -184,8 +186,6 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
     step = manager.restore()
     if step is None:
         step = 0
-        if config.model.init:
-            build.start_from(model.encoder, config.model.init)
         if not train.steps:
             manager.save(wait=True)
     else:
