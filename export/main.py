@@ -78,12 +78,18 @@ def _module(aside):
     from vivi_keras.training import build
 
     model, metadata = build.restore_model(_WORKDIR.value, _EMA.value)
+    # The classifier was trained on the last weights, not on their averages.
+    classifier = None if _EMA.value else model.objective.classifier
+    names = None
+    if classifier is not None:
+        names = metadata["config"]["data"]["images"]["class_names"]
     in_place = _FORMAT.value == "saved_model" and _PACKAGE.value is None
     return export_encoder(
         model.encoder,
         _OUTPUT.value if in_place else aside / "module",
         metadata=metadata,
-        classifier=model.objective.classifier,
+        classifier=classifier,
+        class_names=names,
         weights_dtype=_WEIGHTS_DTYPE.value,
     )
 

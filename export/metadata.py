@@ -16,6 +16,7 @@ _WRITTEN_HERE = (
     "num_parameters",
     "weights",
     "signatures",
+    "class_names",
     "content_sha256",
 )
 

@@ -30,6 +30,7 @@ def export_encoder(
     *,
     metadata=None,
     classifier=None,
+    class_names=None,
     weights=None,
     weights_dtype="float32",
 ):
@@ -47,14 +48,17 @@ def export_encoder(
             "image_size" [H, W] is the recommended input size and
             "minimum_size" the smallest side in pixels.
         classifier: keras layer, features -> logits [N, K]; adds the
-            signature `classify`.
+            signature `classify`, images -> `logits` and `probabilities`.
+        class_names: K names, stored as the metadata's "class_names"; None
+            for a classifier whose classes have none.
         weights: dict from variable path to array, used in place of the
             encoder's own values, such as moving averages; None for its own.
         weights_dtype: "float32", or "float16" to store kernels in half the
             space (computed in float32 all the same; for inference).
     Returns: str, the path.
     Raises:
-        ValueError: an encoder that is no such function, unknown weights.
+        ValueError: an encoder that is no such function, unknown weights,
+            class names that do not fit the classifier.
         FileExistsError: `path` holds something that is no SavedModel.
     """
     import tensorflow as tf
@@ -71,6 +75,10 @@ def export_encoder(
     }
     _check_free(path)
     num_features = _check_encoder(encoder)
+    if class_names is not None:
+        described["class_names"] = _check_names(
+            class_names, classifier, num_features
+        )
     parent = pathlib.Path(path).absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as aside:
@@ -130,6 +138,19 @@ def _check_encoder(encoder):
             " module decide anew"
         )
     return int(shape[1])
+
+
+def _check_names(class_names, classifier, num_features):
+    """The class names, one a logit of the classifier, as a list."""
+    if classifier is None:
+        raise ValueError("expected class_names only along with a classifier")
+    logits = classifier(np.zeros((1, num_features), "float32"))
+    if len(class_names) != logits.shape[-1]:
+        raise ValueError(
+            f"expected {logits.shape[-1]} class_names, one a logit, got"
+            f" {len(class_names)}"
+        )
+    return [str(name) for name in class_names]
 
 
 def _check_free(path):

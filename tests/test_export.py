@@ -43,6 +43,7 @@ def path(encoder, classifier, tmp_path_factory):
         tmp_path_factory.mktemp("export") / "module",
         metadata={"row": "demo", "config": {"dataset": "/home/me/films"}},
         classifier=classifier,
+        class_names=["cat", "dog", "bird", "fish", "none"],
     )
 
 
@@ -109,6 +110,7 @@ def test_metadata_is_readable_without_running_it(path, encoder):
     assert whole["num_features"] == encoder.num_features
     assert whole["num_parameters"] == encoder.count_params()
     assert whole["config"]["dataset"] == "films"
+    assert whole["class_names"] == ["cat", "dog", "bird", "fish", "none"]
     assert whole["created_with"]["vivi_keras"] == vivi_keras.__version__
     from vivi_keras import archives
 
@@ -196,6 +198,11 @@ def test_an_older_module_is_replaced_other_files_are_not(encoder, tmp_path):
         ({"weights": {"nonsense": 0}}, "variables of the encoder"),
         ({"weights_dtype": "int4"}, "weights_dtype"),
         ({"metadata": {"num_features": 3}}, "num_features"),
+        ({"class_names": ["a"]}, "along with a classifier"),
+        (
+            {"class_names": ["a"], "classifier": keras.layers.Dense(2)},
+            "expected 2 class_names",
+        ),
     ],
 )
 def test_bad_arguments_are_named(encoder, tmp_path, kwargs, message):
