@@ -198,11 +198,16 @@ def render(folder, seed, num_films, **changes):
     )
 
 
-def film_dataset(output):
-    """Big Buck Bunny in pieces of 30 s, shots by real cuts only."""
+def film_dataset(output, way):
+    """Big Buck Bunny in pieces of 30 s, shots by real cuts only.
+
+    Raises: ValueError: the way changes the rendered films.
+    """
     from vivi_keras import video
     from vivi_keras.training import film
 
+    if way.films:
+        raise ValueError(f"Expected a way with the films as they are: {way}")
     dataset = output / "film_dataset"
     if not (dataset / "report.json").exists():
         path = film.fetch_film(output / film.MEMBER)

@@ -184,6 +184,7 @@ def untrained_encoder(config, num_steps) -> keras.Model:
         streams.build_batches(config, num_steps=num_steps)
     ):
         frames = keras.ops.reshape(batch["frames"], (-1, size, size, 3))
-        views = colour_views(frames, (config.seed, step), data.views)
+        policy = streams.named(data.views)
+        views = colour_views(frames, (config.seed, step), policy)
         encoder(views, training=True)
     return encoder
