@@ -6,6 +6,8 @@ import tempfile
 
 from absl import app, flags
 
+from vivi_keras.training import commands
+
 FORMATS = ("saved_model", "tflite", "onnx")
 # One process may import vivi-pretrain's flags as well (tests do).
 _WORKDIR = flags.DEFINE_string(
@@ -144,7 +146,7 @@ def _summary(report):
 
 def run():
     """The console script vivi-export."""
-    app.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import tempfile
 from absl import app, flags
 
 from vivi_keras import archives, registry
+from vivi_keras.training import commands
 
 CHECKS_FILE = pathlib.Path(__file__).with_name("checks.py")
 _TIMEOUT_SECONDS = 1800
@@ -105,7 +106,7 @@ def main(argv):
 
 def run():
     """The console script vivi-verify."""
-    app.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

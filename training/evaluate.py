@@ -5,6 +5,8 @@ import pathlib
 
 from absl import app, flags, logging
 
+from vivi_keras.training import commands
+
 _SUITES = ["offline", "vtab"]
 _ROBUST = ["imagenet_c", "vid_robust", "ytbb_robust", "video"]
 
@@ -269,7 +271,7 @@ def _compare(folders):
 
 def run():
     """Entry point of the console script."""
-    app.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from absl import app, flags, logging
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from vivi_keras import video  # noqa: E402
+from vivi_keras.training import commands  # noqa: E402
 from vivi_keras.video import report as report_lib  # noqa: E402
 
 _OPTIONS = (
@@ -104,7 +105,7 @@ def main(argv):
 def run():
     """Entry point of the console script."""
     flags.mark_flag_as_required("dataset")
-    app.run(main)
+    commands.run(main)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from absl import app, flags
 from ml_collections import config_flags
 
+from vivi_keras.training import commands
 from vivi_keras.training.configs import rows
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -380,7 +381,7 @@ def run():
         argv = named(sys.argv)
     except app.UsageError as error:
         sys.exit(f"vivi-pretrain: {error}")
-    app.run(main, argv=argv)
+    commands.run(main, argv)
 
 
 if __name__ == "__main__":
