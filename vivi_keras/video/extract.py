@@ -1,15 +1,18 @@
 """One video file -> its shots and the frames kept of each, in one pass."""
 
 import collections
+import contextlib
 import dataclasses
 
 import av
 
 from vivi_keras.video import decode, shots
+from vivi_keras.video.ahead import ahead
 
 # Raw frames that wait, for the detector's verdict or the end of their shot,
 # may take this much; beyond it they are encoded though they may go unused. [O]
 WINDOW_BYTES = 192 << 20
+AHEAD_FRAMES = 4  # decoded while those before are looked at
 FORMAT = 2  # raised when the same file and settings give other bytes
 
 
@@ -185,12 +188,16 @@ def extract(source, settings, keep, *, threads=0, progress=None):
     """
     with source.open(settings.decoder, threads) as video:
         one_pass = _Pass(video, settings, keep)
-        for frame in video.frames():
-            one_pass.add(frame)
-            if progress is not None:
-                progress(
-                    frame.index + 1, frame.time_seconds, video.duration_seconds
-                )
+        # Closed first, so that nothing reads the video when it is closed.
+        with contextlib.closing(ahead(video.frames(), AHEAD_FRAMES)) as frames:
+            for frame in frames:
+                one_pass.add(frame)
+                if progress is not None:
+                    progress(
+                        frame.index + 1,
+                        frame.time_seconds,
+                        video.duration_seconds,
+                    )
         return one_pass.finish()
 
 
