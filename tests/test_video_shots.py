@@ -138,7 +138,7 @@ def test_faster_score_is_that_of_the_library():
 
 def test_whole_steps_sample_what_nearest_samples():
     plane = np.random.default_rng(0).integers(0, 256, (72, 128), np.uint8)
-    for width, height in [(16, 9), (64, 36), (15, 9), (128, 72)]:
+    for width, height in [(16, 9), (64, 36), (15, 9), (8, 9), (128, 72)]:
         expected = cv2.resize(
             plane, (width, height), interpolation=cv2.INTER_NEAREST
         )

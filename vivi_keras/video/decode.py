@@ -295,9 +295,12 @@ def small_bgr(picture, long_side=160):
 def _sample(plane, width, height):
     rows, columns = plane.shape[0] // height, plane.shape[1] // width
     if plane.shape == (rows * height, columns * width):
-        return np.ascontiguousarray(
-            plane[::rows, ::columns]
-        )  # the same, faster
+        # The same, faster: whole rows come at the speed of memory, and then
+        # the first byte of a word is its lowest.
+        whole = np.ascontiguousarray(plane[::rows])
+        if columns in (2, 4, 8):
+            return whole.view(f"<u{columns}").astype(np.uint8)
+        return np.ascontiguousarray(whole[:, ::columns])
     return cv2.resize(plane, (width, height), interpolation=cv2.INTER_NEAREST)
 
 

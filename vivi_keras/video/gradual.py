@@ -43,22 +43,29 @@ class Distances:
 
     def __init__(self, vectors):
         self.num_frames = len(vectors)
+        size = vectors.shape[1]
         centred = vectors - vectors.mean(axis=0)
-        squares = (centred**2).sum(axis=1)
-        gram = centred @ centred.T
-        squared = squares[:, None] + squares[None] - 2 * gram
-        self._table = np.sqrt(np.maximum(squared, 0) / vectors.shape[1])
+        squares = np.einsum("nd,nd->n", centred, centred)
+        table = centred @ centred.T
+        table *= -2
+        table += squares[:, None]
+        table += squares
+        self._table = np.sqrt(np.maximum(table, 0, out=table) / size)
         # Where a frame is looked up; np.clip on every call costs more than
         # the look-up itself.
         places = np.arange(-_BEYOND, self.num_frames + _BEYOND)
         self._places = np.clip(places, 0, self.num_frames - 1)
-        self.deviation = vectors.std(axis=1)
         self.mean = vectors.mean(axis=1)
+        variance = np.einsum("nd,nd->n", vectors, vectors) / size - self.mean**2
+        self.deviation = np.sqrt(np.maximum(variance, 0))
+
+    def inside(self, frames):
+        """The frames; those beyond the ends become the ends."""
+        return self._places[frames + _BEYOND]
 
     def __call__(self, first, second):
         """Distances of frames; those beyond the ends count as the ends."""
-        rows = self._places[first + _BEYOND]
-        return self._table[rows, self._places[second + _BEYOND]]
+        return self._table[self.inside(first), self.inside(second)]
 
 
 def features(between, places):
@@ -75,15 +82,14 @@ def features(between, places):
     steps = np.pad(steps, HALVES[-1])
     columns = []
     for half in HALVES:
-        windows = np.lib.stride_tricks.sliding_window_view(steps, 2 * half)
-        largest = windows[places + HALVES[-1] - half].max(axis=1)
+        windows = (places + HALVES[-1] - half)[:, None] + np.arange(2 * half)
+        largest = steps[windows].max(axis=1)
         columns += _at_length(between, places, half, path, largest)
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _at_length(between, c, half, path, largest):
     a, b = c - half, c + half
-    last = between.num_frames - 1
     change = between(a, b)
     scale = change + 1
     long_side = np.maximum(between(a - 2 * half, a), between(b, b + 2 * half))
@@ -97,7 +103,7 @@ def _at_length(between, c, half, path, largest):
         parts.append(part)
         square = np.maximum(to_a**2 - (part * change) ** 2, 0)
         off_line.append(np.sqrt(square) / scale)
-    clipped_a, clipped_b = np.clip(a, 0, last), np.clip(b, 0, last)
+    clipped_a, clipped_b = between.inside(a), between.inside(b)
     variance = between.deviation**2
     ends = 0.5 * (variance[clipped_a] + variance[clipped_b])
     return [
