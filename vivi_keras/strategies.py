@@ -163,6 +163,8 @@ def distributed_batches(strategy, make_batches, prefetch=2):
     Returns: a distributed data set, for `model.fit`; with several workers it
         is endless, so that `fit` needs `steps_per_epoch`.
     """
+    import tensorflow as tf
+
     if strategy.num_replicas_in_sync == 1:
         return make_batches((0, 1)).prefetch(prefetch)
 
@@ -175,12 +177,13 @@ def distributed_batches(strategy, make_batches, prefetch=2):
         if shard[1] > 1:
             # Endless: else every step asks all workers whether one of them
             # has come to an end, and the shapes are no longer known.
-            batches = batches.repeat()
+            endless = tf.data.experimental.assert_cardinality(
+                tf.data.INFINITE_CARDINALITY
+            )
+            batches = batches.repeat().apply(endless)
         return batches.prefetch(prefetch * replicas)
 
     def _split(batch, replicas):
-        import tensorflow as tf
-
         return tf.data.Dataset.from_tensor_slices(
             {
                 name: tf.reshape(x, (replicas, -1, *x.shape[1:]))
