@@ -100,16 +100,26 @@ def _root(root):
 
 
 def _read_results(file):
-    """Rows of a results.json: one a task and probe, one column an encoder."""
+    """Rows of a results.json: one a task and probe, one column an encoder.
+
+    Accuracies in per cent, means over the draws of the labels.
+    """
     document = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     table = {}
     for row in document["rows"]:
-        cells = table.setdefault(
-            (row["task"], row["protocol"]),
-            {"task": row["task"], "probe": row["protocol"]},
-        )
-        cells[row["encoder"]] = round(100 * row["accuracy"], 1)
-    return [table[key] for key in sorted(table)]
+        cells = table.setdefault((row["task"], row["protocol"]), {})
+        cells.setdefault(row["encoder"], []).append(100 * row["accuracy"])
+    return [
+        {
+            "task": task,
+            "probe": probe,
+            **{
+                encoder: round(sum(draws) / len(draws), 1)
+                for encoder, draws in cells.items()
+            },
+        }
+        for (task, probe), cells in sorted(table.items())
+    ]
 
 
 def _read_metrics(file):
