@@ -104,6 +104,8 @@ def main(argv):
 
 def run():
     """Entry point of the console script."""
+    # File names may hold characters that the terminal has none for.
+    sys.stdout.reconfigure(errors="backslashreplace")
     flags.mark_flag_as_required("dataset")
     commands.run(main)
 

@@ -175,8 +175,12 @@ class Hashes:
     def __init__(self, directory):
         self._path = pathlib.Path(directory) / "hashes.json"
         try:
-            self._known = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = {
+                path: [int(size), int(changed), str(content)]
+                for path, (size, changed, content) in known.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
             self._known = {}
         self._changed = False
         self._saved = time.monotonic()
@@ -206,6 +210,17 @@ class Hashes:
         if time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
         return content, source
+
+    def unchanged(self, source):
+        """Whether a source is still what its hash was taken of."""
+        if source.kind != "video":
+            return True
+        try:
+            path, mark = _mark(source)
+        except OSError:
+            return False
+        known = self._known.get(path)
+        return known is None or known[:2] == mark
 
     def save(self):
         self._saved = time.monotonic()

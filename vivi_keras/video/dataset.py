@@ -99,7 +99,12 @@ def pack(videos, directory, description, shots_per_record=16):
         raise OSError(f"the data set was not written: {error}") from error
     _write_metadata(work, lengths, num_bytes)
     num_records = sum(lengths)
-    text = json.dumps({**description, "num_records": num_records}, indent=1)
+    told = {
+        **description,
+        "num_records": num_records,
+        "shard_bytes": _shard_bytes(work),
+    }
+    text = json.dumps(told, indent=1)
     (work / "vivi.json").write_text(text + "\n", encoding="utf-8")
     # A machine that fails later must not leave names without content.
     for path in work.iterdir():
@@ -108,6 +113,27 @@ def pack(videos, directory, description, shots_per_record=16):
     _exchange(work, directory)
     shutil.rmtree(work)
     return num_records
+
+
+def is_whole(directory, description):
+    """Whether `pack` has written this data set and all of it is there."""
+    directory = pathlib.Path(directory)
+    try:
+        text = (directory / "vivi.json").read_text(encoding="utf-8")
+        told = {"shard_bytes": None, **json.loads(text)}
+    except (FileNotFoundError, ValueError, TypeError):
+        return False
+    expected = {
+        **description,
+        "num_records": told.get("num_records"),
+        "shard_bytes": _shard_bytes(directory),
+    }
+    there = (directory / "dataset_info.json").exists()
+    return there and told == expected
+
+
+def _shard_bytes(directory):
+    return [p.stat().st_size for p in sorted(directory.glob(f"{NAME}-*"))]
 
 
 def _serializer():

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import numbers
 
 import av
 
@@ -13,6 +14,7 @@ from vivi_keras.video.ahead import ahead
 # may take this much; beyond it they are encoded though they may go unused. [O]
 WINDOW_BYTES = 192 << 20
 AHEAD_FRAMES = 4  # decoded while those before are looked at
+RATES = (1e-4, 1000)  # frames a second that make sense
 FORMAT = 2  # raised when the same file and settings give other bytes
 
 
@@ -46,14 +48,14 @@ class Settings:
         _check_choice("detector", self.detector, shots.DETECTORS)
         _check_choice("short_shots", self.short_shots, ("merge", "drop"))
         _check_choice("decoder", self.decoder, ("pyav", "tfio"))
-        _check_range("frames_per_second", self.frames_per_second, 1e-4, 1000)
-        _check_range("short_side", self.short_side, 16, 8192)
-        _check_range("max_frames_per_shot", self.max_frames_per_shot, 2, 1000)
-        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-        _check_range("min_shot_seconds", self.min_shot_seconds, 0, 3600)
+        check_range("frames_per_second", self.frames_per_second, *RATES)
+        check_whole("short_side", self.short_side, 16, 8192)
+        check_whole("max_frames_per_shot", self.max_frames_per_shot, 2, 1000)
+        check_whole("jpeg_quality", self.jpeg_quality, 1, 100)
+        check_range("min_shot_seconds", self.min_shot_seconds, 0, 3600)
         if self.max_shot_seconds is not None:
             low = max(2 * self.min_shot_seconds, 0.1)
-            _check_range("max_shot_seconds", self.max_shot_seconds, low, 1e9)
+            check_range("max_shot_seconds", self.max_shot_seconds, low, 1e9)
 
 
 def _check_choice(name, value, choices):
@@ -63,9 +65,15 @@ def _check_choice(name, value, choices):
         )
 
 
-def _check_range(name, value, low, high):
-    if not low <= value <= high:
+def check_range(name, value, low, high, kind=numbers.Real):
+    """Raises ValueError where an argument is no number of a range."""
+    if not isinstance(value, kind) or not low <= value <= high:
         raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
+
+
+def check_whole(name, value, low, high):
+    """Raises ValueError where an argument is no whole number of a range."""
+    check_range(name, value, low, high, numbers.Integral)
 
 
 class _Thinner:

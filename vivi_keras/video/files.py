@@ -114,7 +114,7 @@ def _suffix(name):
 
 def _listed(path):
     """Files named by the lines of a text file."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = [line.rstrip("\r\n") for line in file]
     if any("\0" in line for line in lines):
         raise ValueError(

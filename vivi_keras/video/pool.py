@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import numbers
 import os
 import pathlib
 import queue
@@ -14,14 +15,18 @@ import threading
 import time
 
 import vivi_keras
+from vivi_keras.video.decode import MAX_PIXELS
 
 _START_SECONDS = 120.0
-# Threads of the matrix library spin while they wait and take the decoder's
-# cores.
-_ONE_THREAD = {
+_WAIT_SECONDS = 60.0  # at once; the system refuses endless waits
+_ENVIRONMENT = {
+    # Threads of the matrix library spin while they wait and take the
+    # decoder's cores.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # Extracted frames that claim more are damaged, or made to fill memory.
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
 }
 
 
@@ -37,6 +42,15 @@ class Limits:
     hang_seconds: float = 60.0
     file_seconds: float | None = 4 * 3600.0
 
+    def __post_init__(self):
+        for name, seconds in dataclasses.asdict(self).items():
+            if not (seconds is None and name == "file_seconds") and not (
+                isinstance(seconds, numbers.Real) and seconds > 0
+            ):
+                raise ValueError(
+                    f"{name}: expected seconds above 0, got {seconds!r}"
+                )
+
 
 class _Worker:
     """One process and the pipes to it."""
@@ -51,7 +65,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             env={
                 **os.environ,
-                **_ONE_THREAD,
+                **_ENVIRONMENT,
                 "PYTHONPATH": os.pathsep.join(paths),
             },
         )
@@ -72,8 +86,10 @@ class _Worker:
         end = time.monotonic() + seconds
         while b"\n" not in self._buffer:
             left = end - time.monotonic()
-            if left <= 0 or not self._selector.select(left):
+            if left <= 0:
                 return None
+            if not self._selector.select(min(left, _WAIT_SECONDS)):
+                continue
             data = os.read(self._process.stdout.fileno(), 1 << 16)
             if not data:
                 raise EOFError

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import pathlib
 import shutil
@@ -95,12 +94,12 @@ def prepare(
         jpeg_quality=jpeg_quality,
         decoder=decoder,
     )
-    if workers < 1:
-        raise ValueError(f"workers: expected at least 1, got {workers}")
-    if shots_per_record < 1:
-        raise ValueError(
-            f"shots_per_record: expected at least 1, got {shots_per_record}"
-        )
+    limits = Limits(hang_seconds, file_seconds)
+    extract.check_whole("workers", workers, 1, 10_000)
+    extract.check_whole("shots_per_record", shots_per_record, 1, 1_000_000)
+    extract.check_range(
+        "frames_dirs_per_second", frames_dirs_per_second, *extract.RATES
+    )
     if decoder == "tfio":
         from vivi_keras.video import tfio_decoder
 
@@ -116,7 +115,7 @@ def prepare(
             settings,
             (videos, frames_dirs, float(frames_dirs_per_second)),
             sequence_examples,
-            (workers, Limits(hang_seconds, file_seconds), show_progress),
+            (workers, limits, show_progress),
             shots_per_record,
         )
     failed = summary["videos_set_aside"] - summary["duplicates"]
@@ -145,7 +144,7 @@ def _run(directory, settings, inputs, sequence_examples, how, per_record):
     report.write(directory, summary)
     used = [f for f in found if f.status == "used"]
     if not used:
-        raise ValueError(_nothing(summary, inputs[0]))
+        raise ValueError(_nothing(summary, [*inputs[:2], sequence_examples]))
     _pack(used, cache, directory, settings, per_record)
     report.write_page(directory, summary, used, cache)
     return found, summary
@@ -182,6 +181,8 @@ def _alone(directory):
 
 
 def _directory(videos, dataset):
+    if not os.fspath(dataset):
+        raise ValueError("dataset: expected a folder, got an empty name")
     directory = pathlib.Path(dataset)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"dataset: expected a folder, got a file: {dataset}")
@@ -212,6 +213,7 @@ def _work(found, cache, settings, how, progress):
     }
     first, futures = {}, {}
     hashes = cache_lib.Hashes(cache.directory.parent)
+    kept = cache, hashes
     with Pool(workers, limits) as pool:
         for file in found:
             if _finished(file, first, hashes, cache, fetched):
@@ -223,9 +225,9 @@ def _work(found, cache, settings, how, progress):
                 "entry": str(cache.path(file.content)),
             }
             futures[pool.submit(job, progress.of(file))] = file
-            _collect(futures, _AHEAD * workers, cache, fetched, progress)
+            _collect(futures, _AHEAD * workers, kept, fetched, progress)
         hashes.save()
-        _collect(futures, 0, cache, fetched, progress)
+        _collect(futures, 0, kept, fetched, progress)
 
 
 def _finished(file, first, hashes, cache, fetched):
@@ -246,12 +248,19 @@ def _finished(file, first, hashes, cache, fetched):
     except OSError as error:
         if error.errno in _FATAL - {errno.EACCES}:
             raise
-        file.set_aside(f"cannot be read: {error.strerror}")
+        file.set_aside(f"cannot be read: {error.strerror}{_which(file, error)}")
     _forget(file, fetched)
     return True
 
 
-def _collect(futures, at_most, cache, fetched, progress):
+def _which(file, error):
+    """Which image of a folder of frames an error is about."""
+    if file.source.kind != "frames" or error.filename is None:
+        return ""
+    return f": {files.readable(os.path.basename(error.filename))}"
+
+
+def _collect(futures, at_most, kept, fetched, progress):
     """Waits until no more than so many files are being prepared."""
     while len(futures) > at_most:
         done, _ = concurrent.futures.wait(
@@ -259,7 +268,7 @@ def _collect(futures, at_most, cache, fetched, progress):
         )
         for future in done:
             file = futures.pop(future)
-            _take(file, future.result(), cache)
+            _take(file, future.result(), *kept)
             _forget(file, fetched)
             progress.done(file)
 
@@ -275,9 +284,13 @@ def _use(file, video):
     file.details = report.details(video)
 
 
-def _take(file, answer, cache):
+def _take(file, answer, cache, hashes):
     if "failed" not in answer:
-        _use(file, cache.video(file.content))
+        if hashes.unchanged(file.source):
+            _use(file, cache.video(file.content))
+        else:  # as when it is still being copied into the archive
+            cache.path(file.content).unlink()
+            file.set_aside("changed while it was read")
         return
     reason = answer.pop("failed")
     if answer.get("errno") in _FATAL:
@@ -285,9 +298,10 @@ def _take(file, answer, cache):
     file.set_aside(reason, **answer)
 
 
-def _nothing(summary, videos):
+def _nothing(summary, places):
     if not summary["files"]:
-        return f"videos: expected video files below {videos}, found none"
+        names = " or ".join(os.fspath(p) for p in places if p is not None)
+        return f"videos: expected videos in {names}, found none"
     reasons = "; ".join(
         f"{f['path']}: {f['reason']}" for f in summary["files"][:5]
     )
@@ -305,10 +319,5 @@ def _pack(used, cache, directory, settings, shots_per_record):
         "video_seconds": sum(f.details["seconds"] for f in used),
         "videos": [[f.name, f.content] for f in used],
     }
-    path = directory / "vivi.json"
-    if (directory / "dataset_info.json").exists() and path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        old.pop("num_records", None)
-        if old == description:
-            return
-    dataset_lib.pack(entries, directory, description, shots_per_record)
+    if not dataset_lib.is_whole(directory, description):
+        dataset_lib.pack(entries, directory, description, shots_per_record)

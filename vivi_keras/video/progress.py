@@ -18,7 +18,8 @@ class Progress:
         self._lock = threading.Lock()
         self._num_files = len(files)
         self._num_done = 0
-        self._seconds = {}  # of video, by file
+        self._seconds = 0.0  # of video, of all files
+        self._told = {}  # of each file at work
         self._start = time.monotonic()
         total = sum(f.size for f in files)
         self._bar = tqdm.tqdm(
@@ -37,16 +38,25 @@ class Progress:
             duration = message["duration"] or 0
             part = message["seconds"] / duration if duration > 0 else 0
             with self._lock:
-                self._seconds[id(file)] = message["seconds"]
+                self._tell(file, message["seconds"])
                 self._advance(file, min(part, 1.0))
 
+        self._told[id(file)] = 0.0
         return progress
 
     def done(self, file):
         """Takes it that a file needs no more work."""
         with self._lock:
             self._num_done += 1
+            # Files that an earlier run prepared add nothing to the speed.
+            if id(file) in self._told:
+                self._tell(file, file.details.get("seconds", 0.0))
             self._advance(file, 1.0)
+
+    def _tell(self, file, seconds):
+        more = max(0.0, seconds - self._told[id(file)])
+        self._told[id(file)] += more
+        self._seconds += more
 
     def _advance(self, file, part):
         size = int(part * file.size)
@@ -55,11 +65,10 @@ class Progress:
         self._draw()
 
     def _draw(self):
-        seconds = sum(self._seconds.values())
-        speed = seconds / max(time.monotonic() - self._start, 1e-3)
+        speed = self._seconds / max(time.monotonic() - self._start, 1e-3)
         self._bar.set_postfix_str(
             f"{self._num_done}/{self._num_files} files,"
-            f" {seconds / 3600:.2f} h of video, {speed:.0f}x real time",
+            f" {self._seconds / 3600:.2f} h of video, {speed:.0f}x real time",
             refresh=False,
         )
 

@@ -46,7 +46,9 @@ class CutDetector:
                 f" got {detector!r}"
             )
         self._timecode = FrameTimecode
-        self._rate = Fraction(frames_per_second).limit_denominator(10000)
+        # It names frames by their time; any rate that it accepts will do.
+        rate = min(max(frames_per_second, 0.01), 1000.0)
+        self._rate = Fraction(rate).limit_denominator(10000)
         self._last = 0
         self._shape = None
         self._gradual = None

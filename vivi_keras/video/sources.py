@@ -10,6 +10,7 @@ import hashlib
 import os
 import pathlib
 import re
+import stat
 import struct
 
 import av
@@ -107,6 +108,10 @@ def fetch(source, folder):
 
 
 def _update(digest, path):
+    # Of a pipe or a device there may be no end; a folder does not open.
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", path)
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
@@ -118,6 +123,7 @@ def frame_names(folder):
         n
         for n in os.listdir(folder)
         if pathlib.PurePath(n).suffix.lower() in IMAGES
+        and not os.path.isdir(os.path.join(folder, n))
     ]
 
     def order(name):
@@ -125,6 +131,14 @@ def frame_names(folder):
         return [(p.isdigit(), int(p) if p.isdigit() else p) for p in parts]
 
     return sorted(names, key=lambda n: (order(n), n))
+
+
+def _image(data):
+    """uint8 [h, w, 3], BGR; None where the bytes are no image."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # no bytes, or more pixels than are allowed
+        return None
 
 
 class ImageVideo:
@@ -155,8 +169,7 @@ class ImageVideo:
         """Yields every image that can be decoded as a `decode.Frame`."""
         index = 0
         for read, seconds in zip(self._images, self._times, strict=True):
-            data = np.frombuffer(read(), np.uint8)
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            image = _image(read())
             if image is None:
                 self.num_errors += 1
                 self.errors = ["an image cannot be decoded"]
