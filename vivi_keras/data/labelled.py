@@ -16,6 +16,18 @@ from vivi_keras.data.rand_augment import DRAWS_PER_IMAGE, rand_augment
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 MOST_BYTES_IN_MEMORY = 4 << 30
 UNLABELLED = -1
 # Keep images apart from videos, and from each other, under one seed.
@@ -217,7 +229,8 @@ def fashion_mnist(split="train", directory=FASHION_MNIST):
             )
         content = gzip.decompress(path.read_bytes())
         arrays.append(np.frombuffer(content, np.uint8, offset=header))
-    return from_arrays(arrays[0].reshape(-1, 28, 28), arrays[1])
+    images, labels = arrays
+    return from_arrays(images.reshape(-1, 28, 28), labels, FASHION_CLASSES)
 
 
 def take_fraction(images, fraction, seed=0):
