@@ -205,6 +205,7 @@ def test_a_terminal_that_lacks_characters(tmp_path):
     folder.mkdir()
     render(folder / "a.mp4", 0)
     (folder / "電影.mp4").touch()
+    (folder / "<b>&.mp4").touch()
     done = subprocess.run(
         [*COMMAND, f"--videos={folder}", f"--dataset={tmp_path / 'out'}"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -214,6 +215,10 @@ def test_a_terminal_that_lacks_characters(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "\\u96fb\\u5f71.mp4: the file is empty" in done.stdout
     assert "Traceback" not in done.stderr
+    assert "| 3/3 files, 0.00 h of video," in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;&amp;.mp4" in page and "<b>&" not in page
+    assert "電影.mp4" in page
 
 
 def test_progress_counts_what_short_files_hold():

@@ -25,11 +25,10 @@ class Progress:
         self._bar = tqdm.tqdm(
             total=total,
             disable=not show,
-            bar_format="{percentage:3.0f}%|{bar:24}| {postfix},"
-            " {remaining} left",
+            desc=self._text(),
+            bar_format="{percentage:3.0f}%|{bar:24}| {desc}, {remaining} left",
         )
         self._parts = {}
-        self._draw()
 
     def of(self, file):
         """A function that takes a worker's messages about a file."""
@@ -62,14 +61,13 @@ class Progress:
         size = int(part * file.size)
         self._bar.update(max(0, size - self._parts.get(id(file), 0)))
         self._parts[id(file)] = max(size, self._parts.get(id(file), 0))
-        self._draw()
+        self._bar.set_description_str(self._text(), refresh=False)
 
-    def _draw(self):
+    def _text(self):
         speed = self._seconds / max(time.monotonic() - self._start, 1e-3)
-        self._bar.set_postfix_str(
+        return (
             f"{self._num_done}/{self._num_files} files,"
-            f" {self._seconds / 3600:.2f} h of video, {speed:.0f}x real time",
-            refresh=False,
+            f" {self._seconds / 3600:.2f} h of video, {speed:.0f}x real time"
         )
 
     def __enter__(self):
