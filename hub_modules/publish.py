@@ -1,7 +1,7 @@
 """Adds an exported module to this folder, and makes its pages.
 
-    python -m vivi_keras.hub_modules.publish --module=MODULE --name=NAME \\
-        --version=1 --results=results.json --metrics=metrics.csv
+    python -m vivi_keras.hub_modules.publish MODULE --name=NAME --version=1 \\
+        --results=results.json --metrics=metrics.csv
     python -m vivi_keras.hub_modules.publish
 
 The first copies the module and writes what can be known of it into
@@ -20,7 +20,6 @@ from absl import app, flags
 
 from vivi_keras import archives, registry
 
-_MODULE = flags.DEFINE_string("module", None, "Folder of a module to add.")
 _NAME = flags.DEFINE_string("name", None, "Its name in the registry.")
 _VERSION = flags.DEFINE_integer("version", 1, "Its version.", 1)
 _RESULTS = flags.DEFINE_string(
@@ -161,13 +160,13 @@ def _write_registry(file, entries):
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags alone, got {argv[1:]}")
-    if (_MODULE.value is None) != (_NAME.value is None):
-        raise app.UsageError("expected --module and --name together")
-    if _MODULE.value is not None:
+    if len(argv) > 2:
+        raise app.UsageError(f"expected one folder of a module, got {argv[1:]}")
+    if (len(argv) == 2) != (_NAME.value is not None):
+        raise app.UsageError("expected MODULE and --name together")
+    if len(argv) == 2:
         entry = publish(
-            _MODULE.value,
+            argv[1],
             _NAME.value,
             _VERSION.value,
             _RESULTS.value,
