@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vivi_keras import video
+from vivi_keras.video import extract, sources
 
 
 def render(path, seed, num_frames=60, size=(64, 48), cuts=(20, 40), rate=12):
@@ -64,6 +65,70 @@ def test_round_trip(archive, tmp_path):
     ):
         assert first["shot_start_seconds"][place] <= seconds
         assert seconds < first["shot_stop_seconds"][place]
+
+
+def edges(path, **settings):
+    """(frames at which shots begin and stop, counts) of a prepared film."""
+    kept = {}
+    found = extract.extract(
+        sources.Source("video", str(path)),
+        extract.Settings(**settings),
+        kept.__setitem__,
+        threads=1,
+    )
+    for shot in found["shots"]:
+        assert shot["start_seconds"] == pytest.approx(shot["start_frame"] / 12)
+        assert shot["stop_seconds"] == pytest.approx(shot["stop_frame"] / 12)
+        for index, seconds in shot["frames"]:
+            assert shot["start_frame"] <= index < shot["stop_frame"]
+            assert seconds == pytest.approx(index / 12) and kept.pop(index)
+    assert not kept
+    shots = [(s["start_frame"], s["stop_frame"]) for s in found["shots"]]
+    return shots, found["counts"]
+
+
+def test_long_shots_are_split(tmp_path):
+    render(tmp_path / "a.mp4", 0, num_frames=96, cuts=(30,))
+    found, counts = edges(tmp_path / "a.mp4", max_shot_seconds=2.0)
+    # A last piece that is too short joins the one before.
+    assert found == [(0, 24), (24, 30), (30, 54), (54, 78), (78, 96)]
+    assert counts["long_shots_split"] == 3
+    found, _ = edges(tmp_path / "a.mp4")
+    assert found == [(0, 30), (30, 96)]
+
+
+def test_short_shots_are_merged_or_dropped(tmp_path):
+    """Of 4 frames, a third of a second; the last one too."""
+    path = tmp_path / "a.mp4"
+    render(path, 0, num_frames=64, cuts=(24, 28, 60))
+    found, counts = edges(path)
+    assert found == [(0, 24), (24, 64)]
+    assert counts["short_shots_merged"] == 2
+    found, counts = edges(path, short_shots="drop")
+    assert found == [(0, 24), (28, 60)]
+    assert counts["short_shots_dropped"] == 2
+    found, counts = edges(path, min_shot_seconds=0.0)
+    assert found == [(0, 24), (24, 28), (28, 60), (60, 64)]
+    assert "short_shots_merged" not in counts
+
+
+def test_frames_beyond_the_limit_are_thinned(tmp_path):
+    render(tmp_path / "a.mp4", 0, num_frames=240, cuts=())
+    kept = {}
+    found = extract.extract(
+        sources.Source("video", str(tmp_path / "a.mp4")),
+        extract.Settings(frames_per_second=2.0, max_frames_per_shot=4),
+        kept.__setitem__,
+        threads=1,
+    )
+    (shot,) = found["shots"]
+    times = [seconds for _, seconds in shot["frames"]]
+    assert len(times) == len(kept) == 4
+    assert found["counts"]["frames_thinned"] == 40 - 4
+    # Over all of the 20 seconds, no step more than twice another.
+    steps = np.diff(times)
+    assert times[0] < 5 and times[-1] > 15
+    assert steps.max() <= 2 * steps.min()
 
 
 def test_nothing_usable(tmp_path):
