@@ -28,7 +28,7 @@ def main(argv):
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     from vivi_keras.video import demo_corpus
 
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.WARNING)
     folder = pathlib.Path(_OUTPUT.value)
     films = folder / "films"
     demo_corpus.render_corpus(

@@ -36,7 +36,7 @@ PIECE_SECONDS = 30.0
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.WARNING)
     folder = pathlib.Path(flags.FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
     film = _FILM.value
