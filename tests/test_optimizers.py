@@ -1,5 +1,7 @@
 """Optimizers, schedules, clipping, precision: against NumPy, by hand."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import small_models
 import tensorflow as tf
 
 from vivi_keras import precision
-from vivi_keras.training import optimizers
+from vivi_keras.training import build, optimizers
 from vivi_keras.training.configs import get_config
 
 
@@ -113,6 +115,36 @@ def test_bad_settings_are_named(key, value, message):
     config.optimizer[key] = value
     with pytest.raises(ValueError, match=message):
         optimizers.build_optimizer(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("data.batch_size", 1),  # no negative for InfoNCE
+        ("data.batch_size", -16),
+        ("data.images.batch_size", -1),
+        ("model.weight_decay", float("inf")),
+        ("optimizer.momentum", 1),
+        ("optimizer.clip_norm", -1),
+        ("optimizer.trust", 0),
+        ("schedule.learning_rate", -0.1),
+        ("schedule.learning_rate", float("nan")),
+        ("schedule.boundaries", (10, 5)),
+        ("train.steps", -1),
+        ("train.log_every_steps", 0),
+        ("train.checkpoint_every_steps", 0),
+        ("train.average_decay", 1.5),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(key, value):
+    config = get_config("vivi_ex4_demo")
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(
+        ValueError, match=rf"config\.{key} .*Got: {re.escape(str(value))}"
+    ):
+        build.build_model(config)
 
 
 def test_averages_follow_the_encoder():

@@ -9,6 +9,7 @@ from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer import ViviModel
 from vivi_keras.training import streams
+from vivi_keras.training.configs import ranges
 from vivi_keras.training.optimizers import build_optimizer
 
 
@@ -31,9 +32,10 @@ def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
         config: of a row.
         skip_nonfinite: see `ViviModel`.
         **options: further arguments of `compile`, such as `jit_compile`.
-    Raises: ValueError: an unknown level, argument, optimizer or schedule, or
-        clips on which a level cannot work.
+    Raises: ValueError: an unknown level, argument, optimizer or schedule, a
+        number that makes no sense, or clips on which a level cannot work.
     """
+    ranges.check_numbers(config)
     encoder = build_encoder(config)
     objective = Objective(
         [

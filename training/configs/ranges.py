@@ -1,0 +1,65 @@
+"""What the numbers of a config may be."""
+
+import functools
+import math
+import operator
+
+# What is asked -> whether a number keeps it, and of which keys.
+RULES = {
+    ">= 0": (
+        lambda value: value >= 0,
+        "data.batch_size",
+        "data.images.batch_size",
+        "data.images.unlabelled_batch_size",
+        "model.weight_decay",
+        "optimizer.clip_norm",
+        "optimizer.weight_decay",
+        "schedule.learning_rate",
+        "schedule.base_batch_size",
+        "schedule.warmup_steps",
+        "train.steps",
+        "train.keep_every_steps",
+    ),
+    "> 0": (
+        lambda value: value > 0,
+        "optimizer.trust",
+        "schedule.factor",
+    ),
+    ">= 1": (
+        lambda value: value >= 1,
+        "train.micro_batches",
+        "train.log_every_steps",
+        "train.checkpoint_every_steps",
+        "train.test_every_steps",
+        "train.keep_checkpoints",
+    ),
+    "in [0, 1)": (
+        lambda value: 0 <= value < 1,
+        "optimizer.momentum",
+        "train.average_decay",
+    ),
+    "in [0, 2**32)": (lambda value: 0 <= value < 2**32, "seed"),
+}
+
+
+def check_numbers(config) -> None:
+    """Raises ValueError for a number with which no run could make sense."""
+    for asked, (keeps, *names) in RULES.items():
+        for name in names:
+            value = functools.reduce(operator.getitem, name.split("."), config)
+            if not (math.isfinite(value) and keeps(value)):
+                raise ValueError(
+                    f"config.{name} must be finite and {asked}. Got: {value}"
+                )
+    bounds = list(config.schedule.boundaries)
+    if bounds != sorted({*bounds}) or any(bound <= 0 for bound in bounds):
+        raise ValueError(
+            "config.schedule.boundaries must be growing steps > 0."
+            f" Got: {tuple(bounds)}"
+        )
+    level = config.objective.get("video_info_nce", {"weight": 0})
+    if level["weight"] and config.data.batch_size == 1:
+        raise ValueError(
+            "Level 'video_info_nce' expects config.data.batch_size >= 2: the"
+            " other videos of a batch are its negatives. Got: 1"
+        )
