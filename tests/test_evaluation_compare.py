@@ -17,7 +17,7 @@ from vivi_keras.evaluation import (
     reports,
     scores,
     suite,
-    vtab,
+    vtab_sources,
 )
 
 
@@ -126,7 +126,7 @@ def test_other_images_are_left_out(tmp_path):
         compare.load([str(tmp_path)])
 
 
-def vtab_results(folder, sweep, tasks=tuple(vtab.SOURCES)):
+def vtab_results(folder, sweep, tasks=tuple(vtab_sources.SOURCES)):
     """Results of the published protocol, or of another sweep."""
     settings = {
         "suite": "vtab",
@@ -135,7 +135,7 @@ def vtab_results(folder, sweep, tasks=tuple(vtab.SOURCES)):
         "sweep": json.loads(json.dumps(vars(sweep))),
     }
     rows = [
-        row("m", name, run, 0.5, "finetune", vtab.SOURCES[name].group)
+        row("m", name, run, 0.5, "finetune", vtab_sources.SOURCES[name].group)
         for name in tasks
         for run in range(3)
     ]

@@ -213,7 +213,7 @@ def mean_difference(column, reference, tasks, protocol):
 
 def is_published_protocol(comparison):
     """Whether scores may stand beside published VTAB-1k ones."""
-    from vivi_keras.evaluation import vtab
+    from vivi_keras.evaluation import vtab_sources
 
     settings = comparison.settings
     sweep = json.loads(json.dumps(dataclasses.asdict(finetune.VTAB)))
@@ -222,7 +222,7 @@ def is_published_protocol(comparison):
         and settings["image_size"] == 224
         and settings["max_test"] is None
         and settings["sweep"] == sweep
-        and set(comparison.tasks) == set(vtab.SOURCES)
+        and set(comparison.tasks) == set(vtab_sources.SOURCES)
         and finetune.PROTOCOL in comparison.protocols
     )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vivi_keras.evaluation import vtab
+from vivi_keras.evaluation import vtab_sources
 
 FINE_TUNING = "finetune"
 
@@ -27,13 +27,13 @@ def vtab_score(accuracies):
         is missing, since a mean over fewer tasks is another score.
     Raises: ValueError for a task that is not of VTAB.
     """
-    unknown = sorted(set(accuracies) - set(vtab.SOURCES))
+    unknown = sorted(set(accuracies) - set(vtab_sources.SOURCES))
     if unknown:
         raise ValueError(f"Expected VTAB tasks alone; got {unknown}.")
-    groups = {"mean": list(vtab.SOURCES)}
-    for group in vtab.GROUPS:
+    groups = {"mean": list(vtab_sources.SOURCES)}
+    for group in vtab_sources.GROUPS:
         groups[group] = [
-            s.name for s in vtab.SOURCES.values() if s.group == group
+            s.name for s in vtab_sources.SOURCES.values() if s.group == group
         ]
     return {
         name: float(np.mean([accuracies[task] for task in own]))

@@ -9,6 +9,7 @@ from vivi_keras.evaluation import (
     maps,
     offline,
     vtab,
+    vtab_sources,
 )
 from vivi_keras.evaluation.features import FeatureCache, RawPixels
 from vivi_keras.evaluation.modules import load_encoder
@@ -143,7 +144,7 @@ def task_names(suite, wanted):
         raise ValueError(
             f"Expected a suite of {[OFFLINE, VTAB]}; got {suite!r}."
         )
-    return offline.names(wanted, vtab.SOURCES)
+    return offline.names(wanted, vtab_sources.SOURCES)
 
 
 def check_names(encoders):
