@@ -147,6 +147,18 @@ def test_several_outputs_must_be_named(tmp_path):
     one = load_encoder(path, output="vector").features(images)
     two = load_encoder(path, output="twice").features(images)
     np.testing.assert_allclose(2 * one, two, rtol=1e-6)
+    arguments = {
+        "tasks": ["digits"],
+        "max_test": 50,
+        "image_size": 16,
+        "cache_dir": str(tmp_path),
+    }
+    with pytest.raises(ValueError, match="--output_name"):
+        suite.evaluate(path, tmp_path / "out", **arguments)
+    results = suite.evaluate(
+        path, tmp_path / "out", output_name="twice", **arguments
+    )
+    assert results["encoders"][0]["sha256"].endswith("-twice")
 
 
 def test_missing_module_is_named(tmp_path):

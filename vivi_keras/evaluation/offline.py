@@ -294,7 +294,8 @@ def _prepared(name, cache_dir):
     from vivi_keras.evaluation import offline_builder
 
     builder = offline_builder.builder(name, cache_dir)
-    if not builder.is_prepared():
+    # TFDS warns of a folder that is not there, which is no fault here.
+    if not builder.data_path.exists() or not builder.is_prepared():
         return None
     return tuple(
         offline_builder.read_split(builder, part) for part in ("train", "test")
