@@ -1,6 +1,7 @@
 """Fine-tuning against a plain loop, its sweep, and interrupted sweeps."""
 
 import dataclasses
+import types
 
 import evaluation_modules
 import numpy as np
@@ -207,6 +208,15 @@ def test_suite_lists_what_cannot_be_trained(tmp_path, monkeypatch, module):
     assert set(reasons) == {"signature", "raw 16x16 pixels"}
     assert all("no trainable variables" in r for r in reasons.values())
     assert not list((tmp_path / "out" / "tasks").glob("*.part.json"))
+
+
+def test_half_precision_weights_are_not_trained():
+    weights = [tf.Variable(tf.zeros(2, tf.float16))]
+    encoder = types.SimpleNamespace(
+        path="half", variables=weights, trainable_variables=weights
+    )
+    with pytest.raises(finetune.Untrainable, match="half has float16"):
+        finetune.FineTuner(encoder)
 
 
 def test_budget_takes_the_largest_that_fits(module):

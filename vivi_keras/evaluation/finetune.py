@@ -86,6 +86,11 @@ class FineTuner:
                 f"{encoder.path} has no trainable variables: only a reusable"
                 " SavedModel or a Keras application can be fine-tuned"
             )
+        if any(v.dtype == tf.float16 for v in encoder.variables):
+            raise Untrainable(
+                f"{encoder.path} has float16 weights, too coarse for small"
+                " updates: fine-tune an export with float32 weights"
+            )
         self.encoder = encoder
         self._start = [v.numpy() for v in encoder.variables]
         self._velocities = [
