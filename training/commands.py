@@ -1,15 +1,23 @@
-"""How the console scripts start: flags parsed, help that shows them."""
+"""How the console scripts start and fail: flags, help, one line of error."""
 
+import functools
+import os
+import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
+
+# Before TensorFlow is imported: its start-up lines would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def run(main, argv=None):
     """Parses the flags and calls `main`; never returns.
 
     `--help` shows the docstring and the flags of main's module, also where a
-    console script, and not that module, is what Python runs.
+    console script, and not that module, is what Python runs. Errors that name
+    what was expected and what came are one line and exit status 1; their
+    traceback is shown with `--verbosity=1`.
 
     Args:
         main: function of the arguments left over by the flags.
@@ -21,4 +29,12 @@ def run(main, argv=None):
         script.__doc__ = module.__doc__
         for flag in flags.FLAGS.get_flags_for_module(main.__module__):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main, argv=argv)
+    app.run(functools.partial(_tell, main), argv=argv)
+
+
+def _tell(main, argv):
+    try:
+        return main(argv)
+    except (ValueError, OSError, RuntimeError) as error:
+        logging.debug("where it was raised", exc_info=True)
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {error}")

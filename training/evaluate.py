@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 
 from absl import app, flags, logging
 
@@ -152,7 +153,7 @@ def _evaluate(common):
     # TensorFlow is imported only once the flags are known to be good.
     from vivi_keras.evaluation import pictures, suite
 
-    suite.evaluate(
+    results = suite.evaluate(
         _MODULE.value,
         _OUTPUT.value,
         suite=_SUITE.value,
@@ -176,6 +177,8 @@ def _evaluate(common):
         image_size=suite.IMAGE_SIZES[_SUITE.value] if size is None else size,
     ):
         print(f"drew {file}")
+    if not results["rows"]:
+        sys.exit(1)  # why is in the lines above
 
 
 def _evaluate_robustness(common):

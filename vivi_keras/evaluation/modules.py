@@ -46,7 +46,10 @@ class Encoder:
             getattr(holder, "regularization_losses", [])
         )
         self.notes = []
-        self._frozen = tf.function(lambda images: self(images, training=False))
+        self._frozen = tf.function(
+            lambda images: self(images, training=False),
+            autograph=False,  # errors keep their own words
+        )
 
     def __call__(self, images, training=False):
         """Features float32 [N, D] of images float32 [N, H, W, 3] in [0, 1]."""
@@ -214,7 +217,9 @@ def _fixed_sizes(shape, path):
 def _pick(outputs, wanted, path):
     """The one tensor that is the feature vector, of one or several outputs."""
     if not isinstance(outputs, dict | list | tuple):
-        return outputs
+        if wanted is None:
+            return outputs
+        raise ValueError(f"Module {path} has one output; got {wanted!r}.")
     if not isinstance(outputs, dict):
         outputs = {str(i): value for i, value in enumerate(outputs)}
     if wanted is not None and wanted in outputs:

@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 
 
-class Unavailable(Exception):
+class Unavailable(RuntimeError):
     """A package cannot be had here; the message says why."""
 
 
