@@ -115,14 +115,13 @@ def _source(name):
         return labelled.fashion_mnist()
     if pathlib.Path(name).is_dir():
         return labelled.from_folder(name)
-    import tensorflow_datasets as tfds
-
     try:
         return labelled.from_tfds(name)
-    except tfds.core.registered.DatasetNotFoundError:
+    except ValueError as error:
         raise ValueError(
             "Expected the probe to be 'digits', 'fashion_mnist', a folder of"
             f" class folders or the name of a TFDS data set; got {name!r}."
+            f" {error}"
         ) from None
 
 
