@@ -35,7 +35,7 @@ def tfhub_card(publisher, entry, told):
         "dataset": _slug(data.get("name", "unknown")),
         "task": "image-feature-vector",
         "network-architecture": network_name(told),
-        "fine-tunable": "true",
+        "fine-tunable": str(_is_fine_tunable(told)).lower(),
         "format": "saved_model_2",
         "license": entry.get("licence", _LICENCE).lower(),
     }
@@ -99,13 +99,18 @@ def kaggle_files(publisher, entry, told):
         "overview": _description(entry, told),
         "usage": "\n".join(_use(entry, told)),
         "licenseName": licence.replace("-", " ", 1),
-        "fineTunable": True,
+        "fineTunable": _is_fine_tunable(told),
         "trainingData": [_data(entry, told).get("name", "unknown")],
     }
     return {
         "model-metadata.json": json.dumps(model, indent=2) + "\n",
         "model-instance-metadata.json": json.dumps(instance, indent=2) + "\n",
     }
+
+
+def _is_fine_tunable(told):
+    """Whether its kernels can be trained; float16 ones are frozen."""
+    return told.get("weights", {}).get("dtype") != "float16"
 
 
 def _slug(text):
@@ -166,6 +171,7 @@ def _overview(entry, told):
 
 def _use(entry, told):
     name = f"{entry['name']}/{entry['version']}"
+    trainable = f"trainable={_is_fine_tunable(told)}"
     return [
         "## Use",
         "",
@@ -173,11 +179,11 @@ def _use(entry, told):
         "import tensorflow_hub as hub",
         "import tf_keras  # hub.KerasLayer is a layer of tf_keras",
         "",
-        f'encoder = hub.KerasLayer("hub_modules/{name}", trainable=True)',
+        f'encoder = hub.KerasLayer("hub_modules/{name}", {trainable})',
         "model = tf_keras.Sequential([encoder, tf_keras.layers.Dense(10)])",
         "```",
         "",
-        f'In Keras 3: `vivi_keras.load("{name}", trainable=True)`.'
+        f'In Keras 3: `vivi_keras.load("{name}", {trainable})`.'
         f" `vivi-verify {name}` checks it.",
         "",
     ]

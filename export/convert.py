@@ -1,12 +1,14 @@
 """A module for other run times: TFLite (float or int8) and ONNX.
 
-Needs the extra `[convert]`. Beside each file stands NAME.json: the module's
+Needs the extra `[convert]`. Beside each FILE stands FILE.json: the module's
 metadata and how far the converted features are from the module's.
 """
 
 import importlib
 import json
+import os
 import pathlib
+import tempfile
 
 import numpy as np
 
@@ -24,7 +26,7 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
 
     Args:
         module: folder of a reusable SavedModel.
-        output: path of the .tflite to write.
+        output: path of the .tflite to write; an older one is replaced.
         image_size: (H, W) in pixels; None for the module's recommended one.
         calibration: float32 [N, H, W, 3] frames in [0, 1] like those it will
             see: makes an int8 model (input and output stay float32); None
@@ -36,6 +38,7 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
     import tensorflow as tf
 
     _need("ai_edge_litert")
+    _check_output(output)
     loaded, told = _load(module)
     if image_size is None and "image_size" not in told:
         raise ValueError(
@@ -55,16 +58,16 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
         converter.target_spec.supported_ops = [
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         ]
-    _write(output, converter.convert())
-    return _report(
+    return _write(
         output,
+        converter.convert(),
+        load_tflite,
         told,
         {
             "format": "tflite",
             "type": "float32" if calibration is None else "int8",
             "image_size": list(size),
         },
-        load_tflite(output),
         loaded,
         golden.fitted_images(size) if calibration is None else frames,
     )
@@ -75,22 +78,23 @@ def to_onnx(module, output):
 
     Args:
         module: folder of a reusable SavedModel.
-        output: path of the .onnx to write.
+        output: path of the .onnx to write; an older one is replaced.
     Returns, Raises: as `to_tflite`.
     """
     _need("onnxruntime")
     tf2onnx = _need("tf2onnx")
+    _check_output(output)
     loaded, told = _load(module)
     function = _function(loaded, (None, None))
     model, _ = tf2onnx.convert.from_function(
         function, function.input_signature, opset=ONNX_OPSET
     )
-    _write(output, model.SerializeToString())
-    return _report(
+    return _write(
         output,
+        model.SerializeToString(),
+        load_onnx,
         told,
         {"format": "onnx", "type": "float32", "opset": ONNX_OPSET},
-        load_onnx(output),
         loaded,
         golden.fitted_images(None),
     )
@@ -216,42 +220,61 @@ def _check_frames(frames, size):
     return frames
 
 
-def _write(path, content):
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+def _check_output(output):
+    """Refuses a folder before the work of a conversion."""
+    if os.path.isdir(output):
+        raise IsADirectoryError(f"expected a file to write, got {output}")
 
 
-def _report(output, told, made, encode, loaded, images):
-    """Compares the file with its module; writes and returns what is known."""
-    expected = np.asarray(loaded(images))
-    got = np.asarray(encode(images))
-    difference = float(np.abs(got - expected).max())
-    if made["type"] == "float32":
-        bound = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        if not difference <= bound:
-            raise ValueError(
-                f"expected features within {bound:.2g} of the module's, got"
-                f" {difference:.2g} in {output}: the conversion is wrong"
-            )
-    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
-    cosines = np.sum(got * expected, axis=1) / np.maximum(lengths, 1e-12)
+def _write(output, content, load, told, made, loaded, images):
+    """Writes a file that gives the module's features, and its report.
+
+    Args:
+        output: path to write. content: bytes. load: path -> encoder.
+        told: dict of the module's metadata. made: dict of the conversion.
+        loaded: the module. images: float32 [N, H, W, 3] to compare on.
+    Returns: dict, the report.
+    """
+    output = pathlib.Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Aside, so that nothing half written or wrong gets the file's name.
+    with tempfile.TemporaryDirectory(
+        dir=output.parent, prefix=".convert-"
+    ) as aside:
+        file = pathlib.Path(aside) / output.name
+        file.write_bytes(content)
+        compared = _compare(load(file), loaded, images, made["type"])
+        os.replace(file, output)
     report = {
         **told,
-        "converted": {
-            **made,
-            "bytes": pathlib.Path(output).stat().st_size,
-            "num_compared": len(images),
-            "largest_difference": difference,
-            "mean_cosine": float(cosines.mean()),
-        },
+        "converted": {**made, "bytes": len(content), **compared},
     }
     write_report(output, report)
     return report
 
 
+def _compare(encode, loaded, images, kind):
+    """How far a converted file's features are from its module's."""
+    expected = np.asarray(loaded(images))
+    got = np.asarray(encode(images))
+    difference = float(np.abs(got - expected).max())
+    if kind == "float32":
+        bound = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if not difference <= bound:
+            raise ValueError(
+                f"expected features within {bound:.2g} of the module's, got"
+                f" {difference:.2g}: the conversion is wrong"
+            )
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = np.sum(got * expected, axis=1) / np.maximum(lengths, 1e-12)
+    return {
+        "num_compared": len(images),
+        "largest_difference": difference,
+        "mean_cosine": float(cosines.mean()),
+    }
+
+
 def write_report(output, report):
     """Writes the .json beside a converted file."""
-    file = pathlib.Path(output).with_suffix(".json")
     text = json.dumps(report, indent=2, sort_keys=True, allow_nan=False)
-    file.write_text(text + "\n", encoding="utf-8")
+    pathlib.Path(f"{output}.json").write_text(text + "\n", encoding="utf-8")

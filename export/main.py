@@ -1,7 +1,7 @@
 """vivi-export: a run or a module -> files that load anywhere."""
 
 import pathlib
-import shutil
+import sys
 import tempfile
 
 from absl import app, flags
@@ -24,7 +24,7 @@ _WEIGHTS_DTYPE = flags.DEFINE_enum(
     "weights_dtype",
     "float32",
     ["float32", "float16"],
-    "How kernels are stored; float16 halves the size, for inference.",
+    "How kernels are stored; float16 halves the size and freezes them.",
 )
 _EMA = flags.DEFINE_bool(
     "ema", False, "Export the moving averages of the weights."
@@ -65,8 +65,11 @@ def main(argv):
         )
     if _PACKAGE.value is not None and _FORMAT.value != "saved_model":
         raise app.UsageError("expected --package without --format")
-    with tempfile.TemporaryDirectory() as aside:
-        _write(_module(pathlib.Path(aside)))
+    try:
+        with tempfile.TemporaryDirectory() as aside:
+            _write(_module(pathlib.Path(aside)))
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"vivi-export: {error}")
     print(f"wrote {_OUTPUT.value}")
 
 
@@ -97,9 +100,11 @@ def _module(aside):
 
 
 def _write(module):
-    if _PACKAGE.value is not None:
-        from vivi_keras.export import package
+    from vivi_keras.export import package
 
+    if _MODULE.value is not None:
+        package.check_outside(module, _OUTPUT.value)
+    if _PACKAGE.value is not None:
         package.write_packages(module, _PACKAGE.value, _OUTPUT.value)
     elif _FORMAT.value == "tflite":
         _write_tflite(module)
@@ -108,7 +113,7 @@ def _write(module):
 
         print(_summary(convert.to_onnx(module, _OUTPUT.value)))
     elif _MODULE.value is not None:
-        shutil.copytree(module, _OUTPUT.value)
+        package.copy_module(module, _OUTPUT.value)
 
 
 def _write_tflite(module):

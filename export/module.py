@@ -32,7 +32,7 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
     # description of the interface uses.
     module = tf.train.Checkpoint()
     module.__call__ = call
-    module.trainable_variables = trainable
+    module.trainable_variables = [v for v in trainable if v.trainable]
     module.variables = trainable + frozen
     module.regularization_losses = _regularization_losses(encoder, trainable)
     signatures = dict.fromkeys(
@@ -69,7 +69,10 @@ def unsynchronized(layer):
 
 
 def _copy_variables(encoder, weights, weights_dtype):
-    """Trainable and other variables of the encoder as plain tf.Variables."""
+    """The encoder's trainable and other variables as plain tf.Variables.
+
+    float16 ones come with the trainable ones and are frozen.
+    """
     import tensorflow as tf
 
     weights = {} if weights is None else dict(weights)
@@ -91,7 +94,9 @@ def _copy_variables(encoder, weights, weights_dtype):
         half = trainable and weights_dtype == "float16" and value.ndim > 1
         return tf.Variable(
             value,
-            trainable=trainable,
+            # Adam's squared gradients and its epsilon are zero in float16:
+            # it would take the weights far away in one step.
+            trainable=trainable and not half,
             dtype="float16" if half else variable.dtype,
             name=variable.path,
             # How a strategy that loads the module joins its copies.
@@ -138,7 +143,7 @@ def _regularization_losses(encoder, trainable):
         for own, copy in zip(
             encoder.trainable_variables, trainable, strict=True
         )
-        if own.regularizer is not None
+        if own.regularizer is not None and copy.trainable
     ]
     if not penalised:
         return []

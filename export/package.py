@@ -24,17 +24,18 @@ def write_packages(module, name, output):
         name: "publisher/name/version", lower case, version a whole number.
         output: folder to make.
     Returns: str, the folder.
-    Raises: ValueError for a name in another form; FileExistsError;
-        FileNotFoundError for a module without metadata.
+    Raises: ValueError for a name in another form, or an output inside the
+        module; FileExistsError; FileNotFoundError for a module without
+        metadata.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
             "expected publisher/name/version, in lower case and with a whole"
             f" number as version, got {name!r}"
         )
+    check_outside(module, output)
     output = pathlib.Path(output)
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"expected a new or empty folder, got {output}")
+    _check_new(output)
     told = metadata_lib.read_metadata(module)
     publisher, short, version = name.split("/")
     entry = _entry(module)
@@ -53,6 +54,27 @@ def write_packages(module, name, output):
         cards.hugging_face_card(publisher, entry, told), encoding="utf-8"
     )
     return str(output)
+
+
+def copy_module(module, output):
+    """Copies a module's folder to a new or empty one."""
+    check_outside(module, output)
+    _check_new(pathlib.Path(output))
+    shutil.copytree(module, output, dirs_exist_ok=True)
+
+
+def check_outside(module, output):
+    """Refuses to write into a module: its hash would be another."""
+    module, output = pathlib.Path(module), pathlib.Path(output)
+    if output.resolve().is_relative_to(module.resolve()):
+        raise ValueError(
+            f"expected an output outside the module {module}, got {output}"
+        )
+
+
+def _check_new(output):
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise FileExistsError(f"expected a new or empty folder, got {output}")
 
 
 def _write_kaggle(folder, module, publisher, entry, told):

@@ -54,7 +54,8 @@ def export_encoder(
         weights: dict from variable path to array, used in place of the
             encoder's own values, such as moving averages; None for its own.
         weights_dtype: "float32", or "float16" to store kernels in half the
-            space (computed in float32 all the same; for inference).
+            space: computed in float32 all the same, and frozen, since
+            optimisers go astray in float16.
     Returns: str, the path.
     Raises:
         ValueError: an encoder that is no such function, unknown weights,

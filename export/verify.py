@@ -16,7 +16,7 @@ from vivi_keras import archives, registry
 from vivi_keras.training import commands
 
 CHECKS_FILE = pathlib.Path(__file__).with_name("checks.py")
-_TIMEOUT_SECONDS = 1800
+TIMEOUT_SECONDS = 1800
 _JSON = flags.DEFINE_string("json", None, "File for the results as JSON.")
 
 
@@ -41,15 +41,19 @@ def verify(path):
     with tempfile.TemporaryDirectory() as aside:
         results = pathlib.Path(aside) / "results.json"
         # -I: no PYTHONPATH and no folder of ours on the import path.
-        done = subprocess.run(
-            [sys.executable, "-I", str(CHECKS_FILE), str(folder), str(results)],
-            cwd=aside,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_TIMEOUT_SECONDS,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", str(CHECKS_FILE), folder, results],
+                cwd=aside,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                timeout=TIMEOUT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            ended = f"no end after {TIMEOUT_SECONDS} seconds"
+            return [("loads", "MISS", ended)]
         if done.returncode or not results.is_file():
             text = done.stderr.strip().splitlines()[-1:] or ["no message"]
             ended = f"the process ended with {done.returncode}: {text[0]}"

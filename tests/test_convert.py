@@ -61,7 +61,7 @@ def test_tflite_gives_the_module_s_features(path, encoder, frames, tmp_path):
     encode = convert.load_tflite(tmp_path / "m.tflite")
     for count in (1, len(frames)):
         close(encode(frames[:count]), encoder(frames[:count]).numpy())
-    told = json.loads((tmp_path / "m.json").read_text())
+    told = json.loads((tmp_path / "m.tflite.json").read_text())
     assert told == report and told["row"] == "demo"
     assert told["converted"]["image_size"] == list(SIZE)
     assert told["converted"]["bytes"] == (tmp_path / "m.tflite").stat().st_size
@@ -111,8 +111,13 @@ def test_a_wrong_conversion_is_noticed(path, tmp_path, monkeypatch):
     def wrong(images):
         return convert.load_module(path)(images) + 0.01
 
+    (tmp_path / "m.onnx").write_text("an older one")
     with pytest.raises(ValueError, match="conversion is wrong"):
         convert.to_onnx(path, tmp_path / "m.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    assert (tmp_path / "m.onnx").read_text() == "an older one"
+    with pytest.raises(IsADirectoryError, match="expected a file"):
+        convert.to_onnx(path, tmp_path)
 
 
 def test_a_missing_package_is_named(path, tmp_path, monkeypatch):
@@ -173,4 +178,4 @@ def test_the_command_converts_a_module(path, encoder, frames, tmp_path):
         with flagsaver.flagsaver(module=path, output=output, format=kind):
             main.main(["vivi-export"])
         close(encode(output)(frames), encoder(frames).numpy())
-        assert (tmp_path / kind / "m.json").is_file()
+        assert (tmp_path / kind / f"m.{kind}.json").is_file()

@@ -143,6 +143,16 @@ def test_float16_weights_halve_the_size(encoder, path, images, tmp_path):
     np.testing.assert_allclose(features, encoder(images), rtol=1e-2, atol=1e-2)
     assert np.abs(features - encoder(images)).max() > 0
     assert metadata.read_metadata(half)["weights"]["dtype"] == "float16"
+    # What is left to train is whole, and Adam can train it.
+    assert {v.dtype for v in module.trainable_variables} == {tf.float32}
+    assert len(module.variables) == len(encoder.variables)
+    assert module.regularization_losses == []
+    layer = vivi_keras.HubEncoder(half, trainable=True)
+    model = keras.Sequential([layer, keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    history = model.fit(images, np.ones((3, 2)), epochs=5, verbose=0)
+    losses = history.history["loss"]
+    assert losses[-1] < losses[0]
 
 
 def test_replaced_weights_leave_the_encoder_alone(encoder, images, tmp_path):

@@ -8,7 +8,6 @@ import tensorflow_hub as hub
 import tf_keras
 
 import vivi_keras
-from vivi_keras import archives
 
 
 @pytest.fixture(scope="module")
@@ -175,62 +174,3 @@ def test_other_ways_in(encoder, path, images):
     np.testing.assert_allclose(
         layer(images)["default"], encoder(images), atol=1e-5
     )
-
-
-def registry(tmp_path, text):
-    (tmp_path / "registry.yaml").write_text(f"modules:\n- {text}")
-    return tmp_path / "registry.yaml"
-
-
-def test_registered_modules_load_by_name_and_hash(path, images, tmp_path):
-    archive = archives.pack(path, tmp_path / "m.tar.gz")
-    common = f"name: m, version: 1, sha256: {archives.tree_sha256(path)}"
-    digest = archives.file_sha256(archive)
-    url = f"archive: 'file://{archive}', archive_sha256: {digest}"
-    expected = vivi_keras.HubEncoder(path)(images)
-    for place in (f"path: '{path}'", url):
-        file = registry(tmp_path, f"{{{common}, {place}}}")
-        for name in ("m/1", "m"):
-            layer = vivi_keras.load(
-                name, registry=file, cache=tmp_path / "cache"
-            )
-            np.testing.assert_allclose(layer(images), expected, atol=1e-6)
-    wrong = common[:-4] + "0000"
-    file = registry(tmp_path, f"{{{wrong}, path: '{path}'}}")
-    with pytest.raises(ValueError, match="changed or damaged"):
-        vivi_keras.load("m/1", registry=file)
-    with pytest.raises(FileNotFoundError, match="registered: m/1"):
-        vivi_keras.load("other", registry=file)
-
-
-def test_archives_by_url_need_their_hash(path, tmp_path):
-    archive = archives.pack(path, tmp_path / "m.tar.gz")
-    with pytest.raises(ValueError, match="expected sha256"):
-        vivi_keras.load(f"file://{archive}")
-    with pytest.raises(ValueError, match="changed or damaged"):
-        vivi_keras.load(
-            f"file://{archive}", sha256="0" * 64, cache=tmp_path / "cache"
-        )
-
-
-def test_a_truncated_archive_leaves_nothing_behind(path, tmp_path):
-    archive = archives.pack(path, tmp_path / "m.tar.gz")
-    content = (tmp_path / "m.tar.gz").read_bytes()
-    (tmp_path / "m.tar.gz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="truncated or damaged"):
-        vivi_keras.load(archive, cache=tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../out", "/tmp/out", "link"])
-def test_an_archive_may_not_leave_its_folder(tmp_path, name):
-    import tarfile
-
-    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as tar:
-        info = tarfile.TarInfo(name)
-        if name == "link":
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc"
-        tar.addfile(info)
-    with pytest.raises(ValueError, match="expected only"):
-        archives.unpack(tmp_path / "bad.tar.gz", tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.tar.gz"]

@@ -1,5 +1,6 @@
 """Folders of files as one hash and as one .tar.gz, safely both ways."""
 
+import gzip
 import hashlib
 import os
 import pathlib
@@ -9,6 +10,19 @@ import tempfile
 import zlib
 
 _CHUNK_BYTES = 1 << 20
+# What an archive may unpack to: a few kB of zeros can fill any disk. [O]
+MAX_BYTES = 8 << 30
+MAX_MEMBERS = 10_000
+# What an archive that contradicts itself raises while it is read.
+_DAMAGED = (
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    gzip.BadGzipFile,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 def file_sha256(path):
@@ -79,25 +93,31 @@ def unpack(archive, directory):
     Returns: the folder's path.
     Raises:
         FileExistsError: `directory` exists.
-        ValueError: the archive is damaged or truncated, or one of its
-            members is a link or a device or lies outside the folder.
+        ValueError: the archive is damaged or truncated, holds too much, or
+            one of its members is a link or a device or lies outside the
+            folder.
+        OSError: the archive cannot be read, or the folder not written.
     """
     directory = pathlib.Path(directory)
     if directory.exists():
         raise FileExistsError(f"{str(directory)!r} exists already")
-    directory.parent.mkdir(parents=True, exist_ok=True)
     # Unpacked aside and renamed, so that an interrupted run leaves no
     # half-filled folder under the final name.
+    directory.parent.mkdir(parents=True, exist_ok=True)
     aside = tempfile.mkdtemp(prefix=".unpack-", dir=directory.parent)
     try:
         _extract_members(archive, pathlib.Path(aside))
         os.chmod(aside, 0o755)
         os.replace(aside, directory)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"expected a whole .tar.gz, got {str(archive)!r}, which is"
             f" truncated or damaged: {error}"
         ) from error
+    except OSError as error:
+        if error.filename is None:  # a full disk's names nothing
+            error.filename = str(directory.parent)
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return str(directory)
@@ -105,8 +125,20 @@ def unpack(archive, directory):
 
 def _extract_members(archive, directory):
     """Writes the archive's regular files; refuses every other member."""
-    with tarfile.open(archive, "r:gz") as tar:
-        for member in tar:
+    num_bytes = 0
+    with (
+        gzip.open(archive) as stream,
+        tarfile.open(fileobj=stream, mode="r:") as tar,
+    ):
+        for index, member in enumerate(tar):
+            # By the header: nothing of a bomb is written.
+            num_bytes += member.size
+            if index >= MAX_MEMBERS or num_bytes > MAX_BYTES:
+                raise ValueError(
+                    f"expected an archive of at most {MAX_MEMBERS:,} files"
+                    f" and {MAX_BYTES:,} bytes, got more:"
+                    f" {num_bytes:,} bytes up to {member.name!r}"
+                )
             target = _target(member, directory)
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)
@@ -114,6 +146,9 @@ def _extract_members(archive, directory):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with tar.extractfile(member) as source:
                     _copy(source, target, member)
+        # gzip compares its checksum at the end, which tarfile never reads.
+        if len(stream.read(_CHUNK_BYTES)) == _CHUNK_BYTES:
+            raise tarfile.ReadError("more follows after its end")
 
 
 def _target(member, directory):

@@ -98,6 +98,8 @@ class HubEncoder(keras.layers.Layer):
         import tensorflow as tf
 
         self._check_images(images.shape, images.dtype)
+        if None in images.shape[1:3]:  # not known before the graph runs
+            images = _check_sides(images, self._smallest())
         if images.dtype == tf.uint8:
             images = tf.cast(images, tf.float32) / 255.0
         elif self.check_range:
@@ -151,13 +153,17 @@ class HubEncoder(keras.layers.Layer):
                 f"expected images of shape {list(self._traced_shape)}, got"
                 f" {list(shape)}"
             )
-        smallest = (self.metadata or {}).get("minimum_size", 1)
+        smallest = self._smallest()
         sides = [side for side in shape[1:3] if side is not None]
         if sides and min(sides) < smallest:
             raise ValueError(
                 f"expected images of at least {smallest} x {smallest} pixels,"
                 f" got {list(shape)}; enlarge them first"
             )
+
+    def _smallest(self):
+        """The least pixels a side, 1 when the module does not tell."""
+        return (self.metadata or {}).get("minimum_size", 1)
 
 
 def load(
@@ -175,8 +181,10 @@ def load(
         sha256: of the archive's bytes, needed for a URL.
         **kwargs: for `HubEncoder`.
     Returns: HubEncoder.
-    Raises: FileNotFoundError for unknown names; ValueError for a wrong hash,
-        a damaged archive, or a module that is not reusable.
+    Raises: FileNotFoundError for unknown names; ConnectionError for a URL
+        that cannot be read; ValueError for a wrong hash, a damaged archive,
+        or a module that is not reusable; OSError for a cache that cannot be
+        written.
     """
     folder = registry_lib.find(name, registry, cache, sha256)
     # A bundled name means the same on every machine, a folder does not.
@@ -199,8 +207,16 @@ def _load_module(folder, trainable):
             f"expected the folder of a SavedModel, got {str(folder)!r}, which"
             " holds no saved_model.pb"
         )
-    module = tf.saved_model.load(str(folder))
+    try:
+        module = tf.saved_model.load(str(folder))
+    except Exception as error:  # whatever the files of others may raise
+        raise ValueError(
+            f"expected a whole SavedModel in {str(folder)!r}, got"
+            f" {type(error).__name__}: {error}"
+        ) from error
     missing = [] if callable(module) else ["__call__"]
+    if not missing and not module.__call__.concrete_functions:
+        missing.append("traces of __call__")
     if trainable:
         missing += [a for a in _TRAINING_NEEDS if not hasattr(module, a)]
     if missing:
@@ -222,14 +238,22 @@ def _read_interface(module):
     """
     import tensorflow as tf
 
-    shape, modes = (None,) * 4, set()
-    functions = module.__call__.concrete_functions
-    for function in functions:
+    shape, modes, others = None, set(), []
+    for function in module.__call__.concrete_functions:
         for value in tf.nest.flatten(function.structured_input_signature):
             if isinstance(value, bool):
                 modes.add(value)
-            elif isinstance(value, tf.TensorSpec) and value.shape.rank == 4:
-                shape = tuple(value.shape)
+            elif isinstance(value, tf.TensorSpec):
+                if value.dtype == tf.float32 and value.shape.rank in (None, 4):
+                    known = value.shape.rank is not None
+                    shape = tuple(value.shape) if known else (None,) * 4
+                else:
+                    others.append(value)
+    if shape is None:
+        raise ValueError(
+            "expected a module whose __call__ takes images float32 [N, H, W,"
+            f" 3], got one that takes {others}"
+        )
     return shape, modes
 
 
@@ -280,6 +304,21 @@ def _check_range(images):
         if not fits:
             raise ValueError(f"{message} [{float(low)}, {float(high)}]")
         return images
-    check = tf.debugging.Assert(fits, [message, low, high])
+    return _after(tf.debugging.Assert(fits, [message, low, high]), images)
+
+
+def _check_sides(images, smallest):
+    """The images, after a check in the graph that they are large enough."""
+    import tensorflow as tf
+
+    sides = tf.shape(images)[1:3]
+    message = f"expected images of at least {smallest} pixels a side; got"
+    fits = tf.reduce_all(sides >= smallest)
+    return _after(tf.debugging.Assert(fits, [message, sides]), images)
+
+
+def _after(check, images):
+    import tensorflow as tf
+
     with tf.control_dependencies([check]):
         return tf.identity(images)

@@ -1,10 +1,14 @@
 """Where the modules of a registry lie: names -> folders, hashes checked."""
 
+import http.client
 import os
 import pathlib
+import re
+import shutil
 import tempfile
 import urllib.parse
 import urllib.request
+import warnings
 
 import yaml
 
@@ -12,6 +16,9 @@ from vivi_keras import archives
 
 _REQUIRED = ("name", "version", "sha256")
 _URL_SCHEMES = ("https", "http", "file")
+_SHA256 = re.compile("[0-9a-f]{64}")
+# Without an answer for so long, a server is taken for dead. [O]
+TIMEOUT_SECONDS = 20
 
 
 def bundled_registry():
@@ -32,21 +39,47 @@ def read_registry(path=None):
     path = pathlib.Path(bundled_registry() if path is None else path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a registry, found no file {path}")
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    entries = {}
-    for entry in (document or {}).get("modules") or []:
-        missing = [key for key in _REQUIRED if key not in entry]
-        if "path" not in entry and "archive" not in entry:
-            missing.append("path or archive")
-        if "archive" in entry and "archive_sha256" not in entry:
-            missing.append("archive_sha256")
-        if missing:
-            raise ValueError(
-                f"expected {', '.join(missing)} in every entry of {path}, got"
-                f" {entry}"
-            )
-        entries[f"{entry['name']}/{entry['version']}"] = entry
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        modules = (document or {}).get("modules") or []
+        entries = {_checked(entry): entry for entry in modules}
+    except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"expected a registry with a list `modules`, got {path}: {error}"
+        ) from error
+    if len(entries) < len(modules):
+        raise ValueError(
+            f"expected each name and version once in {path}, got"
+            f" {[_checked(entry) for entry in modules]}"
+        )
     return entries
+
+
+def _checked(entry):
+    """The key "name/version" of an entry that has what it needs."""
+    missing = [key for key in _REQUIRED if key not in entry]
+    if "path" not in entry and "archive" not in entry:
+        missing.append("path or archive")
+    if "archive" in entry and "archive_sha256" not in entry:
+        missing.append("archive_sha256")
+    if missing:
+        raise ValueError(
+            f"expected {', '.join(missing)} in every entry, got {entry}"
+        )
+    for key in ("sha256", "archive_sha256"):
+        if key in entry:
+            _check_digest(entry[key])
+    if type(entry["version"]) is not int:
+        raise ValueError(f"expected a whole number as version, got {entry}")
+    return f"{entry['name']}/{entry['version']}"
+
+
+def _check_digest(sha256):
+    """Refuses what is no SHA-256, which would match nothing, or a folder."""
+    if not _SHA256.fullmatch(str(sha256)):
+        raise ValueError(
+            f"expected a SHA-256 of 64 digits 0-9 and a-f, got {sha256!r}"
+        )
 
 
 def is_registered(name, registry=None):
@@ -65,12 +98,21 @@ def find(name, registry=None, cache=None, sha256=None):
             ~/.cache/vivi_keras.
         sha256: hex digest that an archive's bytes must have; a URL needs it.
     Returns: str, path of the folder.
-    Raises: FileNotFoundError; ValueError for a wrong hash or bad archive.
+    Raises: FileNotFoundError; ConnectionError for a URL that cannot be read;
+        ValueError for a wrong hash or bad archive; OSError for a cache that
+        cannot be written.
     """
     name = os.fspath(name)
+    is_url = urllib.parse.urlsplit(name).scheme in _URL_SCHEMES
+    if sha256 is not None:
+        _check_digest(sha256)
+        if not (is_url or os.path.isfile(name)):
+            raise ValueError(
+                f"expected sha256 only with an archive or a URL, got {name!r}"
+            )
     if os.path.isdir(name):
         return name
-    if urllib.parse.urlsplit(name).scheme in _URL_SCHEMES:
+    if is_url:
         if sha256 is None:
             raise ValueError(
                 f"expected sha256 of the archive with the URL {name!r}, got"
@@ -80,7 +122,7 @@ def find(name, registry=None, cache=None, sha256=None):
     if os.path.isfile(name):
         found = archives.file_sha256(name)
         _compare(name, found if sha256 is None else sha256, found)
-        return _unpacked(name, found, cache)
+        return _cached(found, cache) or _unpack(name, found, cache)
     entries = read_registry(registry)
     key = _newest(name, entries)
     if key is None:
@@ -105,7 +147,7 @@ def _newest(name, entries):
     if name in entries:
         return name
     versions = [
-        (int(entry["version"]), key)
+        (entry["version"], key)
         for key, entry in entries.items()
         if entry["name"] == name
     ]
@@ -131,23 +173,67 @@ def _fetch(url, sha256, cache):
     """Downloads an archive once, checks its bytes, and unpacks it."""
     if urllib.parse.urlsplit(url).scheme not in _URL_SCHEMES:
         raise ValueError(f"expected a URL with {_URL_SCHEMES}, got {url!r}")
-    folder = cache_directory(cache) / sha256
-    if folder.is_dir():
-        return str(folder)
+    folder = _cached(sha256, cache)
+    if folder is not None:
+        return folder
     with tempfile.NamedTemporaryFile(suffix=".tar.gz") as file:
-        with urllib.request.urlopen(url) as source:
-            while chunk := source.read(1 << 20):
-                file.write(chunk)
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise ConnectionError(
+                f"expected an archive at {url!r}, got {error}"
+            ) from error
         file.flush()
         _compare(url, sha256, archives.file_sha256(file.name))
-        return _unpacked(file.name, sha256, cache)
+        return _unpack(file.name, sha256, cache)
 
 
-def _unpacked(archive, sha256, cache):
+def _cached(sha256, cache):
+    """The unpacked archive with this hash, or None; a damaged one goes."""
     folder = cache_directory(cache) / sha256
     if not folder.is_dir():
-        archives.unpack(archive, folder)
+        return None
+    note = _note(folder)
+    if note.is_file() and note.read_text() == archives.tree_sha256(folder):
+        return str(folder)
+    warnings.warn(
+        f"{folder} was changed or damaged: removed, fetched anew", stacklevel=2
+    )
+    shutil.rmtree(folder)
+    return None
+
+
+def _unpack(archive, sha256, cache):
+    """Unpacks an archive into the cache; returns the folder."""
+    folder = cache_directory(cache) / sha256
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".unpack-", dir=folder.parent
+        ) as aside:
+            module = archives.unpack(archive, os.path.join(aside, "module"))
+            # Before the folder has its name, so that none is without.
+            note = pathlib.Path(aside, "note")
+            note.write_text(archives.tree_sha256(module))
+            os.replace(note, _note(folder))
+            try:
+                os.replace(module, folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{error.strerror} (another cache: cache= or $VIVI_KERAS_CACHE)",
+            error.filename,
+        ) from error
     return str(folder)
+
+
+def _note(folder):
+    """The file beside a cached module that tells the hash of its files."""
+    return folder.with_name(f"{folder.name}.tree_sha256")
 
 
 def _compare(what, expected, got):
