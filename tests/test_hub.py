@@ -142,7 +142,10 @@ def test_uint8_is_rescaled(path, images):
         (lambda x: x * np.nan, r"in \[0, 1\]"),
         (lambda x: x[:, :20], "at least 32 x 32"),
         (lambda x: x.astype("float16"), "got float16"),
+        (lambda x: x.astype("float64"), "got float64"),
         (lambda x: x.astype("int32"), "got int32"),
+        (lambda x: x - 0.5, r"in \[0, 1\]"),
+        (lambda x: x[:, :, :, None], "N, H, W"),
         (lambda x: x[0], "N, H, W"),
     ],
 )
@@ -157,6 +160,32 @@ def test_a_graph_refuses_bad_values_too(path, images):
         model.predict(images * 255, verbose=0)
 
 
+def test_a_graph_of_unknown_sizes_refuses_small_images(path, images):
+    layer = vivi_keras.HubEncoder(path)
+    spec = tf.TensorSpec([None, None, None, 3], tf.float32)
+    encode = tf.function(layer, input_signature=[spec])
+    np.testing.assert_allclose(encode(images), layer(images), atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 32"):
+        encode(images[:, :, :31])
+
+
+def test_no_image_gives_no_feature(path, images):
+    layer = vivi_keras.HubEncoder(path)
+    for none in (images[:0], (images[:0] * 255).astype("uint8")):
+        assert layer(none).shape == (0, 256)
+
+
+def test_overshoot_of_resampling_is_let_through(path, images):
+    layer = vivi_keras.HubEncoder(path)
+    assert np.isfinite(layer(images * 1.2)).all()
+    free = vivi_keras.HubEncoder(path, check_range=False)
+    np.testing.assert_allclose(
+        free(images * 2 - 1),
+        tf.saved_model.load(path)(images * 2 - 1),
+        atol=1e-5,
+    )
+
+
 def test_what_is_no_reusable_module_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="registered"):
         vivi_keras.HubEncoder(tmp_path / "nothing")
@@ -167,6 +196,72 @@ def test_what_is_no_reusable_module_is_refused(tmp_path):
     model.export(str(tmp_path / "keras_export"), verbose=False)
     with pytest.raises(ValueError, match="lacks __call__"):
         vivi_keras.HubEncoder(tmp_path / "keras_export")
+
+
+def save_module(folder, function, *specs):
+    """A SavedModel with a `__call__` and nothing else."""
+    module = tf.train.Checkpoint()
+    module.__call__ = tf.function(function)
+    for spec in specs:
+        module.__call__.get_concrete_function(spec)
+    tf.saved_model.save(module, str(folder))
+    return str(folder)
+
+
+def test_a_module_says_what_it_lacks(path, images, tmp_path):
+    spec = tf.TensorSpec([None, None, None, 3], tf.float32)
+
+    def mean(images):
+        return tf.reduce_mean(images, axis=(1, 2))
+
+    plain = save_module(tmp_path / "plain", mean, spec)
+    layer = vivi_keras.HubEncoder(plain)
+    np.testing.assert_allclose(layer(images), mean(images), atol=1e-6)
+    layer.trainable = True
+    with pytest.raises(ValueError, match="variables, trainable_variables"):
+        layer(images)
+    with pytest.raises(ValueError, match="variables, trainable_variables"):
+        vivi_keras.HubEncoder(plain, trainable=True)
+    for folder, function, specs, message in (
+        ("untraced", mean, [], "lacks traces of __call__"),
+        (
+            "text",
+            tf.strings.length,
+            [tf.TensorSpec([None], tf.string)],
+            "images float32.*string",
+        ),
+        ("two", lambda x: {"a": mean(x), "b": x}, [spec], "features .N, D."),
+        ("maps", lambda x: x, [spec], "features .N, D."),
+    ):
+        folder = save_module(tmp_path / folder, function, *specs)
+        with pytest.raises(ValueError, match=message):
+            vivi_keras.HubEncoder(folder)
+
+
+def test_a_module_of_the_old_hub_format_is_told(tmp_path):
+    """A TF 1 SavedModel: a graph and signatures, no object."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        images = v1.placeholder(tf.float32, [None, 32, 32, 3])
+        features = tf.reduce_mean(images, axis=(1, 2))
+        v1.saved_model.simple_save(
+            session, str(tmp_path / "m"), {"images": images}, {"y": features}
+        )
+    with pytest.raises(ValueError, match="lacks __call__.*serving_default"):
+        vivi_keras.HubEncoder(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.data-00000-of-00001"]
+)
+def test_a_savedmodel_cut_short_is_told(path, tmp_path, name):
+    import shutil
+
+    shutil.copytree(path, tmp_path / "m")
+    file = tmp_path / "m" / name
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="expected a whole SavedModel in"):
+        vivi_keras.HubEncoder(tmp_path / "m")
 
 
 def test_other_ways_in(encoder, path, images):

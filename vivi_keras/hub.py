@@ -109,6 +109,10 @@ class HubEncoder(keras.layers.Layer):
             _check_trainable(self._module, self._modes, self.module_path)
             for loss in getattr(self._module, "regularization_losses", []):
                 self.add_loss(loss())
+        if images.shape[0] == 0 and self.num_features is not None:
+            # TensorFlow's convolutions on CPUs give an empty batch the
+            # channels of their input, and what follows fails.
+            return tf.zeros([0, self.num_features])
         if not self._modes:
             return self._module(images)
         return self._module(images, training=training)
