@@ -1,4 +1,4 @@
-"""Fits the network of `vivi_keras.video.gradual` to spliced clips."""
+"""Fits the network of `vivi_keras.video.gradual`, for `shots.py --fit`."""
 
 import base64
 import pathlib
@@ -8,7 +8,6 @@ import splices
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from vivi_keras import video
 from vivi_keras.video import gradual, gradual_weights
 
 SIZE = (160, 90)
@@ -18,9 +17,7 @@ TARGET = pathlib.Path(gradual_weights.__file__)
 
 def examples(media):
     """Features and labels of frames of films from the clips to tune on."""
-    shots = video.detect_shots(str(pathlib.Path(media) / "bbb.mp4"))
-    spans = [(s.start_frame, s.stop_frame) for s in shots]
-    clips = splices.load_clips(media, "tune", spans, SIZE)
+    clips = splices.load_clips(media, "tune", SIZE)
     rng = np.random.default_rng(5)
     inputs, labels = [], []
     for seed in SEEDS:
@@ -76,9 +73,3 @@ def main(media):
     tail = rest.split("\n)\n", 1)[1]
     joined = "\n".join(lines)
     TARGET.write_text(f"{head}_TEXT = (\n{joined}\n)\n{tail}", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1])

@@ -80,9 +80,7 @@ def row(name, films, found, seconds):
 
 def render(media, pool, seeds, folder):
     """Splices films; returns dicts of path, truth and number of frames."""
-    shots = video.detect_shots(str(pathlib.Path(media) / "bbb.mp4"))
-    spans = [(s.start_frame, s.stop_frame) for s in shots]
-    clips = splices.load_clips(media, pool, spans)
+    clips = splices.load_clips(media, pool)
     films = []
     for seed in seeds:
         film, truth = splices.splice(clips, seed, NUM_SHOTS)

@@ -13,10 +13,26 @@ import numpy as np
 
 WIDTH, HEIGHT, RATE = 640, 360, 24
 
+
+def _spans(text):
+    return [tuple(map(int, span.split("-"))) for span in text.split()]
+
+
 # File -> [start, stop) frames of single shots, looked at one by one; of the
-# film, shots between cuts that are plain to see, less 8 frames at each end.
-_FILM_TUNE = (480, 6200)
-_FILM_REPORT = (7200, 12900)
+# film at most 120 frames of each shot, 8 away from its ends.
+_FILM_TUNE = _spans("""
+    561-681 1153-1273 1354-1448 1464-1523 1539-1658 1821-1911 1927-2047
+    2202-2322 2402-2486 2502-2622 2712-2823 2839-2893 2971-3037 3053-3173
+    3521-3570 3586-3706 3752-3852 3927-3981 4077-4197 4274-4324 4340-4455
+    4471-4536 4552-4604 4734-4788 4804-4892 5021-5071 5139-5259 5315-5363
+    5438-5510 5587-5707 5852-5972
+""")
+_FILM_REPORT = _spans("""
+    7333-7392 7408-7492 7554-7605 7669-7724 7777-7897 8162-8282 8953-9001
+    9017-9072 9088-9140 9156-9276 9515-9567 9601-9711 9727-9787 9899-9979
+    10024-10073 10347-10401 10476-10566 10645-10765 10850-10970 11103-11180
+    11196-11304 11357-11477 11772-11892
+""")
 POOLS = {
     "tune": {
         "play101.mkv": [(4, 79)],
@@ -58,22 +74,16 @@ class Transition:
         return (self.start + self.stop) / 2
 
 
-def load_clips(media, pool, film_shots, size=(WIDTH, HEIGHT)):
+def load_clips(media, pool, size=(WIDTH, HEIGHT)):
     """Clips of a pool: list of (source, uint8 [n, height, width, 3]).
 
     Args:
-        film_shots: [start, stop) frames of the film's shots.
+        media: folder of the files.
+        pool: "tune" or "report".
         size: (width, height) of the clips.
     """
     clips = []
     for name, spans in POOLS[pool].items():
-        if name == "bbb.mp4":
-            low, high = spans
-            spans = [
-                (a + 8, min(b - 8, a + 128))
-                for a, b in film_shots
-                if a >= low and b <= high and b - a >= 64
-            ]
         clips += _read(pathlib.Path(media) / name, spans, size)
     return clips
 

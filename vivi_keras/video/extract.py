@@ -15,7 +15,7 @@ from vivi_keras.video.ahead import ahead
 WINDOW_BYTES = 192 << 20
 GROUP_FRAMES = 2  # handed from the decoder's thread at once
 RATES = (1e-4, 1000)  # frames a second that make sense
-FORMAT = 2  # raised when the same file and settings give other bytes
+FORMAT = 3  # raised when the same file and settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
