@@ -201,8 +201,10 @@ def _table(name, results, arms, shares):
         cells = []
         for share in shares:
             values = [*_of(results, arm, share).values()]
-            spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
-            cells.append(f"{np.mean(values):.1f} +- {spread:.1f}")
+            cell = f"{np.mean(values):.1f}"
+            if len(values) > 1:
+                cell += f" +- {np.std(values, ddof=1):.1f}"
+            cells.append(cell)
         lines.append(arm.ljust(width) + "".join(f"{c:>16}" for c in cells))
     return lines
 

@@ -44,6 +44,12 @@ _PACKAGE = flags.DEFINE_string(
     " Models and the Hugging Face hub.",
 )
 
+_TEST = flags.DEFINE_bool(
+    "test",
+    False,
+    "Score the module's classes on the test images of its run: top-1, top-5.",
+)
+
 
 def main(argv):
     if len(argv) > 1:
@@ -65,12 +71,45 @@ def main(argv):
         )
     if _PACKAGE.value is not None and _FORMAT.value != "saved_model":
         raise app.UsageError("expected --package without --format")
+    if _TEST.value and (_WORKDIR.value is None or not _writes_module()):
+        raise app.UsageError(
+            "expected --test with --workdir, and without --format or --package"
+        )
     try:
         with tempfile.TemporaryDirectory() as aside:
             _write(_module(pathlib.Path(aside)))
+        print(f"wrote {_OUTPUT.value}")
+        scores = _test_scores() if _TEST.value else {}
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"vivi-export: {error}")
-    print(f"wrote {_OUTPUT.value}")
+    for name, value in scores.items():
+        print(f"{name}: {value:.4f}")
+
+
+def _writes_module():
+    return _FORMAT.value == "saved_model" and _PACKAGE.value is None
+
+
+def _test_scores():
+    """What the written module's signature `classify` gets right."""
+    import tensorflow as tf
+
+    from vivi_keras import callbacks, workdirs
+    from vivi_keras.training import streams
+
+    batches = streams.test_batches(workdirs.read_config(_WORKDIR.value))
+    module = tf.saved_model.load(_OUTPUT.value)
+    if batches is None or "classify" not in module.signatures:
+        raise ValueError(
+            "expected with --test a run of a row with labels and a test"
+            f" split, and without --ema; {_WORKDIR.value} is none"
+        )
+
+    def classify(images):
+        images = tf.cast(images, "float32") / 255.0
+        return module.signatures["classify"](images=images)["logits"]
+
+    return callbacks.test_labels(classify, batches)
 
 
 def _module(aside):
@@ -88,10 +127,9 @@ def _module(aside):
     names = None
     if classifier is not None:
         names = metadata["config"]["data"]["images"]["class_names"]
-    in_place = _FORMAT.value == "saved_model" and _PACKAGE.value is None
     return export_encoder(
         model.encoder,
-        _OUTPUT.value if in_place else aside / "module",
+        _OUTPUT.value if _writes_module() else aside / "module",
         metadata=metadata,
         classifier=classifier,
         class_names=names,

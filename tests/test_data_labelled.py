@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vivi_keras.data import labelled, pixels, rand_augment
+from vivi_keras.data import (
+    image_batches,
+    image_folder,
+    labelled,
+    pixels,
+    rand_augment,
+    sources,
+)
 
 
 def make_images(num_images=12, num_classes=3):
@@ -16,7 +23,7 @@ def make_images(num_images=12, num_classes=3):
 
 def take(images, num_steps=1, batch_size=4, **arguments):
     return list(
-        labelled.labelled_batches(
+        image_batches.labelled_batches(
             images, batch_size, 16, num_steps=num_steps, **arguments
         ).as_numpy_iterator()
     )
@@ -66,7 +73,7 @@ def test_folder_takes_all_kinds_and_sets_damaged_files_aside(tmp_path):
     whole = (tmp_path / "dog" / "cmyk.jpg").read_bytes()
     (tmp_path / "dog" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "dog" / "text.png").write_text("not an image")
-    images = labelled.from_folder(tmp_path)
+    images = image_folder.from_folder(tmp_path)
     assert images.class_names == ("cat", "dog")
     assert set(images.skipped) == {"dog/cut.jpg", "dog/text.png"}
     assert images.labels.tolist() == [0] * 4 + [1] * 4
@@ -83,20 +90,20 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match="at least 2 images.*'2' has 1"):
         labelled.from_arrays(arrays[:5], labels[:5])
     with pytest.raises(ValueError, match="none"):
-        labelled.from_folder(tmp_path)
+        image_folder.from_folder(tmp_path)
     with pytest.raises(ValueError, match="split.*'valid'"):
-        labelled.fashion_mnist("valid")
+        sources.fashion_mnist("valid")
     with pytest.raises(ValueError, match="dataset-fashion-mnist"):
-        labelled.fashion_mnist("test", tmp_path)
+        sources.fashion_mnist("test", tmp_path)
     with pytest.raises(ValueError, match="float64"):
         pixels.to_rgb(np.zeros((4, 4)))
 
 
 def test_mixed_batches_hold_both():
     images = labelled.from_arrays(*make_images())
-    first = labelled.labelled_batches(images, 4, 16, num_steps=2)
+    first = image_batches.labelled_batches(images, 4, 16, num_steps=2)
     videos = first.map(lambda batch: {"video_id": batch["label"]})
-    batch = next(labelled.mixed_batches(videos, first).as_numpy_iterator())
+    batch = next(image_batches.mixed_batches(videos, first).as_numpy_iterator())
     assert set(batch) == {"video_id", "image", "label"}
     np.testing.assert_array_equal(batch["video_id"], batch["label"])
 
@@ -181,12 +188,12 @@ def test_open_images_finds_folders_splits_and_tfds_folders(tmp_path):
                     folder / f"{k}.png"
                 )
     pets = str(tmp_path / "pets")
-    assert len(labelled.open_images(pets)) == 6
-    assert len(labelled.open_images(pets, "test")) == 4
-    assert len(labelled.open_images(pets + "/train")) == 6
+    assert len(sources.open_images(pets)) == 6
+    assert len(sources.open_images(pets, "test")) == 4
+    assert len(sources.open_images(pets + "/train")) == 6
     with pytest.raises(ValueError, match="folder 'val' of class folders"):
-        labelled.open_images(pets, "val")
+        sources.open_images(pets, "val")
     with pytest.raises(ValueError, match="'.*nowhere' is not a folder"):
-        labelled.open_images(str(tmp_path / "nowhere"))
+        sources.open_images(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="name of a TFDS data set; got 'no_s"):
-        labelled.open_images("tfds:no_such_set_at_all")
+        sources.open_images("tfds:no_such_set_at_all")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from vivi_keras import watching
-from vivi_keras.data import labelled
+from vivi_keras.data import labelled, sources
 from vivi_keras.evaluation import knn, linear
 
 NUM_IMAGES = 1000  # in each of the two parts, at most
@@ -111,18 +111,17 @@ def _source(name):
         digits = load_digits()
         pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
         return labelled.from_arrays(pixels, digits.target)
-    if name == "fashion_mnist":
-        return labelled.fashion_mnist()
-    if pathlib.Path(name).is_dir():
-        return labelled.from_folder(name)
+    known = name == "fashion_mnist" or name.startswith("tfds:")
+    if known or pathlib.Path(name).is_dir():
+        return sources.open_images(name)
     try:
-        return labelled.from_tfds(name)
+        return sources.from_tfds(name)
     except ValueError as error:
         raise ValueError(
             "Expected the probe to be 'digits', 'fashion_mnist', a folder of"
-            f" class folders or the name of a TFDS data set; got {name!r}."
-            f" {error}"
-        ) from None
+            " class folders or the name of a TFDS data set; got"
+            f" {name!r}. {error}"
+        ) from error
 
 
 def _resized(image, size):

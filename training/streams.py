@@ -4,8 +4,18 @@ import functools
 import hashlib
 import pathlib
 
-from vivi_keras.data import fingerprint, labelled, video_batches
+from vivi_keras.data import (
+    fingerprint,
+    image_batches,
+    labelled,
+    sources,
+    video_batches,
+)
 from vivi_keras.objective import LEVELS
+from vivi_keras.readable import readable
+
+_BATCH_KEYS = {"videos": "data.batch_size", "images": "data.images.batch_size"}
+MOST_NAMED = 20  # files set aside; what is beyond is counted
 
 
 def named(value):
@@ -19,26 +29,25 @@ def streams(config) -> tuple[str, ...]:
     What no level of weight > 0 learns from is left out, so that a run with a
     weight of 0 is the run without that level.
 
-    Raises: ValueError: nothing is left.
+    Raises: ValueError: there is nothing that a level could learn from.
     """
-    learned = {
-        stream
-        for kind, arguments in config.objective.items()
-        if arguments.weight != 0 and kind in LEVELS
-        for stream in LEVELS[kind].streams
-    }
     sizes = {
         "videos": config.data.batch_size,
         "images": config.data.images.batch_size,
     }
-    kept = tuple(s for s in sizes if sizes[s] and s in learned)
-    if learned and not kept:
-        raise ValueError(
-            "Expected data.batch_size > 0 or data.images.batch_size > 0, as"
-            f" the levels learn from {' and '.join(sorted(learned))}."
-            f" Got: {sizes}"
-        )
-    return kept
+    learned = set()
+    for kind, arguments in config.objective.items():
+        if arguments.weight == 0 or kind not in LEVELS:
+            continue
+        kinds = LEVELS[kind].streams
+        if not any(sizes[stream] for stream in kinds):
+            keys = " or ".join(_BATCH_KEYS[stream] for stream in kinds)
+            raise ValueError(
+                f"Expected {keys} > 0, as level {kind!r} learns from"
+                f" {' and '.join(kinds)}. Got: {sizes}"
+            )
+        learned.update(kinds)
+    return tuple(s for s in sizes if sizes[s] and s in learned)
 
 
 def needs_videos(config) -> bool:
@@ -60,25 +69,28 @@ def images_per_step(config) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def open_images(source, split):
-    """`labelled.open_images`, kept; says which images it set aside."""
-    images = labelled.open_images(source, split)
-    for name, reason in images.skipped.items():
+def open_images(source, split, class_names=None):
+    """`sources.open_images`, kept; says which files it set aside."""
+    images = sources.open_images(source, split, class_names)
+    skipped = [*images.skipped.items()]
+    for name, reason in skipped[:MOST_NAMED]:
         print(f"Set aside: {name}: {reason}", flush=True)
-    if images.skipped:
-        total = len(images.skipped) + len(images)
+    if skipped:
+        more = len(skipped) - MOST_NAMED
         print(
-            f"{len(images.skipped)} of the {total} images of {source} were"
-            " set aside.",
+            (f"... and {more} more. " if more > 0 else "")
+            + f"{len(skipped)} of the {len(skipped) + len(images)} files of"
+            f" {readable(source)} were set aside.",
             flush=True,
         )
     return images
 
 
-def name_classes(config) -> None:
-    """Writes the classes of the labelled images into their config.
+def name_labels(config) -> None:
+    """Writes into a config which classes and labels it shows.
 
-    Raises: ValueError: it names other classes, or another number of them.
+    Raises: ValueError: it names other classes, another number of them,
+        another subset of the labels, or a test split that does not fit.
     """
     if "images" not in streams(config) or config.train.steps == 0:
         return
@@ -91,6 +103,7 @@ def name_classes(config) -> None:
             f" {data.dataset!r}. Got: {given[:5]}..."
         )
     data.class_names = names
+    _name_subset(data, labels_of(config))
     if "supervised" in config.objective:
         level = config.objective.supervised
         if level.num_classes not in (0, len(names)):
@@ -99,6 +112,24 @@ def name_classes(config) -> None:
                 f" {data.dataset!r} has, or 0. Got: {level.num_classes}"
             )
         level.num_classes = len(names)
+    test_images(config)
+
+
+def _name_subset(data, images):
+    """Writes into the config which labels were drawn, if not all are."""
+    if not images.record:
+        return
+    subset = (
+        f"{len(images)} images, sha256 of their numbers"
+        f" {images.record['indices_sha256'][:16]}"
+    )
+    if data.label_subset not in ("", subset):
+        raise ValueError(
+            f"Expected data.images.label_subset={subset!r}, the labels of"
+            f" {data.dataset!r} that the seed draws. Got:"
+            f" {data.label_subset!r}"
+        )
+    data.label_subset = subset
 
 
 def labels_of(config) -> labelled.LabelledImages:
@@ -118,7 +149,7 @@ def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
     place = {"first_step": first_step, "num_steps": num_steps, "shard": shard}
     makers = {"videos": _video_batches, "images": _image_batches}
     made = [makers[stream](config, **place) for stream in streams(config)]
-    return made[0] if len(made) == 1 else labelled.mixed_batches(*made)
+    return made[0] if len(made) == 1 else image_batches.mixed_batches(*made)
 
 
 def _video_batches(config, **place):
@@ -140,7 +171,7 @@ def _image_batches(config, **place):
     data, unlabelled = config.data.images, None
     if data.unlabelled_batch_size:
         unlabelled = open_images(data.dataset, data.split)
-    return labelled.labelled_batches(
+    return image_batches.labelled_batches(
         labels_of(config),
         batch_size=data.batch_size,
         image_size=config.data.image_size,
@@ -158,15 +189,35 @@ def test_batches(config, batch_size=64):
     """The test split of a config's labelled images, once and in order.
 
     Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
-        [N]}; None without a supervised level or a test split.
+        [N]}; None where `test_images` is.
+    """
+    images = test_images(config)
+    if images is None:
+        return None
+    return image_batches.ordered_batches(
+        images, batch_size, config.data.image_size
+    )
+
+
+def test_images(config):
+    """LabelledImages to test on; None without a supervised level or a split.
+
+    Raises: ValueError: no such split, or it has other classes.
     """
     split = named(config.data.images.test_split)
     if split is None or "supervised" not in config.objective:
         return None
     if "images" not in streams(config):
         return None
-    images = open_images(config.data.images.dataset, split)
-    return labelled.ordered_batches(images, batch_size, config.data.image_size)
+    data = config.data.images
+    names = open_images(data.dataset, data.split).class_names
+    try:
+        return open_images(data.dataset, split, names)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (data.images.test_split={split!r}; with 'none' a run is"
+            " not tested.)"
+        ) from error
 
 
 def data_fingerprint(config) -> str:

@@ -31,6 +31,7 @@ def paper_config() -> ml_collections.ConfigDict:
                     "test_split": "validation",  # "none": not tested
                     "class_names": (),  # (): those of the data set
                     "label_fraction": 1.0,  # share of the labels shown
+                    "label_subset": "",  # which; "": as the seed draws them
                     "batch_size": 0,  # labelled images
                     "unlabelled_batch_size": 0,
                     "copies": 1,  # views of each image

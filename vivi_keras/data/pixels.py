@@ -6,28 +6,52 @@ import numpy as np
 
 
 def decode_rgb(content):
-    """An image file as RGB.
+    """An image file as RGB, upright; of an animation its first frame.
 
     Args:
         content: bytes of a file of any format that Pillow reads; CMYK,
-            palettes, 16-bit grey and alpha (over black) are converted.
+            palettes, 16-bit grey and alpha (over black) are converted, and
+            the camera's orientation (EXIF) is applied.
     Returns: uint8 [H, W, 3].
-    Raises: ValueError: the file is damaged or no image.
+    Raises: ValueError: the file is damaged, no image, or has pixels that are
+        not 8 or 16 bits deep.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith("I"):
-                return to_rgb(np.asarray(image).astype(np.uint16))
-            if image.mode in ("LA", "PA", "RGBA") or (
-                "transparency" in image.info
-            ):
-                return to_rgb(np.asarray(image.convert("RGBA")))
-            return np.asarray(image.convert("RGB"))
+            image.load()
+            return to_rgb(_pixels(_upright(image)))
     # Pillow raises many kinds of errors for damaged files.
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _upright(image):
+    """A loaded Pillow image, turned and flipped as its EXIF block says."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the block is damaged; the pixels are sound
+        return image
+
+
+def _pixels(image):
+    """What `to_rgb` takes, of an open Pillow image."""
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 0xFFFF:
+            raise ValueError(
+                "Expected pixels of at most 16 bits; got values in"
+                f" [{pixels.min()}, {pixels.max()}]."
+            )
+        return pixels.astype(np.uint16)
+    if image.mode == "F":  # of no known range
+        raise ValueError("Expected pixels of 8 or 16 bits; got floats.")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
 
 
 def to_rgb(pixels):

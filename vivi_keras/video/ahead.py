@@ -8,7 +8,7 @@ from collections.abc import Iterator
 _END = object()
 
 
-def ahead(items, group=1) -> Iterator:
+def ahead(items, size) -> Iterator:
     """Yields the items in order while a thread makes the next ones.
 
     What the iterator raises is raised here, after the items before it. Closed
@@ -17,34 +17,32 @@ def ahead(items, group=1) -> Iterator:
 
     Args:
         items: iterator that releases Python's lock while it works.
-        group: items handed over at once; fewer hand-overs cost less. Up to
-            three groups wait: one is filled, one ready, one being yielded.
+        size: most items that wait.
     """
-    waiting = queue.Queue(1)
+    waiting = queue.Queue(size)
     stopped = threading.Event()
 
     def work():
-        made, last = [], _END
+        error = None
         try:
             for item in items:
-                made.append(item)
-                if len(made) == group:
-                    waiting.put(made)
-                    made = []
+                waiting.put((item, None))
                 if stopped.is_set():
                     return
         except BaseException as raised:
-            last = raised
-        waiting.put(made)
-        waiting.put(last)
+            error = raised
+        waiting.put((_END, error))
 
     thread = threading.Thread(target=work, name="ahead", daemon=True)
     thread.start()
     try:
-        while isinstance(made := waiting.get(), list):
-            yield from made
-        if made is not _END:
-            raise made
+        while True:
+            item, error = waiting.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
     finally:
         stopped.set()
         while thread.is_alive():  # it may wait for a place

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+from vivi_keras.readable import readable
 from vivi_keras.video import sources
 
 _WORDS = """
@@ -39,18 +40,6 @@ class File:
     def set_aside(self, reason, **details):
         self.status, self.reason = "set aside", reason
         self.details.update(details)
-
-
-def readable(path):
-    """A path as text that can be stored and shown anywhere.
-
-    Bytes that are no UTF-8 and control characters appear escaped.
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 def _broken(name, reason):

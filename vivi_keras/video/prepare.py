@@ -207,11 +207,9 @@ def _directory(videos, dataset):
 def _work(found, cache, settings, how, progress):
     """Sees to it that every file is used, a duplicate or set aside."""
     workers, limits, fetched = how
-    cores = (os.cpu_count() or 1) // workers
     fixed = {
         "settings": dataclasses.asdict(settings),
-        # As FFmpeg chooses: one more than there are cores, as one waits.
-        "threads": cores + 1 if cores > 1 else 1,
+        "threads": max(1, (os.cpu_count() or 1) // workers),
     }
     first, futures = {}, {}
     hashes = cache_lib.Hashes(cache.directory.parent)

@@ -1,0 +1,209 @@
+"""Batches of labelled images, and beside those of videos."""
+
+import numpy as np
+import tensorflow as tf
+
+from vivi_keras.data import batches, clips, crops
+from vivi_keras.data.labelled import without_labels
+from vivi_keras.data.rand_augment import DRAWS_PER_IMAGE, rand_augment
+
+# Keep images apart from videos, and from each other, under one seed.
+_IMAGE_SEED, _UNLABELLED_SEED = 0x1AB, 0x2AB
+
+
+def labelled_batches(
+    images,
+    batch_size,
+    image_size=224,
+    seed=0,
+    first_step=0,
+    *,
+    unlabelled=None,
+    unlabelled_batch_size=0,
+    copies=None,
+    crop="inception",
+    crop_area=crops.AREA_RANGE,
+    augment=None,
+    shard=(0, 1),
+    num_steps=None,
+):
+    """Endless batches of labelled images, a pure function of (seed, step).
+
+    Args:
+        images: LabelledImages.
+        batch_size: int M, images of the global batch; may exceed their
+            number.
+        unlabelled: None, or LabelledImages whose labels are not shown.
+        unlabelled_batch_size: int U, so many of them follow in each batch.
+        copies: None, or int C: independent views of each image, along an
+            axis of their own.
+        augment: None or "rand_augment", after the crop.
+        image_size, seed, first_step, crop, crop_area, shard, num_steps: as
+            in `video_batches`.
+    Returns: tf.data.Dataset of {"image": uint8 [M + U, H, W, 3] (with copies
+        [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where not shown}.
+    Raises: ValueError: an argument is out of range.
+    """
+    size = batches.check_image_size(image_size)
+    batches.check_arguments(
+        batch_size=(batch_size, 1),
+        seed=(seed, -(2**63)),
+        first_step=(first_step, 0),
+        copies=(copies, 1),
+        unlabelled_batch_size=(unlabelled_batch_size, unlabelled is not None),
+        num_steps=(num_steps, 1),
+    )
+    if crop not in ("inception", None):
+        raise ValueError(f"Expected crop 'inception' or None; got {crop!r}.")
+    if augment not in ("rand_augment", None):
+        raise ValueError(
+            f"Expected augment 'rand_augment' or None; got {augment!r}."
+        )
+    if unlabelled is None and unlabelled_batch_size:
+        raise ValueError(
+            "Expected unlabelled images, since unlabelled_batch_size is"
+            f" {unlabelled_batch_size}; got None."
+        )
+    sources = [(images, batch_size, seed ^ _IMAGE_SEED)]
+    if unlabelled is not None:
+        sources.append(
+            (
+                without_labels(unlabelled),
+                unlabelled_batch_size,
+                seed ^ _UNLABELLED_SEED,
+            )
+        )
+    total = batch_size + unlabelled_batch_size
+    rows = batches.shard_rows(shard, total)
+    num_views = 1 if copies is None else copies
+    draws_per_view = crops.DRAWS_PER_CROP + DRAWS_PER_IMAGE
+
+    @tf.autograph.experimental.do_not_convert
+    def choose(positions):
+        return (
+            _indices(positions, sources, total),
+            clips.draws_of_positions(
+                positions, num_views * draws_per_view, seed ^ _IMAGE_SEED
+            ),
+        )
+
+    def read(index):
+        part = int(index >= len(images))
+        return sources[part][0].read(index - part * len(images))
+
+    labels = tf.constant(np.concatenate([s[0].labels for s in sources]))
+
+    @tf.autograph.experimental.do_not_convert
+    def load(index, draws):
+        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
+        image = tf.ensure_shape(image, [None, None, 3])
+        views = [
+            _view(image, size, crop, crop_area, augment, some)
+            for some in tf.split(draws, num_views)
+        ]
+        return {
+            "image": views[0] if copies is None else tf.stack(views),
+            "label": tf.gather(labels, index),
+        }
+
+    dataset = batches.positions_dataset(
+        total, rows, len(rows), first_step, num_steps
+    )
+    dataset = dataset.map(choose).unbatch()
+    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(len(rows), drop_remainder=True).prefetch(2)
+
+
+def ordered_batches(images, batch_size, image_size=224):
+    """All images once and in order, whole: for testing.
+
+    Args:
+        images: LabelledImages.
+        batch_size: int, the last batch may be smaller.
+        image_size: int, or (height, width), pixels; images are resized to it
+            as they are, without a crop.
+    Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
+        [N]}.
+    """
+    size = batches.check_image_size(image_size)
+    batches.check_arguments(batch_size=(batch_size, 1))
+
+    @tf.autograph.experimental.do_not_convert
+    def load(index, label):
+        image = tf.numpy_function(images.read, [index], tf.uint8)
+        image = tf.ensure_shape(image, [None, None, 3])
+        image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
+        return {"image": image, "label": label}
+
+    places = tf.data.Dataset.range(len(images))
+    labels = tf.data.Dataset.from_tensor_slices(images.labels)
+    return (
+        tf.data.Dataset.zip((places, labels))
+        .map(load, tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def mixed_batches(videos, images):
+    """Video and image batches of the same steps as one stream.
+
+    The ratio of images to videos is that of the two batch sizes.
+
+    Args:
+        videos: tf.data.Dataset from `video_batches`.
+        images: tf.data.Dataset from `labelled_batches`, of the same
+            `first_step` and `shard`.
+    Returns: tf.data.Dataset of dicts with the keys of both.
+    """
+    return tf.data.Dataset.zip((videos, images)).map(
+        lambda video, image: {**video, **image}
+    )
+
+
+def _indices(positions, sources, total):
+    """The image of each position: rows of a batch go through the sources.
+
+    Args:
+        positions: int64 [N].
+        sources: list of (LabelledImages, rows of a batch, seed).
+        total: int, all rows of a batch.
+    Returns: int64 [N], counting through the sources' images.
+    """
+    step, row = positions // total, positions % total
+    indices, start, before = 0, 0, 0
+    for source, count, seed in sources:
+        inside = (row >= start) & (row < start + count)
+        place = tf.where(inside, step * count + row - start, 0)
+        found = clips.records_of_positions(place, len(source), seed)
+        indices += tf.where(inside, before + found, 0)
+        start, before = start + count, before + len(source)
+    return indices
+
+
+def _view(image, size, crop, crop_area, augment, draws):
+    """One view of an image: uint8 [H, W, 3] of `size`."""
+    sides = tf.shape(image, tf.int64)[:2, tf.newaxis]
+    if crop is None:
+        box = crops.centre_boxes(*tf.unstack(sides), size[1] / size[0])[0]
+    else:
+        draws_of_crop = draws[: crops.DRAWS_PER_CROP]
+        box = crops.inception_boxes(
+            *tf.unstack(sides), draws_of_crop[tf.newaxis], crop_area
+        )[0]
+        image = tf.cond(
+            draws_of_crop[-1] < 0.5,
+            lambda: tf.reverse(image, [1]),
+            lambda: image,
+        )
+    image = image[box[0] :, box[1] :][: box[2], : box[3]]
+    image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
+    if augment is not None:
+        image = tf.numpy_function(
+            rand_augment,
+            [image, draws[-DRAWS_PER_IMAGE:]],
+            tf.uint8,
+            stateful=False,
+        )
+        image = tf.ensure_shape(image, [*size, 3])
+    return image

@@ -1,0 +1,125 @@
+"""Labelled images in a folder of class folders."""
+
+import concurrent.futures
+import pathlib
+
+import numpy as np
+
+from vivi_keras.data.labelled import checked
+from vivi_keras.data.pixels import decode_rgb
+from vivi_keras.readable import readable
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+def from_folder(directory, class_names=None):
+    """A folder with one folder of images a class; the names in order.
+
+    Every file is decoded once, in threads. Set aside, with the reason, are
+    those that cannot be, those whose names end in none of `EXTENSIONS`, and
+    images beside the class folders. What is hidden (a name that begins with
+    a point) is passed over.
+
+    Args:
+        directory: path.
+        class_names: None for the folders' names, or the names that labels
+            are places in; then a class may have no folder.
+    Returns: LabelledImages; `skipped` names the files set aside.
+    Raises: ValueError: there is no such folder, no class folder in it, one
+        that is no class of `class_names`, or, where these are not given, a
+        class has fewer than 2 images.
+    """
+    directory = pathlib.Path(directory)
+    folders = _class_folders(directory)
+    names = [*folders] if class_names is None else [*class_names]
+    strange = [name for name in folders if name not in names]
+    if strange:
+        raise ValueError(
+            f"Expected folders of the classes {names[:5]} in"
+            f" {str(directory)!r}; got also {strange[:5]}."
+        )
+    files = [
+        (path, names.index(name))
+        for name, folder in folders.items()
+        for path in _files(folder)
+    ]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        troubles = [*pool.map(_trouble, [path for path, _ in files])]
+    skipped = {
+        readable(path.relative_to(directory)): "not in the folder of a class"
+        for path in sorted(directory.iterdir())
+        if path.suffix.lower() in EXTENSIONS and path.is_file()
+    }
+    kept = []
+    for file, trouble in zip(files, troubles, strict=True):
+        if trouble is None:
+            kept.append(file)
+        else:
+            skipped[readable(file[0].relative_to(directory))] = trouble
+    return checked(
+        lambda index: _read(kept[index][0]),
+        np.array([label for _, label in kept], np.int64),
+        tuple(names),
+        skipped,
+        least=2 if class_names is None else 0,
+    )
+
+
+def _class_folders(directory):
+    """Name -> folder of each class, in the order of their names."""
+    if not directory.is_dir():
+        raise ValueError(
+            f"Expected a folder of class folders; {str(directory)!r} is not "
+            "a folder."
+        )
+    folders = [p for p in sorted(directory.iterdir()) if p.is_dir()]
+    folders = {
+        readable(path.name): path for path in folders if not _is_hidden(path)
+    }
+    if not folders:
+        images = sum(
+            p.suffix.lower() in EXTENSIONS for p in directory.iterdir()
+        )
+        raise ValueError(
+            f"Expected a folder of class folders; {str(directory)!r} has none"
+            f" and {images} images: each class needs a folder of its own."
+        )
+    return folders
+
+
+def _files(folder):
+    """What a class folder holds, also in folders within, in a fixed order."""
+    for path in sorted(folder.iterdir()):
+        if _is_hidden(path):
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _is_hidden(path):
+    return path.name.startswith(".")
+
+
+def _trouble(path):
+    """Why a file is set aside, or None."""
+    if path.suffix.lower() not in EXTENSIONS:
+        return "no image by its name"
+    if not path.is_file():
+        return "not a file, or a link to none"
+    try:
+        _read(path)
+    except ValueError as error:
+        return str(error.__cause__)
+    return None
+
+
+def _read(path):
+    """The pixels of a file; ValueError names it."""
+    try:
+        return decode_rgb(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The image {readable(path)} cannot be read: {error}"
+        ) from error
