@@ -12,7 +12,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; margin: 2rem auto;
   max-width: 60rem; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #e5e7eb;
-  text-align: right; }
+  text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; }
 """
