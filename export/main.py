@@ -71,15 +71,19 @@ def main(argv):
         )
     if _PACKAGE.value is not None and _FORMAT.value != "saved_model":
         raise app.UsageError("expected --package without --format")
-    if _TEST.value and (_WORKDIR.value is None or not _writes_module()):
+    if _TEST.value and (
+        _WORKDIR.value is None or _EMA.value or not _writes_module()
+    ):
         raise app.UsageError(
-            "expected --test with --workdir, and without --format or --package"
+            "expected --test with --workdir, and without --ema, --format and"
+            " --package"
         )
     try:
+        batches = test_batches(_WORKDIR.value) if _TEST.value else None
         with tempfile.TemporaryDirectory() as aside:
             _write(_module(pathlib.Path(aside)))
         print(f"wrote {_OUTPUT.value}")
-        scores = _test_scores() if _TEST.value else {}
+        scores = {} if batches is None else _test_scores(batches)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"vivi-export: {error}")
     for name, value in scores.items():
@@ -90,20 +94,30 @@ def _writes_module():
     return _FORMAT.value == "saved_model" and _PACKAGE.value is None
 
 
-def _test_scores():
+def test_batches(workdir):
+    """The test images of a run, as `streams.test_batches` gives them.
+
+    Raises: ValueError: the run's row has no labels, or no test split.
+    """
+    from vivi_keras import workdirs
+    from vivi_keras.training import streams
+
+    batches = streams.test_batches(workdirs.read_config(workdir))
+    if batches is None:
+        raise ValueError(
+            "expected with --test a run of a row with labels, and with a"
+            f" data.images.test_split; {workdir} is none"
+        )
+    return batches
+
+
+def _test_scores(batches):
     """What the written module's signature `classify` gets right."""
     import tensorflow as tf
 
-    from vivi_keras import callbacks, workdirs
-    from vivi_keras.training import streams
+    from vivi_keras import callbacks
 
-    batches = streams.test_batches(workdirs.read_config(_WORKDIR.value))
     module = tf.saved_model.load(_OUTPUT.value)
-    if batches is None or "classify" not in module.signatures:
-        raise ValueError(
-            "expected with --test a run of a row with labels and a test"
-            f" split, and without --ema; {_WORKDIR.value} is none"
-        )
 
     def classify(images):
         images = tf.cast(images, "float32") / 255.0

@@ -14,7 +14,8 @@ import tensorflow as tf
 from PIL import Image
 from test_resume import stop_after_new_checkpoint
 
-from vivi_keras import checkpoints
+from vivi_keras import checkpoints, workdirs
+from vivi_keras.export import main as export
 from vivi_keras.training import build, configs, pretrain, streams
 from vivi_keras.training.configs import rows
 
@@ -168,7 +169,8 @@ BAD = {
     "data.images.label_subset=mine": "label_subset='15 images.*Got: 'mine'",
     "data.images.class_names=('cat', 'cow')": "class_names=.*Got: .'cat', 'cow",
     "data.images.batch_size=0": "images.batch_size > 0, as level 'supervised'",
-    "data.images.batch_size=-1": "batch_size.*-1",
+    "data.images.batch_size=-1": "config.data.images: .*batch_size.*-1",
+    "data.batch_size=9": "config.data: .*at most the 8 records.*got 9",
     "data.images.split=val": r"a folder 'val' .*\['test', 'train'\]",
     "data.images.test_split=val": "'val' .*test_split='val'; with 'none'",
     "data.images.dataset=no_set": "'tfds:NAME' or a folder; 'no_set' is not",
@@ -196,6 +198,13 @@ def test_bad_settings_are_told_and_leave_no_folder(
     with pytest.raises(ValueError, match=f"(?s){message}"):
         pretrain.pretrain(config, tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_labels_cannot_be_tested_at_its_export(tmp_path):
+    config = configs.get_config("vivi_ex4_demo")
+    workdirs.claim_workdir(tmp_path, config, "none")
+    with pytest.raises(ValueError, match="--test a run of a row with labels"):
+        export.test_batches(tmp_path)
 
 
 def test_the_labels_drawn_are_recorded_and_those_of_the_seed(data):

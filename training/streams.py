@@ -145,10 +145,20 @@ def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
     """Batches of a config from `first_step` on.
 
     Returns: see `video_batches`, `labelled_batches` and `mixed_batches`.
+    Raises: ValueError: as they do, with the part of the config.
     """
     place = {"first_step": first_step, "num_steps": num_steps, "shard": shard}
-    makers = {"videos": _video_batches, "images": _image_batches}
-    made = [makers[stream](config, **place) for stream in streams(config)]
+    makers = {
+        "videos": ("config.data", _video_batches),
+        "images": ("config.data.images", _image_batches),
+    }
+    made = []
+    for stream in streams(config):
+        part, maker = makers[stream]
+        try:
+            made.append(maker(config, **place))
+        except ValueError as error:
+            raise ValueError(f"{part}: {error}") from error
     return made[0] if len(made) == 1 else image_batches.mixed_batches(*made)
 
 
@@ -210,7 +220,9 @@ def test_images(config):
     if "images" not in streams(config):
         return None
     data = config.data.images
-    names = open_images(data.dataset, data.split).class_names
+    names = tuple(data.class_names)
+    if not names:
+        names = open_images(data.dataset, data.split).class_names
     try:
         return open_images(data.dataset, split, names)
     except ValueError as error:
