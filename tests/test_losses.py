@@ -172,7 +172,7 @@ def test_half_precision_inputs(dtype):
 
 def test_one_group_is_zero_and_collapse_is_the_margin():
     rows = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
-    close(losses.semi_hard_triplet(rows, np.zeros(6)), np.zeros(6), 0)
+    close(losses.semi_hard_triplet(rows, np.zeros(6, int)), np.zeros(6), 0)
     same = np.ones((6, 4), "float32")
     close(losses.semi_hard_triplet(same, np.arange(6) // 2), np.full(6, 0.5))
 
@@ -196,21 +196,95 @@ def test_num_positives():
     close(counts, [2, 0, 2, 0, 2, 0], 0)
 
 
-def test_bad_input_says_what_was_expected():
+@pytest.mark.parametrize(
+    "loss", [losses.semi_hard_triplet, losses.multi_positive_nce]
+)
+def test_bad_input_says_what_was_expected(loss):
     rows, groups = np.ones((4, 2), "float32"), np.array([0, 0, 1, 1])
-    for loss in (losses.semi_hard_triplet, losses.multi_positive_nce):
-        with pytest.raises(ValueError, match="together. Got only: candidates"):
-            loss(rows, groups, candidates=rows)
-        with pytest.raises(ValueError, match=r"groups \[N\].*\(4, 2\) and"):
-            loss(rows, groups[:3])
-        with pytest.raises(ValueError, match=r"embeddings \[N, D\]"):
-            loss(rows[0], groups[0])
-        with pytest.raises(ValueError, match="one size D. Got: 2 and 1"):
-            loss(rows, groups, 0.5, rows[:, :1], groups)
-        with pytest.raises(ValueError, match="> 0. Got: -0.1"):
-            loss(rows, groups, -0.1)
-    with pytest.raises(ValueError, match="temperature > 0. Got: 0"):
-        losses.info_nce(rows, rows, 0)
+    pairs = np.ones((4, 4), bool)
+    cases = [
+        ("together. Got only: candidates", (rows, groups, 0.5, rows)),
+        (r"groups \[N\].*\(4, 2\) and", (rows, groups[:3])),
+        (r"embeddings \[N, D\]", (rows[:, 0], groups)),
+        ("groups of integers.*float64", (rows, groups / 2)),
+        (r"groups of integers \[N\].*\[4, 1\]", (rows, groups[:, None])),
+        ("one size D. Got: 2 and 1", (rows, groups, 1, rows[:, :1], groups)),
+        ("> 0. Got: -0.1", (rows, groups, -0.1)),
+        ("> 0. Got: inf", (rows, groups, np.inf)),
+        (
+            r"exclude of bool \[4, 4\].*\[4, 1\]",
+            (rows, groups, 1, None, None, pairs[:, :1]),
+        ),
+        (
+            r"exclude of bool.*float64",
+            (rows, groups, 1, None, None, pairs / 2),
+        ),
+    ]
+    for message, arguments in cases:
+        with pytest.raises(ValueError, match=message):
+            loss(*arguments)
+
+
+def test_bad_input_of_the_other_losses():
+    rows, labels = np.ones((4, 4), "float32"), np.arange(4)
+    cases = [
+        ("temperature > 0. Got: 0", losses.info_nce, (rows, rows, 0)),
+        (r"keys \[.*\(4, 3\)", losses.info_nce, (rows, rows[:, :3])),
+        (r"\[0, M - N\].* 2", losses.info_nce, (rows[:3], rows, 1, None, 2)),
+        (r"\[0, M - N\].*-1", losses.info_nce, (rows, rows, 1, None, -1)),
+        ("exclude of bool", losses.info_nce, (rows, rows, 1, rows)),
+        (r"logits \[N, 4\]", losses.rotation, (rows[:, :3], labels)),
+        ("labels of integers", losses.rotation, (rows, labels / 1.0)),
+        (r"\(4, 4\) and \(3,\)", losses.rotation, (rows, labels[:3])),
+        ("broadcastable", losses.order, (rows[0], labels[:, None] > 1)),
+        ("groups of integers", losses.num_positives, (rows[0],)),
+        (
+            "max_group_size >= 1",
+            losses.semi_hard_triplet,
+            (rows, labels, 1, None, None, None, 0),
+        ),
+    ]
+    for message, loss, arguments in cases:
+        with pytest.raises(ValueError, match=message):
+            loss(*arguments)
+    # A label of no class shows, in a graph too, where values are not known.
+    close(losses.rotation(rows * 0, labels - 1)[1:], [np.log(4)] * 3)
+    for label in (-1, 4):
+        values = losses.rotation(rows, np.full(4, label))
+        assert np.isnan(values).all()
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.semi_hard_triplet, losses.multi_positive_nce]
+)
+def test_odd_but_valid_input(loss):
+    _, rows, groups = random_case(0)
+    expected = getattr(reference, loss.__name__)(rows, groups)
+    close(loss(rows.tolist(), groups.tolist()), expected)
+    close(loss(rows * 1e25, groups), expected)  # squares leave float32
+    # Numbers that 32 bits would make one.
+    apart = groups.astype("int64") * 2**32
+    close(loss(rows, apart), expected)
+    whole = np.round(rows * 10).astype("int32")
+    close(loss(whole, groups), loss(whole.astype("float32"), groups), 0)
+    assert loss(rows[:0], groups[:0]).shape == (0,)
+    close(loss(rows[:1], groups[:1]), [0], 0)
+    close(loss(rows, -1 - groups), np.zeros(len(rows)), 0)  # padding alone
+    none = loss(rows, groups, 0.5, rows[:0], groups[:0])
+    no_negatives = np.ones((len(rows), len(rows)), bool)
+    close(none, loss(rows, groups, 0.5, exclude=no_negatives), 1e-6)
+
+
+def test_what_is_not_finite_shows():
+    _, rows, groups = random_case(0)
+    groups[0] = 99  # a group of one: a negative, never an anchor
+    for value in (np.nan, np.inf):
+        rows[0, 0] = value
+        for loss in (losses.semi_hard_triplet, losses.multi_positive_nce):
+            assert np.isnan(loss(rows, groups)[1:]).all()
+            padded = np.where(groups == 99, -1, groups)
+            expected = loss(rows[1:], groups[1:])
+            close(loss(rows, padded)[1:], expected)
 
 
 GRADIENTS = """

@@ -1,5 +1,8 @@
 """Groups of rows that belong together, as the contrastive losses see them."""
 
+import math
+import numbers
+
 import keras
 from keras import ops
 
@@ -19,20 +22,30 @@ def normalised(embeddings):
     """Rows of unit length, in float32 or more: [..., D] -> [..., D].
 
     Rows shorter than 1e-6 stay as they are: a ReLU may give a row of zeros,
-    whose direction has no gradient that a weight should follow.
+    whose direction has no gradient that a weight should follow. A row that is
+    not finite becomes NaN.
     """
     (embeddings,) = at_least_float32(embeddings)
+    # Squares of values beyond 1e15 would leave float32's range.
+    largest = ops.stop_gradient(
+        ops.max(ops.abs(embeddings), axis=-1, keepdims=True, initial=0)
+    )
+    embeddings = embeddings / ops.where(largest > 1e15, largest, 1.0)
     squares = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
     short = squares < 1e-12
     return embeddings / ops.sqrt(ops.where(short, 1.0, squares))
 
 
-def rows_and_candidates(embeddings, groups, candidates, candidate_groups):
+def rows_and_candidates(
+    embeddings, groups, candidates, candidate_groups, exclude=None
+):
     """Checks what a loss got and brings it into its form.
 
-    Returns: (rows [N, D], groups int32 [N], candidates [M, D], their groups
-        int32 [M]); rows at unit length, candidates the rows where absent.
-    Raises: ValueError: shapes that do not fit each other.
+    Returns: (rows [N, D], groups int [N], candidates [M, D], their groups
+        int [M], exclude); rows at unit length, candidates the rows where
+        absent, both groups int32 or both int64.
+    Raises: ValueError: shapes that do not fit each other, groups that are not
+        integers, an exclude that is not bool.
     """
     pairs = [("embeddings", embeddings, "groups", groups)]
     if (candidates is None) != (candidate_groups is None):
@@ -47,32 +60,81 @@ def rows_and_candidates(embeddings, groups, candidates, candidate_groups):
         )
     found = []
     for name, rows, groups_name, ids in pairs:
-        rows, ids = normalised(rows), ops.cast(ids, "int32")
-        sizes = len(rows.shape), len(ids.shape)
-        fits = sizes == (2, 1)
-        if fits and None not in (rows.shape[0], ids.shape[0]):
-            fits = rows.shape[0] == ids.shape[0]
-        if not fits:
+        rows, ids = normalised(rows), group_numbers(ids, groups_name)
+        if len(rows.shape) != 2 or not _one_size(rows.shape[:1], ids.shape):
             raise ValueError(
                 f"Expected {name} [N, D] and {groups_name} [N]. Got shapes:"
                 f" {tuple(rows.shape)} and {tuple(ids.shape)}"
             )
         found += [rows, ids]
     if candidates is None:
-        return *found, *found
-    if found[0].shape[1] != found[2].shape[1]:
+        found += found
+    rows, ids, others, other_ids = found
+    if rows.shape[1] != others.shape[1]:
         raise ValueError(
             "Expected embeddings and candidates of one size D. Got:"
-            f" {found[0].shape[1]} and {found[2].shape[1]}"
+            f" {rows.shape[1]} and {others.shape[1]}"
         )
-    return tuple(found)
+    if exclude is not None:
+        pairs = rows.shape[0], others.shape[0]
+        exclude = excluded(exclude, pairs, _one_size)
+    if ids.dtype != other_ids.dtype:
+        ids, other_ids = (ops.cast(x, "int64") for x in (ids, other_ids))
+    return rows, ids, others, other_ids, exclude
+
+
+def group_numbers(groups, name="groups"):
+    """The numbers of the groups, int32 or, where they may need it, int64.
+
+    Raises: ValueError: not whole numbers [N].
+    """
+    groups = ops.convert_to_tensor(groups)
+    kind = keras.backend.standardize_dtype(groups.dtype)
+    if not kind.startswith(("int", "uint")) or len(groups.shape) != 1:
+        raise ValueError(
+            f"Expected {name} of integers [N]. Got: {kind} {list(groups.shape)}"
+        )
+    wide = kind in ("int64", "uint32", "uint64")
+    return ops.cast(groups, "int64" if wide else "int32")
+
+
+def excluded(exclude, shape, fits):
+    """`exclude` as a tensor.
+
+    Raises: ValueError: it is not bool, or not `fits(its shape, shape)`.
+    """
+    exclude = ops.convert_to_tensor(exclude)
+    kind = keras.backend.standardize_dtype(exclude.dtype)
+    if kind != "bool" or not fits(exclude.shape, shape):
+        raise ValueError(
+            f"Expected exclude of bool {list(shape)}. Got: {kind}"
+            f" {list(exclude.shape)}"
+        )
+    return exclude
+
+
+def broadcasts(shape, wanted):
+    """Whether a static shape broadcasts to another; None fits everything."""
+    missing = len(wanted) - len(shape)
+    return missing >= 0 and all(
+        size in (1, None, to) or to is None
+        for size, to in zip(shape, wanted[missing:], strict=True)
+    )
+
+
+def _one_size(shape, other):
+    """Whether two static shapes fit each other; None fits everything."""
+    return len(shape) == len(other) and all(
+        None in pair or pair[0] == pair[1]
+        for pair in zip(shape, other, strict=True)
+    )
 
 
 def above_zero(**arguments):
-    """Raises ValueError naming an argument that is not > 0."""
+    """Raises ValueError naming an argument that is not finite and > 0."""
     for name, value in arguments.items():
-        if not value > 0:
-            raise ValueError(f"Expected {name} > 0. Got: {value}")
+        if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+            raise ValueError(f"Expected {name} > 0. Got: {value!r}")
 
 
 def num_positives(groups):
@@ -82,7 +144,7 @@ def num_positives(groups):
         groups: int [N]; a negative number marks padding.
     Returns: int32 [N].
     """
-    groups = ops.cast(groups, "int32")
+    groups = group_numbers(groups)
     same = groups[:, None] == groups[None, :]
     counts = ops.sum(ops.cast(same, "int32"), axis=1) - 1
     return ops.where(groups >= 0, counts, ops.zeros_like(counts))
@@ -126,10 +188,13 @@ def positives(groups, max_group_size: int | None = None):
         indices: int32 [N, K], K = max_group_size - 1, of the other members,
             any valid index in empty places.
         mask: bool [N, K], True where a place holds a member.
+    Raises: ValueError: max_group_size < 1.
     """
-    groups = ops.cast(groups, "int32")
     if max_group_size is None:
-        max_group_size = _known_or_dynamic(ops.max(num_positives(groups)) + 1)
+        counts = num_positives(groups)
+        max_group_size = _known_or_dynamic(ops.max(counts, initial=0) + 1)
+    elif max_group_size < 1:
+        raise ValueError(f"Expected max_group_size >= 1. Got: {max_group_size}")
     num_rows = ops.shape(groups)[0]
     order = ops.argsort(groups)  # rows of one group stand together
     rank = ops.argsort(order)  # where each row stands

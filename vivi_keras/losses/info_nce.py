@@ -20,6 +20,7 @@ def info_nce(queries, keys, temperature: float = 1.0, exclude=None, offset=0):
 
     Returns:
         float [..., N], in nats.
+    Raises: ValueError: shapes or an offset that do not fit.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748.
     """
@@ -39,6 +40,7 @@ def info_nce_logits(
     """
     grouping.above_zero(temperature=temperature)
     queries, keys = grouping.at_least_float32(queries, keys)
+    _check_keys(queries.shape, keys.shape, offset)
     logits = ops.matmul(queries, ops.swapaxes(keys, -1, -2)) / temperature
     num_queries, num_keys = ops.shape(logits)[-2], ops.shape(logits)[-1]
     is_own = (
@@ -48,9 +50,22 @@ def info_nce_logits(
     zeros = ops.zeros_like(logits)
     own = ops.sum(ops.where(is_own, logits, zeros), axis=-1)  # [..., N]
     if exclude is not None:
+        exclude = grouping.excluded(exclude, logits.shape, grouping.broadcasts)
         left_out = ops.logical_and(exclude, ops.logical_not(is_own))
         logits = ops.where(left_out, zeros + _NEVER, logits)
     return logits, own
+
+
+def _check_keys(queries, keys, offset):
+    """Raises ValueError unless each query has its key, by static shapes."""
+    fits = len(queries) >= 2 and len(keys) >= 2 and queries[-1] == keys[-1]
+    if fits and isinstance(offset, int) and None not in (queries[-2], keys[-2]):
+        fits = 0 <= offset <= keys[-2] - queries[-2]
+    if not fits:
+        raise ValueError(
+            "Expected queries [..., N, D] and keys [..., M, D], and offset in"
+            f" [0, M - N]. Got: {tuple(queries)}, {tuple(keys)} and {offset}"
+        )
 
 
 def multi_positive_nce(
@@ -85,9 +100,9 @@ def multi_positive_nce(
         2004.11362, equation 2.
     """
     grouping.above_zero(temperature=temperature)
-    rows, groups, others, other_groups = grouping.rows_and_candidates(
-        embeddings, groups, candidates, candidate_groups
-    )  # [N, D], [N], [M, D], [M]
+    rows, groups, others, other_groups, exclude = grouping.rows_and_candidates(
+        embeddings, groups, candidates, candidate_groups, exclude
+    )  # [N, D], [N], [M, D], [M], [N, M]
     within = ops.matmul(rows, ops.transpose(rows)) / temperature  # [N, N]
     is_positive = grouping.same_group(groups)
     across = ops.matmul(rows, ops.transpose(others)) / temperature  # [N, M]

@@ -13,8 +13,14 @@ def order(logits, swapped):
             precision is computed in float32.
         swapped: bool, int or float, broadcastable to [...]; 1 where they are.
     Returns: float [...], in nats.
+    Raises: ValueError: shapes that do not fit.
     """
     (logits,) = grouping.at_least_float32(logits)
     swapped = ops.cast(swapped, logits.dtype)
+    if not grouping.broadcasts(swapped.shape, logits.shape):
+        raise ValueError(
+            "Expected swapped broadcastable to the logits. Got shapes:"
+            f" {tuple(swapped.shape)} and {tuple(logits.shape)}"
+        )
     # -log sigmoid(+-x) = softplus(-+x), exact for large x of either sign.
     return ops.softplus(logits) - swapped * logits

@@ -1,5 +1,7 @@
 """By which quarter turn was the image rotated?"""
 
+import math
+
 from keras import ops
 
 from vivi_keras.losses import groups as grouping
@@ -12,14 +14,37 @@ def rotation(logits, turns):
         logits: float [N, 4], scores of 0, 90, 180 and 270 degrees; half
             precision is computed in float32.
         turns: int [N] in [0, 4), the number of quarter turns.
-    Returns: float [N], in nats.
+    Returns: float [N], in nats; NaN for turns out of range.
+    Raises: ValueError: shapes or dtypes that do not fit.
     Source: Gidaris et al. 2018, arXiv 1803.07728.
     """
+    logits = ops.convert_to_tensor(logits)
+    if len(logits.shape) != 2 or logits.shape[1] != 4:
+        raise ValueError(
+            f"Expected logits [N, 4]. Got shape: {tuple(logits.shape)}"
+        )
     return cross_entropy(logits, turns)
 
 
 def cross_entropy(logits, labels):
-    """Per-row cross-entropy: float [N, K], int [N] -> float [N], in nats."""
+    """Per-row cross-entropy: float [N, K], int [N] -> float [N], in nats.
+
+    NaN for a label out of [0, K), which must not pass for one of no class.
+
+    Raises: ValueError: shapes or dtypes that do not fit.
+    """
     (logits,) = grouping.at_least_float32(logits)
-    picked = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return ops.logsumexp(logits, axis=-1) - ops.sum(logits * picked, axis=-1)
+    labels = grouping.group_numbers(labels, "labels")
+    sizes = None
+    if len(logits.shape) == 2:
+        sizes = {logits.shape[0], labels.shape[0]} - {None}
+    if sizes is None or len(sizes) > 1:
+        raise ValueError(
+            "Expected logits [N, K] and labels [N]. Got shapes:"
+            f" {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    num_classes = logits.shape[1]
+    picked = ops.one_hot(labels, num_classes, dtype=logits.dtype)
+    losses = ops.logsumexp(logits, axis=1) - ops.sum(logits * picked, axis=1)
+    known = ops.logical_and(labels >= 0, labels < num_classes)
+    return ops.where(known, losses, ops.full_like(losses, math.nan))

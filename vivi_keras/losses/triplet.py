@@ -1,5 +1,7 @@
 """The triplet loss with semi-hard negatives."""
 
+import math
+
 from keras import ops
 
 from vivi_keras.losses import groups as grouping
@@ -42,7 +44,8 @@ def semi_hard_triplet(
         candidate_groups: int [M], the candidates' groups.
         exclude: bool [N, M], True where a candidate must not be a negative
             of that anchor.
-        max_group_size: an upper bound of the rows in a group, static. When
+        max_group_size: an upper bound of the rows in a group, static;
+            positives beyond it are left out. When
             absent it is read from `groups`, which is possible wherever their
             values are known (not inside `jax.jit`).
 
@@ -88,12 +91,15 @@ def semi_hard_pairs(
         distances: float [N, K], d_ap, 0 where the place is empty.
     """
     grouping.above_zero(margin=margin)
-    rows, groups, others, other_groups = grouping.rows_and_candidates(
-        embeddings, groups, candidates, candidate_groups
-    )  # [N, D], [N], [M, D], [M]
+    rows, groups, others, other_groups, exclude = grouping.rows_and_candidates(
+        embeddings, groups, candidates, candidate_groups, exclude
+    )  # [N, D], [N], [M, D], [M], [N, M]
     positives, mask = grouping.positives(groups, max_group_size)  # [N, K]
     # Of unit vectors, d = 2 - 2 * similarity: all comparisons turn round.
     near = _similarities(rows, rows, positives)  # [N, K]
+    distances = ops.where(mask, 2 - 2 * near, ops.zeros_like(near))
+    if others.shape[0] == 0:  # no negatives
+        return ops.zeros_like(near), mask, distances
     # Which negative is taken carries no gradient, so that nothing of the
     # N x M search is kept for the backward pass.
     negatives, found = _semi_hard_negatives(
@@ -108,7 +114,10 @@ def semi_hard_pairs(
     hinges = ops.relu(margin + 2 * (far - near))
     kept = ops.logical_and(mask, found)
     hinges = ops.where(kept, hinges, ops.zeros_like(hinges))
-    distances = ops.where(mask, 2 - 2 * near, ops.zeros_like(near))
+    # Comparisons pass over a candidate that is NaN: it shall show.
+    sound = ops.isfinite(ops.sum(others, axis=1))  # [M]
+    sound = ops.all(ops.logical_or(sound, other_groups < 0))
+    hinges = ops.where(sound, hinges, ops.full_like(hinges, math.nan))
     return hinges, mask, distances
 
 
