@@ -58,6 +58,8 @@ class Subject:
 
     def images(self, count, larger=False):
         """float32 [count, H, W, 3] in [0, 1] of a size that is taken."""
+        if not self.functions:
+            raise NotApplicable("no __call__")
         height, width = self.shape[1:3]
         size = (96, 128) if larger else (64, 96)
         height = size[0] if height is None else height

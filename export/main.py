@@ -85,6 +85,8 @@ def main(argv):
         print(f"wrote {_OUTPUT.value}")
         scores = {} if batches is None else _test_scores(batches)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if getattr(error, "errno", None) and error.filename is None:
+            error.filename = _OUTPUT.value  # a full disk's names nothing
         sys.exit(f"vivi-export: {error}")
     for name, value in scores.items():
         print(f"{name}: {value:.4f}")

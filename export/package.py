@@ -1,8 +1,11 @@
 """The files and folders that three hubs expect; nothing is uploaded."""
 
+import contextlib
+import os
 import pathlib
 import re
 import shutil
+import tempfile
 
 from vivi_keras import archives, registry
 from vivi_keras.export import cards, signatures
@@ -33,10 +36,13 @@ def write_packages(module, name, output):
             "expected publisher/name/version, in lower case and with a whole"
             f" number as version, got {name!r}"
         )
-    check_outside(module, output)
-    output = pathlib.Path(output)
-    _check_new(output)
     told = metadata_lib.read_metadata(module)
+    with _new_folder(module, output) as folder:
+        _write_hubs(module, name, folder, told)
+    return str(output)
+
+
+def _write_hubs(module, name, output, told):
     publisher, short, version = name.split("/")
     entry = _entry(module)
     entry.update(name=short, version=int(version))
@@ -48,19 +54,17 @@ def write_packages(module, name, output):
     (output / "tfhub" / f"{version}.md").write_text(card, encoding="utf-8")
     _write_kaggle(output / "kaggle", module, publisher, entry, told)
     folder = output / "huggingface" / short
-    shutil.copytree(module, folder)
+    _copy(module, folder)
     signatures.write_signatures(module, folder / "signatures.json")
     (folder / "README.md").write_text(
         cards.hugging_face_card(publisher, entry, told), encoding="utf-8"
     )
-    return str(output)
 
 
 def copy_module(module, output):
     """Copies a module's folder to a new or empty one."""
-    check_outside(module, output)
-    _check_new(pathlib.Path(output))
-    shutil.copytree(module, output, dirs_exist_ok=True)
+    with _new_folder(module, output) as folder:
+        _copy(module, folder)
 
 
 def check_outside(module, output):
@@ -72,14 +76,32 @@ def check_outside(module, output):
         )
 
 
-def _check_new(output):
+@contextlib.contextmanager
+def _new_folder(module, output):
+    """A path whose folder becomes `output` if all goes well, or vanishes."""
+    check_outside(module, output)
+    output = pathlib.Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise FileExistsError(f"expected a new or empty folder, got {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=output.parent, prefix=".export-"
+    ) as aside:
+        folder = pathlib.Path(aside) / "folder"
+        yield folder
+        os.replace(folder, output)
+
+
+def _copy(module, folder):
+    try:
+        shutil.copytree(module, folder)
+    except shutil.Error as error:
+        raise OSError(error.args[0][0][2]) from error  # of the first file
 
 
 def _write_kaggle(folder, module, publisher, entry, told):
     instance = folder / "tensorFlow2" / "default"
-    shutil.copytree(module, instance / str(entry["version"]))
+    _copy(module, instance / str(entry["version"]))
     files = cards.kaggle_files(publisher, entry, told)
     places = {
         "model-metadata.json": folder,

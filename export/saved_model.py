@@ -61,8 +61,8 @@ def export_encoder(
         ValueError: an encoder that is no such function, unknown weights,
             class names that do not fit the classifier.
         FileExistsError: `path` holds something that is no SavedModel.
+        OSError: the folder cannot be written.
     """
-    import tensorflow as tf
 
     _check_backend()
     if weights_dtype not in WEIGHT_DTYPES:
@@ -88,7 +88,7 @@ def export_encoder(
             module, signatures = make_module(
                 encoder, classifier, num_features, weights, weights_dtype
             )
-            tf.saved_model.save(module, folder, signatures=signatures)
+            _save(module, folder, signatures)
         golden.write_golden(folder, module.__call__)
         derived = {
             "num_features": num_features,
@@ -106,6 +106,15 @@ def export_encoder(
             shutil.rmtree(path)
         os.replace(folder, path)
     return str(path)
+
+
+def _save(module, folder, signatures):
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.save(module, folder, signatures=signatures)
+    except tf.errors.OpError as error:  # a full disk, say
+        raise OSError(f"expected to write a SavedModel, got {error}") from error
 
 
 def _check_backend():

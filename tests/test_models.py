@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
 from vivi_keras.models import (
     AttentionPooling,
@@ -14,6 +14,7 @@ from vivi_keras.models import (
     MLPPredictor,
     ResNet50V2,
 )
+from vivi_keras.models.resnet import SummedConv2D
 
 # Convolution biases, which keras.applications has in its root, in each third
 # convolution and in each projection, and this network nowhere.
@@ -84,6 +85,26 @@ def test_eager_graph_and_reloaded_agree(norm, tmp_path):
     np.testing.assert_allclose(
         again(pixels(), training=False), expected, atol=1e-6
     )
+
+
+def test_a_summed_convolution_is_a_convolution():
+    import tensorflow as tf
+
+    summed = SummedConv2D(4, 1, use_bias=False)
+    plain = layers.Conv2D(4, 1, use_bias=False)
+    plain.build((None, None, None, 3))
+    summed.build((None, None, None, 3))
+    summed.kernel.assign(plain.kernel)
+    for training in (False, True):
+        results = []
+        for layer in (summed, plain):
+            with tf.GradientTape() as tape:
+                outputs = layer(pixels(), training=training)
+                loss = tf.reduce_sum(outputs * outputs)
+            kernel = layer.kernel.value
+            results += [outputs, tape.gradient(loss, kernel)]
+        np.testing.assert_array_equal(results[0], results[2])
+        np.testing.assert_array_equal(results[1], results[3])
 
 
 def test_batch_norm_moves_only_in_training():

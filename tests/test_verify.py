@@ -55,6 +55,8 @@ class Tiny:
             values /= 0 * values
         if defect == "float64":
             values = tf.cast(values, tf.float64)
+        if defect == "two outputs":
+            return {"features": values, "logits": 2 * values}
         return values
 
     def save(self, path):
@@ -90,9 +92,9 @@ class Tiny:
         module.regularization_losses = []
         if defect == "optimiser":
             module.slots = tf.Variable(tf.zeros([1000, 1000]))
-        float64 = defect in ("float64", "no call")
+        unfit = defect in ("float64", "no call", "two outputs")
         tf.saved_model.save(
-            module, str(path), signatures=None if float64 else serve
+            module, str(path), signatures=None if unfit else serve
         )
         return str(path)
 
@@ -110,6 +112,7 @@ DEFECTS = {
     "constant": "images: features float32 [N, D]",
     "not finite": "images: features float32 [N, D]",
     "float64": "images: features float32 [N, D]",
+    "two outputs": "images: features float32 [N, D]",
     "batch size": "images: batch 1 as batch N",
     "batch statistics": "images: batch 1 as batch N",
     "random": "same bits twice, nothing moves",
@@ -158,6 +161,28 @@ def test_a_model_that_tf_keras_saved_passes_what_it_promises(tmp_path):
     model.build((None, None, None, 3))
     model.save(tmp_path / "m", save_format="tf")
     assert misses(str(tmp_path / "m")) == {}
+
+
+def test_modules_of_signatures_alone_are_told(tmp_path):
+    """A classifier that Keras 3 exported, and a graph of TensorFlow 1."""
+    inputs = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(5, "softmax")(pooled))
+    model.export(str(tmp_path / "keras"), verbose=False)
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        images = v1.placeholder(tf.float32, [None, 32, 32, 3])
+        v1.saved_model.simple_save(
+            session,
+            str(tmp_path / "v1"),
+            {"images": images},
+            {"features": tf.reduce_mean(images, axis=(1, 2))},
+        )
+    for name, signature in (("keras", "serve"), ("v1", "serving_default")):
+        found = misses(str(tmp_path / name))
+        text = found["reusable: __call__ takes images"]
+        assert "no __call__" in text and signature in text
+        assert not [t for t in found.values() if "not callable" in t], found
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +250,15 @@ def test_a_module_that_ends_the_process_is_a_miss(path, monkeypatch, tmp_path):
     monkeypatch.setattr(verify, "CHECKS_FILE", broken)
     ((name, result, text),) = verify.verify(path)
     assert (name, result) == ("loads", "MISS") and "-6" in text
+
+
+def test_a_module_that_never_ends_is_a_miss(path, monkeypatch, tmp_path):
+    endless = tmp_path / "checks.py"
+    endless.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(verify, "CHECKS_FILE", endless)
+    monkeypatch.setattr(verify, "TIMEOUT_SECONDS", 0.5)
+    ((name, result, text),) = verify.verify(path)
+    assert (name, result) == ("loads", "MISS") and "no end" in text
 
 
 def test_the_checks_need_nothing_of_this_package():

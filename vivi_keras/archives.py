@@ -115,7 +115,7 @@ def unpack(archive, directory):
             f" truncated or damaged: {error}"
         ) from error
     except OSError as error:
-        if error.filename is None:  # a full disk's names nothing
+        if error.errno and error.filename is None:  # a full disk's
             error.filename = str(directory.parent)
         raise
     finally:

@@ -206,11 +206,6 @@ def _load_module(folder, trainable):
         )
     import tensorflow as tf
 
-    if not (pathlib.Path(folder) / "saved_model.pb").is_file():
-        raise ValueError(
-            f"expected the folder of a SavedModel, got {str(folder)!r}, which"
-            " holds no saved_model.pb"
-        )
     try:
         module = tf.saved_model.load(str(folder))
     except Exception as error:  # whatever the files of others may raise

@@ -88,7 +88,7 @@ def is_registered(name, registry=None):
 
 
 def find(name, registry=None, cache=None, sha256=None):
-    """The local folder of a module, fetched and checked where needed.
+    """The local folder of a SavedModel, fetched and checked where needed.
 
     Args:
         name: path of a folder or .tar.gz, a registered "name/version" or
@@ -99,10 +99,19 @@ def find(name, registry=None, cache=None, sha256=None):
         sha256: hex digest that an archive's bytes must have; a URL needs it.
     Returns: str, path of the folder.
     Raises: FileNotFoundError; ConnectionError for a URL that cannot be read;
-        ValueError for a wrong hash or bad archive; OSError for a cache that
-        cannot be written.
+        ValueError for a wrong hash, a bad archive or what holds no
+        SavedModel; OSError for a cache that cannot be written.
     """
-    name = os.fspath(name)
+    folder = _find(os.fspath(name), registry, cache, sha256)
+    if not os.path.isfile(os.path.join(folder, "saved_model.pb")):
+        raise ValueError(
+            f"expected the folder of a SavedModel, got {folder!r}, which holds"
+            " no saved_model.pb"
+        )
+    return folder
+
+
+def _find(name, registry, cache, sha256):
     is_url = urllib.parse.urlsplit(name).scheme in _URL_SCHEMES
     if sha256 is not None:
         _check_digest(sha256)
