@@ -26,7 +26,7 @@ def prepare(path, settings, folder):
         "source": {"kind": "video", "path": os.path.abspath(path)},
         "entry": str(entry),
         "settings": dataclasses.asdict(settings),
-        "threads": os.cpu_count(),
+        "threads": os.cpu_count() + 1,  # as one worker alone is given
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "vivi_keras.video.worker"],

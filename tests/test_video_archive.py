@@ -219,8 +219,9 @@ def test_full_disk_stops_the_run(tmp_path):
         text=True,
     )
     assert process.returncode == 1
-    assert "the run was stopped" in process.stderr
+    assert "the run was stopped at a.mp4" in process.stderr
     assert "File too large" in process.stderr
+    assert str(out / "prepared") in process.stderr
     assert not (out / "dataset_info.json").exists()
     assert not list(out.rglob("*.zip")) and not list(out.rglob("*.half"))
 

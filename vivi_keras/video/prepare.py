@@ -294,7 +294,11 @@ def _take(file, answer, cache, hashes):
         return
     reason = answer.pop("failed")
     if answer.get("errno") in _FATAL:
-        raise OSError(answer["errno"], f"the run was stopped: {reason}")
+        raise OSError(
+            answer["errno"],
+            f"the run was stopped at {file.name}: {reason}",
+            str(cache.directory),
+        )
     file.set_aside(reason, **answer)
 
 
