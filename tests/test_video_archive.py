@@ -60,26 +60,28 @@ def test_odd_archive(tmp_path):
     (folder / "notes.txt").write_text("not counted as a video")
     write_sound(folder / "sound.mp4")
     (folder / "loop").symlink_to(folder)
+    (folder / "round.mp4").symlink_to(folder / "round.mp4")
     (folder / "lost.mp4").symlink_to(folder / "nowhere.mp4")
     os.mkfifo(folder / "pipe.mp4")
     report = video.prepare(folder, folder / "out", workers=2)
     found = by_path(report)
     used = {p for p, f in found.items() if f["status"] == "used"}
     assert used == {"copy.mp4", "same.mkv", "new\\nline.mp4", "caf\\xe9.mp4"}
-    assert report["videos_found"] == 10
-    assert report["videos_used"] + report["videos_set_aside"] == 10
+    assert report["videos_found"] == 11
+    assert report["videos_used"] + report["videos_set_aside"] == 11
     assert report["duplicates"] == 1 and report["other_files"] == 1
     assert found["same.mp4"]["reason"] == "same content as copy.mp4"
     assert "no video stream" in found["sound.mp4"]["reason"]
     assert "empty" in found["empty.avi"]["reason"]
     assert found["text.mp4"]["reason"] and found["lost.mp4"]["reason"]
+    assert "symbolic links" in found["round.mp4"]["reason"]
     names = {r["video"].decode() for r in read(folder / "out")}
     assert names == used
     page = (folder / "out" / "report.html").read_text()
     assert "caf\\xe9.mp4" in page and "no video stream" in page
     # Again, with the output inside: nothing new is found.
     again = video.prepare(folder, folder / "out")
-    assert again["videos_found"] == 10
+    assert again["videos_found"] == 11
 
 
 def test_added_files_alone_are_prepared(tmp_path):
@@ -286,6 +288,9 @@ def test_arguments_are_checked(tmp_path):
         video.prepare(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(ValueError, match="short_side: expected 16"):
         video.prepare(tmp_path / "in", tmp_path / "out", short_side=2)
+    (tmp_path / "list.txt").write_text("\n  \n")
+    with pytest.raises(ValueError, match="list.txt, found none"):
+        video.prepare(tmp_path / "list.txt", tmp_path / "out")
     (tmp_path / "list.bin").write_bytes(b"ab\0cd")
     with pytest.raises(ValueError, match="bytes of another kind"):
         video.prepare(tmp_path / "list.bin", tmp_path / "out")
