@@ -18,6 +18,7 @@ from test_video_prepare import read, render
 
 from vivi_keras import video
 from vivi_keras.video import cache, files, pool, sources, worker
+from vivi_keras.video import report as report_lib
 
 COMMAND = [sys.executable, "-m", "vivi_keras.training.prepare"]
 
@@ -333,12 +334,38 @@ def test_a_file_that_hangs_is_stopped(tmp_path):
         assert good.result()["done"] is True
 
 
-def test_a_file_that_takes_too_long_tells_how_far(tmp_path, monkeypatch):
+def test_a_file_that_takes_too_long_is_stopped(tmp_path):
     render(tmp_path / "long.mp4", 0, num_frames=3000, cuts=())
     limits = pool.Limits(hang_seconds=60.0, file_seconds=0.05)
     with pool.Pool(1, limits) as workers:
         answer = workers.submit(job(tmp_path / "long.mp4", tmp_path / "1.zip"))
         assert answer.result()["failed"].startswith("took too long")
+
+
+def test_what_is_stopped_tells_how_far_it_got(tmp_path):
+    """The fourth image comes late, the eighth never."""
+    images(tmp_path, 10, 0)
+    late = (tmp_path / "frame3.png").read_bytes()
+    for name in ("frame3.png", "frame7.png"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+    task = job(tmp_path, tmp_path / "1.zip")
+    task["source"]["kind"] = "frames"
+    with pool.Pool(1, pool.Limits(hang_seconds=4.0)) as workers:
+        answer = workers.submit(task)
+        with open(tmp_path / "frame3.png", "wb") as pipe:  # waits for a reader
+            time.sleep(worker.PROGRESS_SECONDS + 0.2)
+            pipe.write(late)
+        answer = answer.result()
+    assert answer["failed"].startswith("hung") and answer["kind"] == "time"
+    assert 2 <= answer["frames"] <= 7 and answer["duration"] == 10.0
+    answer["path"], answer["status"] = "a", "set aside"
+    answer["reason"] = answer.pop("failed")
+    (line,) = report_lib.table({"files": [answer]})
+    assert line.startswith("  a: hung: stopped after")
+    assert line.endswith(
+        f"{answer['frames']} frames, {answer['seconds']:.0f} s)"
+    )
 
 
 def test_a_decoder_that_crashes_costs_one_file(tmp_path, monkeypatch):
