@@ -23,11 +23,12 @@ def network_name(told):
     return f"resnet-v2-{depth}-w{model['width']:g}"
 
 
-def tfhub_card(publisher, entry, told):
+def tfhub_card(publisher, entry, told, bundled=False):
     """The card that TF Hub's pages are made from.
 
     Args:
         publisher: str. entry: dict of the registry. told: dict of vivi.json.
+        bundled: whether it is one of those in hub_modules, found by name.
     Returns: str, Markdown with the hub's front matter in comments.
     """
     data = _data(entry, told)
@@ -46,7 +47,7 @@ def tfhub_card(publisher, entry, told):
         "",
         *(f"<!-- {key}: {value} -->" for key, value in front.items()),
         "",
-        *_body(entry, told),
+        *_body(entry, told, bundled),
     ]
     return "\n".join(lines) + "\n"
 
@@ -97,7 +98,7 @@ def kaggle_files(publisher, entry, told):
         "instanceSlug": "default",
         "framework": "tensorFlow2",
         "overview": _description(entry, told),
-        "usage": "\n".join(_use(entry, told)),
+        "usage": "\n".join(_use(entry, told, bundled=False)),
         "licenseName": licence.replace("-", " ", 1),
         "fineTunable": _is_fine_tunable(told),
         "trainingData": [_data(entry, told).get("name", "unknown")],
@@ -130,10 +131,10 @@ def _description(entry, told):
     return " ".join(text.split())
 
 
-def _body(entry, told):
+def _body(entry, told, bundled=False):
     return [
         *_overview(entry, told),
-        *_use(entry, told),
+        *_use(entry, told, bundled),
         *_text("Intended use", entry.get("intended_use")),
         *_training(entry, told),
         *_results(entry),
@@ -155,7 +156,7 @@ def _overview(entry, told):
         "input": "float32 [N, H, W, 3], RGB in [0, 1], any size of at least"
         f" {told.get('minimum_size')} px; trained at {height} x {width}",
         "output": f"float32 [N, {told.get('num_features')}]",
-        "numbers in it": f"{told.get('num_parameters', 0):,}",
+        "parameters": f"{told.get('num_parameters', 0):,}",
         "weights": json.dumps(told.get("weights"), sort_keys=True),
         "method row": told.get("row"),
         "seed, steps": f"{told.get('seed')}, {told.get('steps')}",
@@ -169,17 +170,20 @@ def _overview(entry, told):
     return ["## What it is", "", "| | |", "|---|---|", *lines, ""]
 
 
-def _use(entry, told):
-    name = f"{entry['name']}/{entry['version']}"
+def _use(entry, told, bundled):
+    name, where = "FOLDER", "FOLDER"
+    if bundled:
+        name = f"{entry['name']}/{entry['version']}"
+        where = f"hub_modules/{name}"
     trainable = f"trainable={_is_fine_tunable(told)}"
-    return [
+    lines = [
         "## Use",
         "",
         "```python",
         "import tensorflow_hub as hub",
         "import tf_keras  # hub.KerasLayer is a layer of tf_keras",
         "",
-        f'encoder = hub.KerasLayer("hub_modules/{name}", {trainable})',
+        f'encoder = hub.KerasLayer("{where}", {trainable})',
         "model = tf_keras.Sequential([encoder, tf_keras.layers.Dense(10)])",
         "```",
         "",
@@ -187,6 +191,9 @@ def _use(entry, told):
         f" `vivi-verify {name}` checks it.",
         "",
     ]
+    if not bundled:
+        lines[1:1] = ["", "FOLDER is where the module's files lie, unpacked."]
+    return lines
 
 
 def _training(entry, told):

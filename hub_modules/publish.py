@@ -81,7 +81,7 @@ def write_pages(root=None):
         folder = root / entry["path"]
         told = metadata.read_metadata(folder)
         modules.append((key, entry, told))
-        card = cards.tfhub_card(PUBLISHER, entry, told)
+        card = cards.tfhub_card(PUBLISHER, entry, told, bundled=True)
         (root / f"{key}.md").write_text(card, encoding="utf-8")
         signatures.write_signatures(folder, root / f"{key}.signatures.json")
     if modules:

@@ -93,7 +93,10 @@ def test_kaggle_and_hugging_face_find_what_they_read(packages, path):
     front = yaml.safe_load(front)
     assert front["license"] == "apache-2.0"
     assert front["pipeline_tag"] == "image-feature-extraction"
-    assert "hub.KerasLayer" in body
+    # What it says to do can be done where the files lie, by no other name.
+    assert 'hub.KerasLayer("FOLDER", trainable=True)' in body
+    assert 'vivi_keras.load("FOLDER", trainable=True)' in body
+    assert "hub_modules" not in body
     assert (packages / "huggingface/vivi-x/saved_model.pb").is_file()
 
 
@@ -156,6 +159,18 @@ def test_cards_tell_an_unknown_network():
     assert cards.network_name({}) == "unknown"
 
 
+def test_a_card_tells_that_float16_is_not_fine_tuned():
+    entry = {"name": "m", "version": 1, "description": "d"}
+    for dtype, said in (("float16", "false"), ("float32", "true")):
+        told = {"weights": {"dtype": dtype}}
+        card = cards.tfhub_card("p", entry, told)
+        assert f"<!-- fine-tunable: {said} -->" in card
+        assert f"trainable={said.title()})" in card
+        files = cards.kaggle_files("p", entry, told)
+        instance = json.loads(files["model-instance-metadata.json"])
+        assert instance["fineTunable"] == (said == "true")
+
+
 def test_at_least_two_encoders_come_along():
     assert len(BUNDLED) >= 2
     for entry in BUNDLED.values():
@@ -193,6 +208,21 @@ def test_a_bundled_module_has_the_accuracy_it_tells(key):
     accuracy = convert.knn_accuracies({"m": encode}, size)["m"]
     # One of 797 test images is 0.125; rounding may turn a vote or two.
     assert 100 * accuracy == pytest.approx(told, abs=0.4)
+
+
+@pytest.mark.parametrize("key", BUNDLED)
+def test_a_bundled_module_is_fine_tuned_by_adam(key):
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 4
+    images = 0.3 * rng.random((64, 32, 32, 3), "float32")
+    images += (labels / 6).astype("float32")[:, None, None, None]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [vivi_keras.load(key, trainable=True), keras.layers.Dense(4)]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    losses = model.fit(images, labels, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0] and max(losses) < 4, losses
 
 
 def test_pages_are_those_that_the_registry_makes(tmp_path):
