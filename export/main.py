@@ -146,7 +146,7 @@ def _module(aside):
     return export_encoder(
         model.encoder,
         _OUTPUT.value if _writes_module() else aside / "module",
-        metadata=metadata,
+        metadata={**metadata, "moving_averages": _EMA.value},
         classifier=classifier,
         class_names=names,
         weights_dtype=_WEIGHTS_DTYPE.value,

@@ -4,7 +4,9 @@ import contextlib
 import resource
 import sys
 
+import data_helpers
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -12,7 +14,8 @@ from absl.testing import flagsaver
 
 import vivi_keras
 from vivi_keras import archives
-from vivi_keras.export import main
+from vivi_keras.export import main, metadata
+from vivi_keras.training import configs, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,42 @@ def test_a_folder_that_is_no_run_is_told(export, path, tmp_path):
         assert said.startswith("vivi-export: Expected the folder of a vivi-pre")
         assert str(workdir) in said
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow  # trains a run: 30 s
+def test_a_run_is_exported_with_its_weights_or_their_averages(export, tmp_path):
+    data_helpers.write_dataset(
+        tmp_path / "dataset",
+        [data_helpers.video_example(v, [3] * 5) for v in range(4)],
+    )
+    config = configs.get_config("vivi_ex4_demo")
+    config.data.update(
+        dataset=str(tmp_path / "dataset"), image_size=32, batch_size=4
+    )
+    config.model.update(width=0.125, units=(1, 1, 1, 1))
+    config.train.update(steps=2, log_every_steps=1, average_decay=0.7)
+    run = tmp_path / "run"
+    model = pretrain.pretrain(config, run, verbose=0)
+    last = [np.array(v) for v in model.encoder.variables]
+    averages = [np.array(v) for v in model.averages]
+    for ema, expected in ((False, last), (True, averages)):
+        output = str(run / f"encoder_{ema}")  # inside the run: it may lie there
+        assert export(workdir=str(run), output=output, ema=ema) is None
+        written = tf.saved_model.load(output).variables
+        order = {v.name.split(":")[0]: v.numpy() for v in written}
+        for variable, value in zip(
+            model.encoder.variables, expected, strict=True
+        ):
+            np.testing.assert_array_equal(order[variable.path], value)
+        told = metadata.read_metadata(output)
+        assert told["moving_averages"] == ema and told["steps"] == 2
+    apart = [
+        np.abs(one - other).max()
+        for one, other in zip(last, averages, strict=True)
+    ]
+    assert max(apart) > 1e-6
+    said = export(workdir=str(run), output=str(run))
+    assert "expected an empty or new folder" in said
 
 
 def test_what_is_no_module_is_told(export, tmp_path):
