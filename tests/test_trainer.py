@@ -120,6 +120,57 @@ def test_collapse_is_told_once_with_its_likely_cause(caplog):
     assert all("the frames are alike" in text for text in told)
 
 
+def one_batch(**changes):
+    """A small valid batch with changed fields; None takes a field out."""
+    batch = {
+        "frames": np.zeros((4, 3, 2, 24, 24, 3), "uint8"),
+        "shot_mask": np.ones((4, 3), bool),
+        "video_id": np.arange(4),
+    }
+    batch.update(changes)
+    return {k: v for k, v in batch.items() if v is not None}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"frames": None}, r"videos \(frames\). Got: shot_mask, video_id"),
+        ({"shot_mask": None}, "must hold shot_mask. Got: frames, video_id"),
+        ({"video_id": None}, "must hold video_id"),
+        ({"frames": np.zeros((4, 3, 2, 24, 24, 3))}, "uint8. Got: float"),
+        ({"frames": np.zeros((4, 24, 24, 3), "uint8")}, r"\[B, S, F, H, W"),
+        ({"shot_mask": np.ones((4, 3))}, "shot_mask must be bool. Got: float"),
+        ({"shot_mask": np.ones((4, 2), bool)}, r"be \[4, 3\].*\[4, 2\]"),
+        ({"video_id": np.zeros((4, 1), int)}, r"be \[4\].*\[4, 1\]"),
+        ({"video_id": np.zeros(4)}, "video_id must be int. Got: float"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused(changes, message):
+    model = make_model()
+    with pytest.raises(ValueError, match=message):
+        model.build_from(one_batch(**changes))
+    model.build_from(one_batch())
+    with pytest.raises(ValueError, match=message):  # later ones too
+        model(one_batch(**changes))
+    with pytest.raises(ValueError, match="must be a dict. Got"):
+        model(np.zeros((4, 3)))
+
+
+def test_a_batch_of_padding_alone_changes_no_weight():
+    model = make_model()
+    model.compile(keras.optimizers.SGD(0.1))
+    model.build_from(one_batch())
+    for variable in model.trainable_variables:
+        variable.regularizer = None  # weight decay goes on
+    before = weights(model)
+    logs = model.train_on_batch(
+        one_batch(shot_mask=np.zeros((4, 3), bool)), return_dict=True
+    )
+    assert np.isfinite([*logs.values()]).all()
+    assert logs["shot_exemplar_loss"] == logs["video_info_nce_loss"] == 0
+    np.testing.assert_array_equal(weights(model), before)
+
+
 def test_rows_must_divide_by_the_replicas():
     with pytest.raises(ValueError, match="multiple of 3 replicas. Got: 8"):
         strategies.replica_spec(batches().element_spec, 3)

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from vivi_keras import strategies
+from vivi_keras import fields, strategies
 
 VIEW_POLICIES = ("exemplar", "rotation", None)
 STATISTICS = ("both", "videos", "images")
@@ -139,7 +139,7 @@ class ViviModel(keras.Model):
             for name in ("shot_mask", "video_id", "label")
             if name in spec
         }
-        clip, copies, size = _batch_shape(spec)
+        clip, copies, size = fields.batch_shape(spec)
         clip = (2 if "frames" in spec else 0, *clip[1:])
         rows = math.prod(clip) + 2 * copies
         with self.distribute_strategy.scope():
@@ -183,20 +183,11 @@ class ViviModel(keras.Model):
 
     def _used(self, batch):
         """The part of a batch, or of its spec, that a level learns from."""
-        names = {"videos": ("frames", "shot_mask", "video_id")}
-        names["images"] = ("image", "label")
-        used = [n for stream in self.objective.streams for n in names[stream]]
-        return {name: batch[name] for name in used if name in batch}
+        return fields.used(batch, self.objective.streams)
 
     def _check(self, spec):
-        streams = {"frames": "videos", "image": "images"}
-        streams = [kind for name, kind in streams.items() if name in spec]
-        if not streams:
-            raise ValueError(
-                "The batch must hold what the levels learn from:"
-                f" {' or '.join(self.objective.streams)}. It does not"
-            )
-        clip, copies, _ = _batch_shape(spec)
+        streams = fields.streams(spec)
+        clip, copies, _ = fields.batch_shape(spec)
         self.objective.validate(*clip[1:], streams=streams)
         for name in ("frames", "image"):
             rows = spec[name].shape[0] if name in spec else None
@@ -224,7 +215,7 @@ class ViviModel(keras.Model):
     def call(self, batch, training=False):
         """Level name -> (losses [N], weights [N], metrics) of one batch."""
         used = self._used(batch)
-        clip, copies, size = _batch_shape(used)
+        clip, copies, size = fields.batch_shape(used)
         streams = {}
         for word, (name, stream, views) in enumerate(
             (
@@ -464,38 +455,6 @@ class ViviModel(keras.Model):
         if self.test_function is None or force:
             self.test_function = strategies.step_function(self, self.test_step)
         return self.test_function
-
-
-def _batch_shape(batch):
-    """(B, S, F, C) of the clips, copies of an image, (H, W).
-
-    B, S and F are 0 without videos, the copies of an image without images.
-    """
-    clip, copies, sizes = None, 0, {}
-    if "frames" in batch:
-        shape = tuple(batch["frames"].shape)
-        if len(shape) not in (6, 7) or shape[-1] != 3:
-            raise ValueError(
-                "frames must be [B, S, F, H, W, 3] or, with copies,"
-                f" [B, S, F, C, H, W, 3]. Got: {list(shape)}"
-            )
-        clip = (*shape[:3], shape[3] if len(shape) == 7 else 1)
-        sizes["frames"] = shape[-3:-1]
-    if "image" in batch:
-        shape = tuple(batch["image"].shape)
-        if len(shape) not in (4, 5) or shape[-1] != 3:
-            raise ValueError(
-                "image must be [M, H, W, 3] or, with copies,"
-                f" [M, C, H, W, 3]. Got: {list(shape)}"
-            )
-        copies = shape[1] if len(shape) == 5 else 1
-        clip = (0, 0, 0, copies) if clip is None else clip
-        sizes["image"] = shape[-3:-1]
-    if len({*sizes.values()}) > 1:
-        raise ValueError(
-            f"frames and images must have one (height, width). Got: {sizes}"
-        )
-    return clip, copies, [*sizes.values()][0]
 
 
 def _named_parts(outputs):
