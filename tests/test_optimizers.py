@@ -235,3 +235,45 @@ def test_several_steps_an_execution_equal_single_ones():
         assert int(model.step) == 6
         weights.append(small_models.weights(model))
     np.testing.assert_array_equal(weights[1], weights[0])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+def test_heads_decay_as_the_config_says(decay):
+    config = get_config("vivi_ex4_demo")
+    config.model.update(width=0.125, weight_decay=decay)
+    config.objective.video_info_nce.predictor = "mlp"
+    model = build.build_model(config)
+    model.build_from(build.element_spec(config))
+    kernels = [v for v in model.trainable_variables if v.name == "kernel"]
+    squares = sum((np.array(v, "float64") ** 2).sum() for v in kernels)
+    in_encoder = [v for v in model.encoder.variables if v.name == "kernel"]
+    assert len(kernels) >= 4 + len(in_encoder)
+    if decay == 0:
+        assert model.losses == []
+    np.testing.assert_allclose(sum(model.losses), decay * squares / 2, 1e-5)
+    copied = type(model.objective).from_config(model.objective.get_config())
+    assert copied.weight_decay == decay
+
+
+def test_adamw_decays_kernels_whatever_the_models_decay():
+    config = get_config("vivi_ex4_demo")
+    config.optimizer.update(name="adamw", weight_decay=0.1)
+    config.model.update(width=0.125, weight_decay=0.0)
+    model = build.build_model(config)
+    model.build_from(build.element_spec(config))
+    assert model.losses == []
+    decayed = [
+        v.name
+        for v in model.trainable_variables
+        if model.optimizer._use_weight_decay(v)
+    ]
+    convolutions = [v for v in model.encoder.variables if v.name == "kernel"]
+    assert len(decayed) > len(convolutions) > 10
+    assert set(decayed) == {"kernel"}
+
+
+def test_objective_refuses_a_bad_decay():
+    from vivi_keras.objective import Objective, Rotation
+
+    with pytest.raises(ValueError, match="weight_decay >= 0. Got: -1"):
+        Objective([Rotation()], weight_decay=-1)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from vivi_keras.training import build
 from vivi_keras.video import demo_corpus
 
 BIN = pathlib.Path(sys.executable).parent
@@ -107,6 +108,57 @@ def test_videos_to_evaluated_encoder(dataset, tmp_path):
     for picture in ("losses.png", "shots.png", "retrieval.png"):
         assert (scores / picture).stat().st_size > 5_000
     _fine_tunes(module)
+
+
+@pytest.mark.slow  # four more processes that start TensorFlow
+def test_moving_averages_are_what_ema_exports(dataset, tmp_path):
+    import tensorflow as tf
+
+    work = tmp_path / "work"
+    printed = run(
+        "vivi-pretrain",
+        *SMALL,
+        f"--config.data.dataset={dataset}",
+        f"--workdir={work}",
+        "--config.train.steps=4",
+        "--config.train.average_decay=0.5",
+        "--profile_steps=1,3",
+        "--probe=digits",
+    )
+    assert "% of the time waiting for input" in printed
+    assert "probe_linear" in (work / "metrics.csv").read_text()
+    assert [*(work / "tensorboard" / "profile").rglob("*.xplane.pb")]
+    assert (work / "tensorboard" / "projector" / "sprite.png").exists()
+    weights = {}
+    for flag in ("--ema", "--noema"):
+        module = tmp_path / flag.strip("-")
+        run("vivi-export", f"--workdir={work}", f"--output={module}", flag)
+        variables = tf.saved_model.load(str(module)).variables
+        weights[flag] = [variable.numpy() for variable in variables]
+    model, _ = build.restore_model(work)
+    for flag, expected in (
+        ("--ema", model.averages),
+        ("--noema", model.encoder.variables),
+    ):
+        found = {value.tobytes() for value in weights[flag]}
+        assert found == {np.array(value).tobytes() for value in expected}
+    assert {v.tobytes() for v in weights["--ema"]} != found
+    plain = tmp_path / "plain"
+    run(
+        "vivi-pretrain",
+        *SMALL,
+        f"--config.data.dataset={dataset}",
+        f"--workdir={plain}",
+        "--config.train.steps=1",
+    )
+    printed = run(
+        "vivi-export",
+        f"--workdir={plain}",
+        f"--output={tmp_path / 'none'}",
+        "--ema",
+        status=1,
+    )
+    assert "keeps moving averages" in printed
 
 
 def _fine_tunes(module):

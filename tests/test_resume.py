@@ -1,16 +1,22 @@
 """Work directories and checkpoints: what is saved, refused, gone on with."""
 
+import csv
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import data_helpers
+import keras
 import numpy as np
 import pytest
+import small_models
 
-from vivi_keras import checkpoints, workdirs
+from vivi_keras import callbacks, checkpoints, precision, workdirs
+from vivi_keras.training import optimizers
 from vivi_keras.training.configs import get_config
 
 
@@ -65,6 +71,135 @@ def test_other_config_or_data_is_refused(tmp_path):
         workdirs.claim_workdir(tmp_path, config, "b" * 64)
 
 
+def optimizer(name):
+    """With an inner state that changes in four steps."""
+    if name == "float16":
+        return keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.05, 0.9), dynamic_growth_steps=3
+        )
+    config = get_config("vivi_ex4_demo")
+    config.optimizer.name = name
+    config.schedule.warmup_steps = 3
+    if name in ("lars", "adamw"):
+        config.optimizer.weight_decay = 0.1
+    return optimizers.build_optimizer(config)
+
+
+def train(folder, name, stops):
+    """Trains up to each stop, each time in a new model; the last one."""
+    for stop in stops:
+        with precision.computing_in("float16" if name == "float16" else "auto"):
+            model = small_models.make_model(optimizer(name), average_decay=0.9)
+        data = small_models.batches(4)
+        model.build_from(data.element_spec)
+        manager = checkpoints.CheckpointManager(model, folder)
+        manager.restore()
+        step = int(model.step)
+        model.fit(
+            data.skip(step),
+            steps_per_epoch=stop - step,
+            verbose=0,
+            callbacks=[callbacks.SaveCheckpoints(manager, 99)],
+        )
+    return model
+
+
+@pytest.mark.parametrize("name", ["sgd", "float16", "lars", "adamw"])
+def test_resumed_is_equal_bit_for_bit(name, tmp_path):
+    whole = train(tmp_path / "whole", name, [4])
+    parts = train(tmp_path / "parts", name, [2, 4])
+    assert len(whole.averages) == len(whole.encoder.variables)
+    for one, other in zip(
+        [*whole.variables, *whole.optimizer.variables],
+        [*parts.variables, *parts.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+    for average, variable in zip(
+        whole.averages, whole.encoder.variables, strict=True
+    ):
+        assert np.abs(np.array(average) - np.array(variable)).max() > 0
+    if name == "float16":
+        scale = float(whole.optimizer.dynamic_scale)
+        assert scale != whole.optimizer.initial_scale  # so it was resumed
+
+
+def small_manager(folder, **arguments):
+    model = small_models.make_model(keras.optimizers.SGD(0.1), **arguments)
+    model.build_from(small_models.batches(1).element_spec)
+    return checkpoints.CheckpointManager(model, folder)
+
+
+def test_restores_the_one_before_a_damaged_checkpoint(tmp_path, caplog):
+    manager = small_manager(tmp_path)
+    for step in (1, 2, 3):
+        manager.model.step.assign(step)
+        manager.save(wait=True)
+    (data,) = (manager.folder / "step_00000003").glob("*.data-*")
+    os.truncate(data, data.stat().st_size // 2)
+    (manager.folder / "step_00000002" / "state.index").write_bytes(b"")
+    assert small_manager(tmp_path).restore() == 1
+    for step in (2, 3):
+        assert f"step_{step:08d} is damaged" in caplog.text
+    (manager.folder / "step_00000001" / "state.index").unlink()
+    with pytest.raises(ValueError, match="None of the checkpoints"):
+        small_manager(tmp_path).restore()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    small_manager(tmp_path).save(wait=True)
+    with pytest.raises(ValueError, match=r"another model: .*None: it is miss"):
+        small_manager(tmp_path, average_decay=0.9).restore()
+    with pytest.raises(ValueError, match=r"\(10,\) there and \(5,\)"):
+        small_manager(tmp_path, levels=("video_info_nce",)).restore()
+
+
+def test_stray_files_beside_checkpoints_are_left_alone(tmp_path):
+    manager = small_manager(tmp_path)
+    strays = ["notes.txt", "step_best", "step_00000009.zip", "step_00000008"]
+    for name in strays:
+        manager.folder.mkdir(exist_ok=True)
+        (manager.folder / name).write_text("mine")
+    (manager.folder / "step_7").mkdir()
+    manager.keep = 1
+    for step in (1, 2):
+        manager.model.step.assign(step)
+        manager.save(wait=True)
+    assert manager.steps() == [2]
+    assert small_manager(tmp_path).restore() == 2
+    assert {*strays, "step_7"} < {p.name for p in manager.folder.iterdir()}
+
+
+def test_damaged_rows_of_metrics_are_told_and_left_out(tmp_path, caplog):
+    file = tmp_path / "metrics.csv"
+    file.write_bytes(b"step,loss\n1,2.0\n\xff\x00,3\n2\n3,1.5\n9,1.0\n4,1")
+    manager = small_manager(tmp_path)
+    manager.model.step.assign(5)
+    write = callbacks.WriteMetrics(file)
+    write.set_model(manager.model)
+    write.on_train_begin()
+    assert "2 damaged rows of 6" in caplog.text
+    manager.model.step.assign(6)
+    write.on_epoch_end(0, {"loss": 0.5})
+    rows = file.read_text().splitlines()
+    assert rows[0].startswith("step,loss,")
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "3", "4", "6"]
+
+
+def test_a_damaged_config_or_no_folder_is_told(tmp_path):
+    config = get_config("vivi_ex4_demo")
+    workdirs.claim_workdir(tmp_path, config, "a" * 64)
+    file = tmp_path / workdirs.CONFIG_FILE
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(ValueError, match="config.json .* is damaged"):
+        workdirs.claim_workdir(tmp_path, config, "a" * 64)
+    with (
+        pytest.raises(OSError, match=r"config\.json"),
+        workdirs.locked(file),
+    ):
+        pass
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "dataset"
@@ -74,51 +209,178 @@ def dataset(tmp_path_factory):
     return folder
 
 
-def command(dataset, workdir):
+STEPS = 80
+# What a user of two GPUs has: two devices, and the same command.
+MIRRORED = """
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+from vivi_keras.training import pretrain
+pretrain.run()
+"""
+
+
+def command(dataset, workdir, strategy="one", steps=STEPS):
+    program = ["-m", "vivi_keras.training.pretrain"]
+    if strategy == "mirrored":
+        program = ["-c", MIRRORED]
     return [
-        *(sys.executable, "-m", "vivi_keras.training.pretrain"),
+        sys.executable,
+        *program,
+        f"--strategy={strategy}",
         "--config=vivi_ex4_demo",
         f"--config.data.dataset={dataset}",
         f"--workdir={workdir}",
         "--config.data.batch_size=4",
         "--config.data.image_size=24",
         "--config.model.width=0.125",
-        "--config.train.steps=23",
+        "--config.train.average_decay=0.9",
+        f"--config.train.steps={steps}",
         "--config.train.log_every_steps=5",
         "--config.train.checkpoint_every_steps=3",
     ]
 
 
-def stop_after_new_checkpoint(command, folder, number, delay_seconds):
-    """Runs until a checkpoint is new, then sends the signal; its status."""
-    before = set(folder.glob("step_*"))
+def run(command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def look(workdir, moment):
+    """What changes when the moment comes."""
+    folder = workdir / "checkpoints"
+    if moment == "write":  # of a checkpoint
+        return {path.name for path in folder.glob("unfinished_*")}
+    if moment == "row":  # of metrics.csv, at the end of an epoch
+        file = workdir / "metrics.csv"
+        return {file.stat().st_mtime_ns} if file.exists() else set()
+    return {path.name for path in folder.glob("step_*")}
+
+
+def stop_at(command, workdir, moment, number, delay_seconds):
+    """Runs until something new is there, then sends the signal; the status."""
+    before = look(workdir, moment)
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while process.poll() is None and before >= set(folder.glob("step_*")):
-            time.sleep(0.01)
+        while process.poll() is None and look(workdir, moment) <= before:
+            time.sleep(0.001)
         time.sleep(delay_seconds)
         process.send_signal(number)
         return process.wait()
 
 
+def last_checkpoint(workdir, steps=STEPS):
+    folder = workdir / "checkpoints" / f"step_{steps:08d}"
+    values = checkpoints.read_checkpoint(folder)
+    assert values
+    return values
+
+
 @pytest.mark.slow  # starts TensorFlow a dozen times
 def test_killed_ten_times_ends_with_the_same_bits(dataset, tmp_path):
-    subprocess.run(command(dataset, tmp_path / "whole"), check=True)
-    parts = command(dataset, tmp_path / "parts")
-    folder = tmp_path / "parts" / "checkpoints"
+    run(command(dataset, tmp_path / "whole"))
+    workdir = tmp_path / "parts"
+    parts = command(dataset, workdir)
     delays = np.random.default_rng(0).uniform(0, 0.1, 10)
+    unfinished = 0
     for i, delay in enumerate(delays):
-        number = signal.SIGTERM if i == 3 else signal.SIGKILL
-        status = stop_after_new_checkpoint(parts, folder, number, delay)
-        assert status in ((75, 0) if i == 3 else (-signal.SIGKILL, 0))
-    subprocess.run(parts, check=True)
+        moment = ("step", "write", "row")[i % 3]
+        delay *= 0.1 if moment == "write" else 1
+        status = stop_at(parts, workdir, moment, signal.SIGKILL, delay)
+        assert status == -signal.SIGKILL  # it had not come to its end
+        unfinished += bool(look(workdir, "write"))
+    assert unfinished > 0  # a kill struck in a write
+    status = stop_at(parts, workdir, "step", signal.SIGTERM, 0.0)
+    assert status == 75
+    run(parts)
     whole, parts = (
-        checkpoints.read_checkpoint(
-            tmp_path / name / "checkpoints" / "step_00000023"
-        )
-        for name in ("whole", "parts")
+        last_checkpoint(tmp_path / name) for name in ("whole", "parts")
     )
     assert set(whole) == set(parts)
     for name, value in whole.items():
         np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    assert metrics(tmp_path / "whole") == metrics(workdir)
+
+
+def metrics(workdir):
+    """The rows of metrics.csv without what a clock has measured."""
+    with (workdir / "metrics.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    clocked = ("seconds", "images_per_second", "input_wait_share")
+    assert len(rows) == STEPS / 5 and len(rows[0]) > 8
+    return [{k: row[k] for k in row if k not in clocked} for row in rows]
+
+
+@pytest.mark.slow  # starts TensorFlow on two devices five times
+def test_two_replicas_killed_end_with_the_same_weights(dataset, tmp_path):
+    for name in ("whole", "parts"):
+        parts = command(dataset, tmp_path / name, "mirrored", steps=20)
+        for i in range(3 * (name == "parts")):
+            moment = ("step", "write", "row")[i]
+            stop_at(parts, tmp_path / name, moment, signal.SIGKILL, 0.02 * i)
+        run(parts)
+    whole, parts = (
+        last_checkpoint(tmp_path / name, 20) for name in ("whole", "parts")
+    )
+    for name, value in whole.items():
+        np.testing.assert_allclose(
+            value, parts[name], rtol=0, atol=1e-6, err_msg=name
+        )
+
+
+def start_workers(command):
+    """Two workers on this machine, as processes."""
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("localhost", 0))
+        ports = [each.getsockname()[1] for each in (first, second)]
+    cluster = {"worker": [f"localhost:{port}" for port in ports]}
+    return [
+        subprocess.Popen(
+            command,
+            env={
+                **os.environ,
+                "TF_CONFIG": json.dumps(
+                    {"cluster": cluster, "task": {"type": "worker", "index": i}}
+                ),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def finish(processes):
+    """(status, what was written as errors) of each."""
+    try:
+        written = [p.communicate(timeout=300)[1] for p in processes]
+        return [p.wait() for p in processes], written
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow  # starts TensorFlow in two workers twice
+@pytest.mark.parametrize("told", [0, 1])
+def test_sigterm_of_one_worker_stops_all_after_one_step(
+    told, dataset, tmp_path
+):
+    parts = command(dataset, tmp_path, "multiworker")
+    workers = start_workers(parts)
+    while not look(tmp_path, "step"):
+        assert workers[0].poll() is None, finish(workers)
+        time.sleep(0.01)
+    workers[told].send_signal(signal.SIGTERM)
+    statuses, written = finish(workers)
+    assert statuses == [75, 75], written
+    step = checkpoints.saved_steps(tmp_path)[-1]
+    assert 0 < step < STEPS
+    for text in written:
+        assert f"saved step {step} of {STEPS}" in text
+    statuses, written = finish(start_workers(parts))
+    assert statuses == [0, 0], written
+    assert checkpoints.saved_steps(tmp_path)[-1] == STEPS

@@ -5,6 +5,7 @@ import json
 import keras
 
 from vivi_keras import checkpoints, workdirs
+from vivi_keras.models.heads import KERNEL_DECAY
 from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer import ViviModel
@@ -21,8 +22,19 @@ def build_encoder(config) -> keras.Model:
         width=model.width,
         units=tuple(model.units),
         norm=model.norm,
-        weight_decay=model.weight_decay,
+        weight_decay=_kernel_decay(config),
     )
+
+
+def _kernel_decay(config):
+    """`weight_decay` of the kernels of encoder and heads.
+
+    Where the optimizer has a decay of its own, regularisers only tell it
+    which variables these are; `ViviModel` then takes them away.
+    """
+    if config.optimizer.name in ("adamw", "lars"):
+        return KERNEL_DECAY
+    return config.model.weight_decay
 
 
 def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
@@ -42,7 +54,8 @@ def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
             make_level(kind, **arguments)
             for kind, arguments in config.objective.items()
             if arguments.weight != 0
-        ]
+        ],
+        weight_decay=_kernel_decay(config),
     )
     data, kinds = config.data, streams.streams(config)
     clip = (0, 0, data.images.copies)

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import math
 import pathlib
 import sys
@@ -109,21 +110,27 @@ def pretrain(
     strategy = strategies.make_strategy(strategy)
     is_chief = _is_chief(strategy)
 
-    def batches(step, num_steps=None):
+    @functools.lru_cache(maxsize=1)
+    def batches(start, stop):
         return strategies.distributed_batches(
             strategy,
-            lambda shard: streams.build_batches(config, step, num_steps, shard),
+            lambda shard: streams.build_batches(
+                config, start, stop - start, shard
+            ),
             prefetch,
         )
 
     streams.name_labels(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision.computing_in(train.precision))
-        if train.steps:
-            spec = streams.build_batches(config).element_spec
-        else:  # an encoder before training needs no data
+        # Those that training most likely begins with: they are kept for it.
+        saved = checkpoints.saved_steps(workdir)
+        spans = _spans(saved[-1] if saved else 0, train)
+        if spans:
+            spec = batches(*spans[0]).element_spec
+        else:  # nothing is trained
             spec = build.element_spec(config)
-        spec = strategies.replica_spec(spec, strategy.num_replicas_in_sync)
+        spec = strategies.replica_spec(spec, 1)
         with strategy.scope():
             model = build.build_model(
                 config,
@@ -162,6 +169,7 @@ def pretrain(
                 *callbacks,
             ],
         )
+        manager.check_saved()
     if is_chief:
         print(speed.report(_STARTED), flush=True)
     if sigterm.stopped and int(model.step) < train.steps:
@@ -196,7 +204,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
     every = train.log_every_steps
     # A checkpoint at the end of a row of metrics holds that row's sums.
     model.resumed = step % every != 0
-    for start, stop in _spans(step, train.steps, every):
+    for start, stop in _spans(step, train):
         steps = min(every, stop - start)
         # As many as divide an epoch, so that none ends inside an execution.
         at_once = math.gcd(steps_per_execution, steps)
@@ -204,7 +212,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
             model.steps_per_execution = at_once
             model.train_function = None
         model.fit(
-            batches(start, stop - start),
+            batches(start, stop),
             initial_epoch=start // every,
             epochs=-(-stop // every),
             steps_per_epoch=steps,
@@ -223,8 +231,9 @@ def _is_chief(strategy):
     return resolver is None or not resolver.task_id
 
 
-def _spans(step, steps, every):
-    """Parts of [step, steps) that `fit` can cut into equal epochs."""
+def _spans(step, train):
+    """Parts of [step, train.steps) that `fit` can cut into equal epochs."""
+    steps, every = train.steps, train.log_every_steps
     cuts = {step, min(steps, -(-step // every) * every), steps}
     cuts.add(max(step, steps // every * every))
     cuts = sorted(cuts)
@@ -244,8 +253,6 @@ def _guards(manager, every_steps):
 
 def _pages(config, workdir, probe, probe_every_steps, profile_steps):
     """What the chief writes for its user; the logs are complete before."""
-    import keras
-
     from vivi_keras import callbacks, watching
     from vivi_keras.training import build, streams
 
@@ -274,7 +281,7 @@ def _pages(config, workdir, probe, probe_every_steps, profile_steps):
     return [
         *pages,
         callbacks.WriteMetrics(workdir / "metrics.csv"),
-        keras.callbacks.TensorBoard(str(folder)),
+        watching.Summaries(str(folder)),
         watching.ShowViews(
             folder / "views", lambda step: build.build_views(config, step)
         ),
@@ -315,7 +322,7 @@ def main(argv):
     except Preempted as error:
         print(f"vivi-pretrain: {error}", file=sys.stderr)
         sys.exit(PREEMPTED_STATUS)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"vivi-pretrain: {error}")
 
 

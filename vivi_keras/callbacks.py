@@ -9,6 +9,8 @@ import time
 import keras
 from absl import logging
 
+from vivi_keras import strategies
+
 
 class SaveCheckpoints(keras.callbacks.Callback):
     """Saves every N steps and when training ends.
@@ -80,6 +82,9 @@ class StopAtNonFinite(keras.callbacks.Callback):
 class StopAtSigterm(keras.callbacks.Callback):
     """Ends training after the step in which SIGTERM comes.
 
+    Of several workers it may come to one alone; all of them end after the
+    same step, or each would wait for ever for the one that is gone.
+
     Attributes:
         stopped: whether it came.
     """
@@ -89,10 +94,12 @@ class StopAtSigterm(keras.callbacks.Callback):
         self.stopped = False
 
     def on_train_begin(self, logs=None):
+        self.any_worker = strategies.any_worker(self.model.distribute_strategy)
         self.before = signal.signal(signal.SIGTERM, self._stop)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.stopped:
+        if self.any_worker(self.stopped):
+            self.stopped = True
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
@@ -155,7 +162,8 @@ class WriteMetrics(keras.callbacks.Callback):
     """Appends one row to metrics.csv at the end of each epoch of `fit`.
 
     Rows of steps that a resumed run does again are dropped first. Stands
-    after the callbacks that add to the logs.
+    after the callbacks that add to the logs. What cannot be written (a full
+    disk) is warned of and written with the next row.
 
     Args:
         file: path of the CSV file; columns step, seconds, learning_rate and
@@ -169,10 +177,8 @@ class WriteMetrics(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.start, step = time.monotonic(), int(self.model.step)
-        if self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as file:
-                rows = [*csv.DictReader(file)]
-            self.rows = [row for row in rows if int(row["step"]) <= step]
+        rows = self.rows if self.rows else self._read()
+        self.rows = [row for row in rows if int(row["step"]) <= step]
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
@@ -182,6 +188,34 @@ class WriteMetrics(keras.callbacks.Callback):
             **{name: float(value) for name, value in (logs or {}).items()},
         }
         self.rows.append(row)
+        try:
+            self._write()
+        except OSError as error:
+            logging.warning("A row of metrics was not written: %s", error)
+
+    def _read(self):
+        """The rows of the file; warns of those that are none."""
+        if not self.file.exists():
+            return []
+        text = self.file.read_text(encoding="utf-8", errors="replace")
+        rows = [*csv.DictReader(text.replace("\0", "").splitlines())]
+        good = [
+            row
+            for row in rows
+            if None not in row  # more cells than columns
+            and None not in row.values()  # or fewer
+            and (row.get("step") or "").isdecimal()
+        ]
+        if len(good) < len(rows):
+            logging.warning(
+                "%s has %d damaged rows of %d; they are left out.",
+                self.file,
+                len(rows) - len(good),
+                len(rows),
+            )
+        return good
+
+    def _write(self):
         names = dict.fromkeys(name for row in self.rows for name in row)
         # Renamed into place: a kill in between must not leave half a file.
         new = self.file.with_suffix(".new")

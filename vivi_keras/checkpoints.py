@@ -12,6 +12,7 @@ import concurrent.futures
 import logging
 import os
 import pathlib
+import re
 import shutil
 import time
 
@@ -50,7 +51,8 @@ class CheckpointManager:
         """Takes the values now and writes them beside the training.
 
         A write that fails (a full disk) is warned of, tried again once, and
-        made good by the next save; training goes on.
+        made good by the next save; training goes on. `check_saved` tells
+        whether the last one is there.
 
         Args:
             wait: return only when the checkpoint is on disk.
@@ -73,6 +75,18 @@ class CheckpointManager:
             self._pending.result()
             self._pending = None
 
+    def check_saved(self) -> None:
+        """Raises RuntimeError unless the model's step is on disk."""
+        self.wait()
+        steps, step = self.steps(), int(self.model.step)
+        if self.writes and step not in steps:
+            raise RuntimeError(
+                f"The checkpoint of step {step} could not be written into"
+                f" {self.folder}. The last good checkpoint:"
+                f" {steps[-1] if steps else 'none'}. With some space freed,"
+                " the same command goes on from it."
+            )
+
     def _write(self, step, values):
         for attempt in (1, 2):
             try:
@@ -85,7 +99,7 @@ class CheckpointManager:
                     " (attempt %d of 2): %s",
                     step,
                     attempt,
-                    error,
+                    reason(error),
                 )
                 time.sleep(RETRY_SECONDS * (attempt == 1))
 
@@ -98,10 +112,7 @@ class CheckpointManager:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are, in order."""
-        return sorted(
-            int(path.name.removeprefix(PREFIX))
-            for path in self.folder.glob(f"{PREFIX}*")
-        )
+        return saved_steps(self.folder.parent)
 
     def restore(self) -> int | None:
         """Restores the last good checkpoint; returns its step, or None.
@@ -125,6 +136,23 @@ class CheckpointManager:
                 " Remove the folder to start anew"
             )
         return None
+
+
+def saved_steps(workdir) -> list[int]:
+    """The steps of a work directory's checkpoints, in order.
+
+    What else lies beside them is left alone.
+    """
+    return sorted(
+        int(path.name.removeprefix(PREFIX))
+        for path in (pathlib.Path(workdir) / "checkpoints").glob(f"{PREFIX}*")
+        if re.fullmatch(PREFIX + r"\d{8,}", path.name) and path.is_dir()
+    )
+
+
+def reason(error) -> str:
+    """The first line of an error, without the name of TensorFlow's node."""
+    return re.sub(r"^\{\{.*?\}\} ", "", str(error)).split("\n")[0]
 
 
 def _named_variables(model):
@@ -154,14 +182,19 @@ def write_checkpoint(path, values) -> None:
     for old in path.parent.glob("unfinished_*"):
         shutil.rmtree(old, ignore_errors=True)
     unfinished.mkdir()
-    tf.raw_ops.SaveV2(
-        prefix=str(unfinished / "state"),
-        tensor_names=list(values),
-        shape_and_slices=[""] * len(values),
-        tensors=[tf.constant(value) for value in values.values()],
-    )
-    for file in unfinished.iterdir():
-        _to_disk(file)
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(unfinished / "state"),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(value) for value in values.values()],
+        )
+        for file in unfinished.iterdir():
+            _to_disk(file)
+    except BaseException:
+        # On a full disk, others need the space.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     shutil.rmtree(path, ignore_errors=True)
     unfinished.rename(path)
     _to_disk(path.parent)
@@ -195,7 +228,7 @@ def read_checkpoint(path) -> dict | None:
             "The checkpoint %s is damaged (%s); falling back to the one"
             " before.",
             path,
-            str(error).split("\n")[0],
+            reason(error),
         )
         return None
 

@@ -1,9 +1,10 @@
 """The objective: levels of invariance, each with its weight."""
 
 import inspect
+import math
 
 import keras
-from keras import layers, ops
+from keras import layers, ops, regularizers
 
 from vivi_keras.levels import (
     FrameExemplar,
@@ -18,6 +19,7 @@ from vivi_keras.levels import (
     VideoInfoNCE,
     one_of,
 )
+from vivi_keras.models import heads
 
 __all__ = [
     "LEVELS",
@@ -84,9 +86,17 @@ class Objective(layers.Layer):
     Args:
         levels: at least one, each with its own name.
         name: of the layer.
+        weight_decay: float >= 0; each kernel w of the heads adds
+            `weight_decay * sum(w ** 2) / 2` to `losses`, as the encoder's do.
     """
 
-    def __init__(self, levels: list[Level], name: str = "objective", **kwargs):
+    def __init__(
+        self,
+        levels: list[Level],
+        name: str = "objective",
+        weight_decay: float = heads.KERNEL_DECAY,
+        **kwargs,
+    ):
         super().__init__(name=name, **kwargs)
         self._allow_non_tensor_positional_args = True  # LevelInputs
         self._convert_input_args = False
@@ -107,7 +117,13 @@ class Objective(layers.Layer):
                 "Objective expects a level with weight > 0. Got weights:"
                 f" { {level.name: level.weight for level in levels} }"
             )
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(
+                "Objective expects a finite weight_decay >= 0."
+                f" Got: {weight_decay}"
+            )
         self.levels = list(levels)
+        self.weight_decay = weight_decay
 
     @property
     def image_transforms(self) -> tuple[str, ...]:
@@ -243,6 +259,12 @@ class Objective(layers.Layer):
         )
         for level in self.levels:
             level(inputs, training=False)
+        decay = self.weight_decay
+        for variable in self.trainable_variables:
+            if variable.regularizer is not None:
+                variable.regularizer = (
+                    regularizers.L2(decay / 2) if decay else None
+                )
 
     def __call__(self, inputs: LevelInputs, training: bool | None = None):
         if not self.built:
@@ -258,7 +280,11 @@ class Objective(layers.Layer):
 
     def get_config(self):
         levels = [keras.saving.serialize_keras_object(x) for x in self.levels]
-        return {**super().get_config(), "levels": levels}
+        return {
+            **super().get_config(),
+            "levels": levels,
+            "weight_decay": self.weight_decay,
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -141,8 +141,8 @@ def replica_spec(element_spec, num_replicas):
             return spec
         if rows % num_replicas:
             raise ValueError(
-                f"The global batch must be a multiple of {num_replicas}"
-                f" replicas. Got: {rows} rows"
+                "The rows of a batch must be a multiple of"
+                f" {num_replicas} replicas. Got: {rows} rows"
             )
         return tf.TensorSpec(
             (rows // num_replicas, *spec.shape[1:]), spec.dtype
@@ -162,6 +162,7 @@ def distributed_batches(strategy, make_batches, prefetch=2):
         prefetch: int, batches that wait ready for the step.
     Returns: a distributed data set, for `model.fit`; with several workers it
         is endless, so that `fit` needs `steps_per_epoch`.
+    Raises: ValueError: the rows cannot be divided among the replicas.
     """
     import tensorflow as tf
 
@@ -172,6 +173,7 @@ def distributed_batches(strategy, make_batches, prefetch=2):
         shard = (context.input_pipeline_id, context.num_input_pipelines)
         replicas = context.num_replicas_in_sync // shard[1]
         batches = make_batches(shard)
+        replica_spec(batches.element_spec, replicas)  # or it says why not
         if replicas > 1:
             batches = batches.flat_map(lambda batch: _split(batch, replicas))
         if shard[1] > 1:
@@ -192,6 +194,34 @@ def distributed_batches(strategy, make_batches, prefetch=2):
         )
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+def any_worker(strategy):
+    """A function that tells whether a fact holds for any worker.
+
+    Args:
+        strategy: a `tf.distribute` strategy.
+    Returns: function, bool -> bool. With several workers all of them must
+        call it after the same step, and all get the same answer.
+    """
+    import tensorflow as tf
+
+    resolver = strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict() if resolver else {}
+    if len(workers.get("worker", ())) < 2:
+        return lambda fact: fact
+
+    @tf.function
+    def total(fact):
+        def replica_total(fact):
+            context = tf.distribute.get_replica_context()
+            here = tf.identity(fact)  # on a device of this replica
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
+
+        totals = strategy.run(replica_total, args=(fact,))
+        return strategy.experimental_local_results(totals)[0]
+
+    return lambda fact: float(total(tf.constant(float(fact)))) > 0
 
 
 def step_function(model, step):

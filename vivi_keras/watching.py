@@ -1,5 +1,10 @@
-"""What shows how a run goes: its speed, its views, its embeddings, a trace."""
+"""What shows how a run goes: its speed, its views, its embeddings, a trace.
 
+None of it may end a run: where it cannot be written (a full disk) the log
+says so and training goes on.
+"""
+
+import functools
 import pathlib
 import resource
 import sys
@@ -7,6 +12,9 @@ import time
 
 import keras
 import numpy as np
+from absl import logging
+
+from vivi_keras.checkpoints import reason
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 
@@ -97,6 +105,52 @@ def _peak_memory():
     return text
 
 
+def _sparing(write):
+    """A callback's method that warns where it cannot write."""
+
+    @functools.wraps(write)
+    def warned(self, *args, **kwargs):
+        import tensorflow as tf
+
+        try:
+            return write(self, *args, **kwargs)
+        except (OSError, tf.errors.OpError) as error:
+            logging.warning("%s: %s", type(self).__name__, reason(error))
+
+    return warned
+
+
+class Summaries(keras.callbacks.Callback):
+    """Writes the logs of each epoch and the learning rate for TensorBoard.
+
+    Not Keras's own callback: that one ends a run when the disk is full, and
+    counts epochs where this one counts steps.
+
+    Args:
+        folder: of the event files.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+        self.writer = None
+
+    @_sparing
+    def on_epoch_end(self, epoch, logs=None):
+        import tensorflow as tf
+
+        # A writer that failed once does not write again: take another.
+        writer, self.writer = self.writer, None
+        if writer is None:
+            writer = tf.summary.create_file_writer(self.folder)
+        rate = float(self.model.optimizer.learning_rate)
+        figures = {"learning_rate": rate, **(logs or {})}
+        with writer.as_default(int(self.model.step)):
+            for name, value in figures.items():
+                tf.summary.scalar(name, float(value))
+        self.writer = writer
+
+
 class ShowViews(keras.callbacks.Callback):
     """Writes a grid of the views that the model sees, for TensorBoard.
 
@@ -115,6 +169,7 @@ class ShowViews(keras.callbacks.Callback):
         self.every_epochs = every_epochs
         self.shown = False
 
+    @_sparing
     def on_epoch_end(self, epoch, logs=None):
         if self.shown and epoch % self.every_epochs:
             return
@@ -151,6 +206,7 @@ class WriteProjector(keras.callbacks.Callback):
         self.images = np.asarray(images)
         self.labels = [str(label) for label in labels]
 
+    @_sparing
     def on_train_end(self, logs=None):
         features = encode(self.model.encoder, self.images)
         write_projector(self.folder, features, self.images, self.labels)
@@ -244,6 +300,7 @@ class Profile(keras.callbacks.Callback):
     def _step(self):
         return int(self.model.step) - self.first_step
 
+    @_sparing
     def _end(self):
         import tensorflow as tf
 

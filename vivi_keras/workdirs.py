@@ -114,4 +114,11 @@ def _read(workdir):
         raise FileNotFoundError(
             f"Expected the folder of a vivi-pretrain run; {file} is missing."
         )
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("config", "data_fingerprint")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected {file} as vivi-pretrain wrote it; it is damaged:"
+            f" {error!r}."
+        ) from None
