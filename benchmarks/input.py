@@ -5,8 +5,10 @@
 Writes data sets of synthetic films (smooth textures with grain, 456 x 256
 JPEG, every record with frames of its own bytes out of a pool), then
 alternates, on the same cores in one run, between the pipeline (records ->
-clips -> crops -> colour views) and the bare decoding and resizing of frames
-of the same files. Prints the medians of the paired ratios.
+clips -> crops -> colour views), the part of it that a run's input does (its
+step makes the colours), and the bare decoding and resizing of frames of the
+same files. Prints the medians of the ratios within a round, by the clock and
+by processor time.
 """
 
 import argparse
@@ -86,17 +88,29 @@ def write_records(directory, num_records, jpegs, frames_per_record):
     return directory
 
 
+def crops(directory, image_size, batch_size):
+    """Batches of a run's input, endless: its step makes the colours."""
+    batches = data.video_batches(
+        directory, batch_size, NUM_SHOTS, NUM_FRAMES, image_size
+    )
+    return batches.map(lambda batch: _flat(batch, image_size))
+
+
 def pipeline(directory, image_size, batch_size):
     """Batches of views, endless."""
 
     def views(batch):
-        frames = tf.reshape(batch["frames"], [-1, image_size, image_size, 3])
+        frames = _flat(batch, image_size)
         return data.colour_views(frames, batch["video_id"][0])
 
     batches = data.video_batches(
         directory, batch_size, NUM_SHOTS, NUM_FRAMES, image_size
     )
     return batches.map(views, tf.data.AUTOTUNE).prefetch(2)
+
+
+def _flat(batch, image_size):
+    return tf.reshape(batch["frames"], [-1, image_size, image_size, 3])
 
 
 def bare(jpegs, image_size, batch_size):
@@ -113,38 +127,50 @@ def bare(jpegs, image_size, batch_size):
 
 
 def frames_per_second(iterator, seconds):
-    """Rate of a warm iterator over about so many seconds."""
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    """Rates of a warm iterator: by the clock, and by processor time.
+
+    The second is what one core does alone, whoever else is on the machine.
+    """
+    count, start = 0, np.array([time.perf_counter(), time.process_time()])
+    passed = np.zeros(2)
+    while passed[0] < seconds:
         count += next(iterator).shape[0]
-    return count / (time.perf_counter() - start)
+        passed = [time.perf_counter(), time.process_time()] - start
+    return count / passed
 
 
-def compare(directory, jpegs, image_size, batch_size, pairs, seconds):
-    """Medians of both rates and of their ratio, measured in turn."""
-    sides = [
-        iter(pipeline(directory, image_size, batch_size)),
-        iter(bare(jpegs, image_size, batch_size)),
-    ]
-    for side in sides:
-        frames_per_second(side, 2 * seconds)  # warm
-    rates = []
-    for index in range(pairs):
-        order = (0, 1) if index % 2 == 0 else (1, 0)
-        rate = [0.0, 0.0]
-        for side in order:
-            # The other side fills its buffers while it waits, no more.
-            next(sides[side])
-            rate[side] = frames_per_second(sides[side], seconds)
-        rates.append(rate)
-    ratios = [ours / theirs for ours, theirs in rates]
-    return {
-        "image_size": image_size,
-        "pipeline_frames_per_second": statistics.median(r[0] for r in rates),
-        "bare_frames_per_second": statistics.median(r[1] for r in rates),
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
+def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
+    """Medians of the rates and of their ratios to bare, measured in turn."""
+    sides = {
+        "views": iter(pipeline(directory, image_size, batch_size)),
+        "crops": iter(crops(directory, image_size, batch_size)),
+        "bare": iter(bare(jpegs, image_size, batch_size)),
     }
+    for side in sides.values():
+        frames_per_second(side, 2 * seconds)  # warm
+    rates = {name: [] for name in sides}
+    names = [*sides]
+    for _ in range(rounds):
+        for name in names:
+            # The other sides fill their buffers while they wait, no more.
+            next(sides[name])
+            rates[name].append(frames_per_second(sides[name], seconds))
+        names.reverse()
+    report = {"image_size": image_size}
+    rates = {name: np.array(each) for name, each in rates.items()}
+    for name, each in rates.items():  # [rounds, 2]
+        report[name] = {"frames_per_second": _rounded(each)}
+        if name != "bare":
+            ratios = each / rates["bare"]
+            report[name]["ratio"] = _rounded(ratios)
+            report[name]["least"] = ratios.min(0).round(3).tolist()
+            report[name]["most"] = ratios.max(0).round(3).tolist()
+    return report
+
+
+def _rounded(each):
+    """Medians by the clock and by processor time."""
+    return np.median(each, 0).round(3).tolist()
 
 
 def bytes_per_used_byte(directory, num_records, mean_jpeg):
@@ -165,13 +191,13 @@ def flatness(output, jpegs, counts, image_size, batch_size, seconds):
         next(iterator)
         first = time.perf_counter() - start
         frames_per_second(iterator, seconds)
-        rates = [frames_per_second(iterator, seconds) for _ in range(3)]
+        rates = [frames_per_second(iterator, seconds) for _ in range(5)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         rows.append(
             {
                 "records": count,
                 "first_batch_seconds": first,
-                "frames_per_second": statistics.median(rates),
+                "frames_per_second": _rounded(rates),
                 "peak_mebibytes": peak,
             }
         )
@@ -184,7 +210,7 @@ def main():
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--records", default="1000,10000,100000")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2)
     arguments = parser.parse_args()
     jpegs = make_jpegs(64)
@@ -202,7 +228,7 @@ def main():
                 jpegs,
                 image_size,
                 arguments.batch_size,
-                arguments.pairs,
+                arguments.rounds,
                 arguments.seconds,
             )
         )

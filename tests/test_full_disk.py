@@ -27,7 +27,7 @@ class FullBetween(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.manager.wait()  # what is being written still belongs here
-        step, hard = int(self.model.step), resource.RLIM_INFINITY
+        step, hard = self.model.steps_done, resource.RLIM_INFINITY
         if step == self.start:
             resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
         if step == self.stop:
@@ -67,7 +67,7 @@ def train(folder, full):
 
 def test_a_full_disk_is_warned_of_and_made_good(tmp_path, limit, caplog):
     model, manager = train(tmp_path, full=(2, 4))
-    assert int(model.step) == STEPS
+    assert model.steps_done == STEPS
     assert manager.steps() == [1, 4, 5, 6]
     manager.check_saved()
     for step in (2, 3):

@@ -94,7 +94,7 @@ def train(folder, name, stops):
         model.build_from(data.element_spec)
         manager = checkpoints.CheckpointManager(model, folder)
         manager.restore()
-        step = int(model.step)
+        step = model.steps_done
         model.fit(
             data.skip(step),
             steps_per_epoch=stop - step,

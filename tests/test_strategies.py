@@ -1,7 +1,9 @@
 """The same global batches give the same weights under every strategy."""
 
+import csv
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -12,7 +14,8 @@ import pytest
 import small_models
 import tensorflow as tf
 
-from vivi_keras import strategies
+from vivi_keras import callbacks, checkpoints, strategies, watching
+from vivi_keras.training import probes
 
 STEPS, ROWS = 5, 8
 
@@ -42,17 +45,39 @@ def train_and_save(kind, file):
             lambda batch: {name: x[rows] for name, x in batch.items()}
         )
 
+    data = strategies.distributed_batches(strategy, batches)
+    model.build_from(strategies.replica_spec(data.element_spec, 1))
     history = model.fit(
-        strategies.distributed_batches(strategy, batches),
+        data,
         steps_per_epoch=STEPS,
         verbose=0,
+        callbacks=every_callback(model, pathlib.Path(f"{file}.run")),
     ).history
+    assert model.steps_done == STEPS
     np.savez(
         file,
         weights=small_models.weights(model),
         averages=np.concatenate([np.ravel(v) for v in model.averages]),
         losses=history["loss"],
     )
+
+
+def every_callback(model, folder):
+    """What vivi-pretrain uses, under every strategy."""
+    manager = checkpoints.CheckpointManager(model, folder)
+    data = probes.ProbeData("digits", 16)
+    data.images, data.num_train = data.images[:40], 20
+    data.labels = data.labels[:40]
+    return [
+        callbacks.StopAtNonFinite(manager),
+        callbacks.WarnOfCollapse(),
+        callbacks.SaveCheckpoints(manager, 2),
+        watching.MeasureSpeed(ROWS * 6),
+        probes.Probe(data, 2),
+        callbacks.WriteMetrics(folder / "metrics.csv"),
+        watching.Summaries(folder / "tensorboard"),
+        callbacks.StopAtSigterm(),
+    ]
 
 
 def run(kind, file, environments=({},)):
@@ -70,6 +95,12 @@ def run(kind, file, environments=({},)):
     finally:
         for process in processes:
             process.kill()
+    for i in range(len(processes)):
+        folder = pathlib.Path(f"{file}{i}.npz.run")
+        assert checkpoints.saved_steps(folder) == [2, 4, STEPS]
+        with (folder / "metrics.csv").open(newline="") as rows:
+            (row,) = csv.DictReader(rows)
+        assert row["step"] == str(STEPS) and float(row["probe_knn"]) > 0
     return [
         dict(np.load(str(file) + f"{i}.npz")) for i in range(len(processes))
     ]

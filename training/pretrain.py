@@ -105,7 +105,9 @@ def pretrain(
     from vivi_keras import checkpoints, precision, strategies, watching
     from vivi_keras.callbacks import StopAtSigterm
     from vivi_keras.training import build, streams
+    from vivi_keras.training.configs import ranges
 
+    ranges.check_numbers(config)
     workdir, train = pathlib.Path(workdir), config.train
     strategy = strategies.make_strategy(strategy)
     is_chief = _is_chief(strategy)
@@ -140,6 +142,8 @@ def pretrain(
         model.build_from(spec)
         speed = watching.MeasureSpeed(streams.images_per_step(config))
         pages = _pages(config, workdir, probe, probe_every_steps, profile_steps)
+        if config.model.init and not saved:
+            build.start_from(model.encoder, config.model.init)
         # Settings that cannot work have failed by now: no folder is made for
         # them.
         if is_chief:
@@ -151,8 +155,6 @@ def pretrain(
             train.keep_every_steps,
             writes=is_chief,
         )
-        if config.model.init and not manager.steps():
-            build.start_from(model.encoder, config.model.init)
         sigterm = StopAtSigterm()
         _train(
             model,
@@ -172,9 +174,9 @@ def pretrain(
         manager.check_saved()
     if is_chief:
         print(speed.report(_STARTED), flush=True)
-    if sigterm.stopped and int(model.step) < train.steps:
+    if sigterm.stopped and model.steps_done < train.steps:
         raise Preempted(
-            f"SIGTERM came; saved step {int(model.step)} of {train.steps}."
+            f"SIGTERM came; saved step {model.steps_done} of {train.steps}."
             " The same command goes on from there."
         )
     return model
@@ -188,6 +190,7 @@ def _claim(stack, config, workdir, allow_new_data):
     workdirs.claim_workdir(
         workdir, config, streams.data_fingerprint(config), allow_new_data
     )
+    (workdir / "checkpoints").mkdir(exist_ok=True)
 
 
 def _train(model, batches, train, manager, steps_per_execution, **fit):

@@ -43,10 +43,10 @@ class Probe(keras.callbacks.Callback):
         self.latest = {}
 
     def on_train_begin(self, logs=None):
-        self.probed = int(self.model.step) // self.every_steps
+        self.probed = self.model.steps_done // self.every_steps
 
     def on_train_batch_end(self, batch, logs=None):
-        now = int(self.model.step) // self.every_steps
+        now = self.model.steps_done // self.every_steps
         if now > self.probed:
             self.probed = now
             self.latest = self.measure()

@@ -27,11 +27,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.saved_step = None
 
     def on_train_begin(self, logs=None):
-        self.count = int(self.model.step) // self.every_steps
+        self.count = self.model.steps_done // self.every_steps
 
     def on_train_batch_end(self, batch, logs=None):
         # One call may come after several steps (steps_per_execution).
-        count = int(self.model.step) // self.every_steps
+        count = self.model.steps_done // self.every_steps
         if count > self.count:
             self.count = count
             self._save()
@@ -41,7 +41,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.manager.wait()
 
     def _save(self):
-        step = int(self.model.step)
+        step = self.model.steps_done
         if step != self.saved_step:
             self.manager.save()
             self.saved_step = step
@@ -72,7 +72,7 @@ class StopAtNonFinite(keras.callbacks.Callback):
         steps = self.manager.steps()
         parts = ", ".join(f"{n}={v:.6g}" for n, v in values.items())
         raise NonFiniteLoss(
-            f"The loss of step {int(self.model.step)} is not finite: {parts}."
+            f"The loss of step {self.model.steps_done} is not finite: {parts}."
             f" The last good checkpoint: {steps[-1] if steps else 'none'}."
             " A lower learning rate or optimizer.clip_norm may help;"
             " --skip_nonfinite leaves such steps out."
@@ -129,7 +129,7 @@ class TestLabels(keras.callbacks.Callback):
         self.last_step = last_step
 
     def on_epoch_end(self, epoch, logs=None):
-        step = int(self.model.step)
+        step = self.model.steps_done
         if step == self.last_step or step % self.every_steps == 0:
             logs.update(test_labels(self.model.classify, self.batches))
 
@@ -176,15 +176,17 @@ class WriteMetrics(keras.callbacks.Callback):
         self.rows = []
 
     def on_train_begin(self, logs=None):
-        self.start, step = time.monotonic(), int(self.model.step)
+        self.start, step = time.monotonic(), self.model.steps_done
         rows = self.rows if self.rows else self._read()
-        self.rows = [row for row in rows if int(row["step"]) <= step]
+        # An epoch that goes on writes the row that ended it before its time.
+        last = step - 1 if self.model.resumed else step
+        self.rows = [row for row in rows if int(row["step"]) <= last]
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
-            "step": int(self.model.step),
+            "step": self.model.steps_done,
             "seconds": round(time.monotonic() - self.start, 2),
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": self.model.learning_rate,
             **{name: float(value) for name, value in (logs or {}).items()},
         }
         self.rows.append(row)
@@ -255,7 +257,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
         for sign in found.keys() & self.suspected - self.told:
             logging.warning(
                 "Step %d: level %r may have collapsed: %s",
-                int(self.model.step),
+                self.model.steps_done,
                 sign[0],
                 found[sign],
             )
@@ -295,7 +297,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
                 continue
             cause = first_cause
             if sign in self.healthy:  # so training did it
-                rate = float(self.model.optimizer.learning_rate)
+                rate = self.model.learning_rate
                 cause = (
                     f"the learning rate ({rate:.2g}) is too high or its"
                     " warm-up too short"

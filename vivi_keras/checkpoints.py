@@ -16,6 +16,8 @@ import re
 import shutil
 import time
 
+from vivi_keras import strategies
+
 PREFIX = "step_"
 RETRY_SECONDS = 1.0
 
@@ -60,11 +62,11 @@ class CheckpointManager:
         if self.writes:
             self.wait()  # at most one copy of the values at a time
             values = {
-                name: _local(variable).numpy()
+                name: strategies.local(variable).numpy()
                 for name, variable in self.variables.items()
             }
             self._pending = self._writer.submit(
-                self._write, int(self.model.step), values
+                self._write, self.model.steps_done, values
             )
         if wait:
             self.wait()
@@ -78,7 +80,7 @@ class CheckpointManager:
     def check_saved(self) -> None:
         """Raises RuntimeError unless the model's step is on disk."""
         self.wait()
-        steps, step = self.steps(), int(self.model.step)
+        steps, step = self.steps(), self.model.steps_done
         if self.writes and step not in steps:
             raise RuntimeError(
                 f"The checkpoint of step {step} could not be written into"
@@ -166,11 +168,6 @@ def _named_variables(model):
         for kind, owner in (("model", model), ("optimizer", model.optimizer))
         for index, variable in enumerate(owner.variables)
     }
-
-
-def _local(variable):
-    """The first copy of a variable that is held by several replicas."""
-    return getattr(variable, "values", (variable,))[0]
 
 
 def write_checkpoint(path, values) -> None:

@@ -196,6 +196,11 @@ def distributed_batches(strategy, make_batches, prefetch=2):
     return strategy.distribute_datasets_from_function(of_worker)
 
 
+def local(variable):
+    """The first copy of a tf.Variable that several replicas may hold."""
+    return getattr(variable, "values", (variable,))[0]
+
+
 def any_worker(strategy):
     """A function that tells whether a fact holds for any worker.
 

@@ -47,6 +47,8 @@ class ViviModel(keras.Model):
         name: of the model.
     Attributes:
         step: int64 variable, the number of batches taken so far.
+        steps_done: int, the same outside of a step.
+        learning_rate: float, of the next step.
         averages: list of the moving averages, in the order of
             `encoder.variables`; empty where none are kept.
         metric_names: what `fit` shows, known once built.
@@ -117,6 +119,15 @@ class ViviModel(keras.Model):
             autocast=False,
             aggregation="only_first_replica",
         )
+
+    @property
+    def steps_done(self) -> int:
+        return int(strategies.local(self.step.value))
+
+    @property
+    def learning_rate(self) -> float:
+        rate = self.optimizer.learning_rate
+        return float(strategies.local(getattr(rate, "value", rate)))
 
     # Building -----------------------------------------------------------
 

@@ -49,7 +49,7 @@ class MeasureSpeed(keras.callbacks.Callback):
         if self.first_step_at is None:
             self.first_step_at = time.monotonic()
         else:
-            self.steps += int(self.model.step) - self.then_step
+            self.steps += self.model.steps_done - self.then_step
             self.seconds += time.monotonic() - self.then
             self.waited += self.model.input_wait_seconds - self.then_waited
         self._then()
@@ -60,7 +60,7 @@ class MeasureSpeed(keras.callbacks.Callback):
 
     def _then(self):
         self.then = time.monotonic()
-        self.then_step = int(self.model.step)
+        self.then_step = self.model.steps_done
         self.then_waited = self.model.input_wait_seconds
 
     def _add(self, logs):
@@ -143,9 +143,9 @@ class Summaries(keras.callbacks.Callback):
         writer, self.writer = self.writer, None
         if writer is None:
             writer = tf.summary.create_file_writer(self.folder)
-        rate = float(self.model.optimizer.learning_rate)
+        rate = self.model.learning_rate
         figures = {"learning_rate": rate, **(logs or {})}
-        with writer.as_default(int(self.model.step)):
+        with writer.as_default(self.model.steps_done):
             for name, value in figures.items():
                 tf.summary.scalar(name, float(value))
         self.writer = writer
@@ -176,7 +176,7 @@ class ShowViews(keras.callbacks.Callback):
         import tensorflow as tf
 
         self.shown = True
-        step = int(self.model.step)
+        step = self.model.steps_done
         writer = tf.summary.create_file_writer(self.folder)
         with writer.as_default():
             tf.summary.image("views", grid(self.views(step))[None], step)
@@ -283,7 +283,7 @@ class Profile(keras.callbacks.Callback):
         import tensorflow as tf
 
         if self.first_step is None:
-            self.first_step = int(self.model.step)
+            self.first_step = self.model.steps_done
         if self.done or self.running or self._step() < self.start:
             return
         tf.profiler.experimental.start(self.folder)
@@ -298,7 +298,7 @@ class Profile(keras.callbacks.Callback):
             self._end()
 
     def _step(self):
-        return int(self.model.step) - self.first_step
+        return self.model.steps_done - self.first_step
 
     @_sparing
     def _end(self):
