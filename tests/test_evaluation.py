@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from vivi_keras.evaluation import (
+    features,
     knn,
     linear,
     protocols,
@@ -197,6 +198,108 @@ def test_suite_scores_resumes_and_skips(tmp_path, module):
     assert any("taken from" in line for line in lines)
     with pytest.raises(ValueError, match="name of its own"):
         suite.evaluate(module, baselines={"tiny": module}, **arguments)
+
+
+def test_probe_sees_features_of_any_scale():
+    values, labels = clusters(300)
+    values[:, 3] = 7.1  # never changes
+    whole = linear.fit(values, labels).predict(values)
+    for factor in (1e-9, 1e9):
+        scaled = (values * factor).astype(np.float32)
+        found = linear.fit(scaled, labels).predict(scaled)
+        np.testing.assert_array_equal(found, whole)
+    flat = np.full_like(values, 0.1)  # a constant encoder: one class for all
+    assert len(set(linear.fit(flat, labels).predict(flat))) == 1
+
+
+def one_class():
+    both = small_task().train.take(np.arange(0, 60, 3))
+    return tasks.ImageTask("one", "natural", "rgb", both, both)
+
+
+class NotANumber(evaluation_modules.TinyEncoder):
+    """Gives NaN for what is bright."""
+
+    def finish(self, maps):
+        return super().finish(maps) / 0.0 - np.inf
+
+
+def test_what_cannot_be_scored_is_listed(tmp_path, monkeypatch, module):
+    broken = evaluation_modules.save(tmp_path / "broken", NotANumber())
+    found = {"digits": small_task(), "mnist": one_class()}
+    monkeypatch.setattr(
+        suite.offline, "load_task", lambda name, *unused: found[name]
+    )
+    results = suite.evaluate(
+        broken,
+        tmp_path / "out",
+        tasks=["digits", "mnist"],
+        baselines={"tiny": module},
+        image_size=16,
+        raw_pixels=False,
+        cache_dir=str(tmp_path),
+        show=None,
+    )
+    scored = {(r["encoder"], r["task"], r["protocol"]) for r in results["rows"]}
+    assert scored == {
+        ("tiny", "colours", "knn"),
+        ("tiny", "colours", "linear"),
+        ("tiny", "one", "knn"),
+    }
+    reasons = {
+        (r["encoder"], r["task"], r["protocol"]): r["reason"]
+        for r in results["not_run"]
+    }
+    assert len(reasons) == 5
+    assert "NaN or inf" in reasons["broken", "colours", "knn"]
+    assert "two classes" in reasons["tiny", "one", "linear"]
+
+
+def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
+    monkeypatch.setattr(
+        suite.offline, "load_task", lambda *unused: small_task()
+    )
+    arguments = {
+        "tasks": ["digits"],
+        "cache_dir": str(tmp_path / "cache"),
+        "image_size": 16,
+        "show": None,
+    }
+    out = tmp_path / "out"
+    first = suite.evaluate(module, out, **arguments)
+    files = [*out.glob("*/*"), *tmp_path.glob("cache/features/*/*")]
+    assert {f.suffix for f in files} == {".json", ".npz"}
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    again = suite.evaluate(module, out, **arguments)
+    assert [r["accuracy"] for r in again["rows"]] == [
+        r["accuracy"] for r in first["rows"]
+    ]
+    for file in files:  # whole again
+        if file.suffix == ".npz":
+            assert features.read_arrays(file)
+        else:
+            assert reports.read_json(file)
+
+
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch, module):
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(OSError, match="file"):  # before any work
+        suite.evaluate("nowhere", file / "out", tasks=["digits"])
+    monkeypatch.setattr(
+        suite.offline, "load_task", lambda *unused: small_task()
+    )
+    results = suite.evaluate(
+        module, tasks=["digits"], image_size=16, cache_dir=str(file), show=None
+    )
+    assert len(results["rows"]) == 4  # features need not be kept
+
+
+def test_names_of_modules(tmp_path):
+    path = evaluation_modules.save(tmp_path / "encoder" / "1")
+    assert load_encoder(path).name == "encoder/1"
+    assert load_encoder(path, "mine").name == "mine"
 
 
 def test_table_marks_the_best_and_means():

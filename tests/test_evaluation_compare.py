@@ -203,3 +203,11 @@ def test_principal_components():
     lengths = np.linalg.eigvalsh(np.cov(rows.T))[::-1]
     np.testing.assert_allclose(found.var(axis=0, ddof=1), lengths[:2])
     assert maps.principal(np.ones((3, 1))).shape == (3, 2)
+
+
+def test_damaged_results_are_named(tmp_path):
+    (tmp_path / "results.json").write_text('{"rows": [')
+    with pytest.raises(ValueError, match="results.json is damaged"):
+        compare.load([str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="with results.json; got"):
+        compare.load([str(tmp_path / "no")])

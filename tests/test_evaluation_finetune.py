@@ -230,6 +230,9 @@ def test_budget_takes_the_largest_that_fits(module):
         assert rung == budget.rungs(5000)[place] and "fits" in text
     rung, text = budget.choose(1e-6, [speed], 8, 5000, 5000)
     assert rung.protocols == ("knn",) and "least there is" in text
+    frozen = budget.Speed(forward=1e-3, training=None, probe=1.0)
+    rung, _ = budget.choose(1e6, [frozen], 8, 5000, 5000)
+    assert rung.name == "frozen features"  # nothing can be trained
     measured = budget.measure(load_encoder(module), 16)
     assert measured.training > 0 and 0 < measured.forward < 1
     with pytest.raises(ValueError, match="above 0"):

@@ -21,7 +21,9 @@ _OUTPUT_NAME = flags.DEFINE_string(
     "output_name", None, "The output to use of a module with several."
 )
 _WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Of a Keras application: imagenet, or a file."
+    "weights",
+    None,
+    "Of a Keras application: imagenet, a file, or none (random).",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.")
 _SUITE = flags.DEFINE_enum(

@@ -116,12 +116,16 @@ def cost(rung, speeds, num_tasks, num_test):
 def choose(minutes, speeds, num_tasks, num_test, max_test=None):
     """The largest choice whose estimate fits.
 
-    Returns: (Rung, text that says which and why). The smallest choice is
+    Returns: (Rung, text that says which and why). Rungs with fine-tuning
+        only where an encoder can be trained. The smallest choice is
         taken, and the text says so, where none fits.
     """
     if minutes <= 0:
         raise ValueError(f"Expected a budget above 0 minutes; got {minutes}.")
-    for rung in rungs(max_test):
+    choices = rungs(max_test)
+    if all(speed.training is None for speed in speeds):
+        choices = [rung for rung in choices if rung.sweep is None]
+    for rung in choices:
         seconds = cost(rung, speeds, num_tasks, num_test)
         if seconds <= 60 * minutes:
             break

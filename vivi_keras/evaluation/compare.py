@@ -116,16 +116,13 @@ def load(specs):
 
 
 def _read(folder):
-    file = pathlib.Path(folder) / "results.json"
-    if not file.is_file():
+    found = reports.read_json(pathlib.Path(folder) / "results.json")
+    if found is None:
         raise FileNotFoundError(
             f"Expected a folder that vivi-evaluate wrote, with results.json;"
             f" got {folder}."
         )
-    return {
-        **json.loads(file.read_text(encoding="utf-8")),
-        "folder": str(folder),
-    }
+    return {**found, "folder": str(folder)}
 
 
 def _add(columns, name, folder, encoder, found):

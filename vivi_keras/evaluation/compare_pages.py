@@ -83,19 +83,19 @@ def _differences(comparison, cells_of, protocol):
             compare.mean_difference(reference, other, tasks, protocol)
             for other in others
         ]
-        yield [title, *[_interval(value) for value in found]]
+        yield [title, *[_interval(value, len(tasks)) for value in found]]
 
 
-def _interval(value):
+def _interval(value, num_tasks):
     if value is None:
         return "-"
-    text = f"{value['mean']:+.1f}"
-    if value["low"] is None:
-        return f"{text} (one run)"
-    return (
-        f"{text} [{value['low']:+.1f}, {value['high']:+.1f}]"
-        f" ({value['runs']} runs)"
-    )
+    text, runs = f"{value['mean']:+.1f}", "one run"
+    if value["low"] is not None:
+        text += f" [{value['low']:+.1f}, {value['high']:+.1f}]"
+        runs = f"{value['runs']} runs"
+    if value["tasks"] < num_tasks:
+        runs += f", {value['tasks']} of {num_tasks} tasks"
+    return f"{text} ({runs})"
 
 
 def _cells(values, protocol):

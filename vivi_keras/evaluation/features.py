@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 BATCH_SIZE = 128
 PIXELS = "pixels"
@@ -67,9 +69,9 @@ class FeatureCache:
         """
         size = encoder.size_for(image_size)
         file = self._file(encoder, task, part, size, limit)
-        if file is not None and file.is_file():
-            with np.load(file) as kept:
-                return kept["features"], kept["labels"]
+        kept = {} if file is None else read_arrays(file)
+        if {"features", "labels"} <= {*kept}:
+            return kept["features"], kept["labels"]
         values, labels = [], []
         for images, classes in task.batches(part, size, batch_size, limit):
             values.append(encoder.features(images))
@@ -77,14 +79,16 @@ class FeatureCache:
             if progress is not None:
                 progress(len(classes))
         values, labels = np.concatenate(values), np.concatenate(labels)
-        if not np.all(np.isfinite(values)):
-            raise ValueError(
-                f"Module {encoder.path} gives features that are not finite"
-                f" on task {task.name}."
-            )
         if file is not None:
-            _write(file, features=values, labels=labels)
+            self._keep(file, features=values, labels=labels)
         return values, labels
+
+    def _keep(self, file, **arrays):
+        try:
+            write_arrays(file, **arrays)
+        except OSError as error:  # they can be done without
+            logging.warning("features are not kept from here on: %s", error)
+            self.folder = None
 
     def _file(self, encoder, task, part, size, limit):
         if self.folder is None:
@@ -94,7 +98,22 @@ class FeatureCache:
         return self.folder / encoder.digest[:24] / f"{name}.npz"
 
 
-def _write(file, **arrays):
+def read_arrays(file):
+    """What `write_arrays` wrote, as a dict; empty where there is none.
+
+    A damaged file is told of and counts as none: it is worked out anew.
+    """
+    try:
+        with np.load(file) as kept:
+            return dict(kept)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        logging.warning("%s is damaged and made anew: %s", file, error)
+        return {}
+
+
+def write_arrays(file, **arrays):
     """Writes whole or not at all, so that an interrupted run leaves none."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.part")

@@ -7,6 +7,8 @@ import threadpoolctl
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from vivi_keras.evaluation.tasks import Unfit
+
 # scikit-learn's C, the inverse of the L2 strength [O].
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 MAX_ITERATIONS = 300
@@ -19,8 +21,11 @@ class Scaler:
         features = np.asarray(features, np.float64)
         self.mean = features.mean(axis=0)
         deviation = features.std(axis=0)
-        # A feature that never changes says nothing: leave it at zero.
-        self.scale = np.where(deviation > 1e-8, 1.0 / (deviation + 1e-12), 0.0)
+        # A feature that never changes, but for float32's rounding, says
+        # nothing: leave it at zero.
+        largest = np.abs(features).max(axis=0)
+        varies = deviation > 1e-6 * largest
+        self.scale = np.where(varies, 1.0 / np.where(varies, deviation, 1), 0)
 
     def __call__(self, features):
         return (np.asarray(features, np.float64) - self.mean) * self.scale
@@ -53,7 +58,7 @@ def fit(features, labels, strength=1.0, model=None):
         features: float [N, D]. labels: int [N], at least two classes.
         strength: float, scikit-learn's C.
         model: a LogisticRegression to go on from, or None.
-    Raises: ValueError where all labels are one class.
+    Raises: Unfit: all labels are one class.
     """
     _check_classes(labels)
     scaler = Scaler(features)
@@ -104,7 +109,7 @@ def _fit(values, labels, strength, model):
 
 def _check_classes(labels):
     if len(np.unique(labels)) < 2:
-        raise ValueError(
+        raise Unfit(
             "Expected labels of at least two classes; got only"
             f" {np.unique(labels).tolist()}."
         )

@@ -4,6 +4,9 @@ import pathlib
 
 import numpy as np
 
+from vivi_keras.evaluation.features import read_arrays, write_arrays
+from vivi_keras.evaluation.tasks import Unfit
+
 NUM_IMAGES = 300
 THUMBNAIL = 28  # pixels a side
 
@@ -36,26 +39,27 @@ def save(run, task, output):
     for encoder in run.encoders:
         if f"{encoder.name}|{encoder.digest}" in arrays:
             continue
-        features, labels = run.cache.features(
-            encoder, task, "test", run.settings["image_size"], NUM_IMAGES
-        )
+        try:
+            features, labels = run.cache.features(
+                encoder, task, "test", run.settings["image_size"], NUM_IMAGES
+            )
+        except Unfit:  # its rows say so
+            continue
         arrays[f"{encoder.name}|{encoder.digest}"] = principal(features)
         arrays["labels"] = labels
+    if "labels" not in arrays:
+        return
     if "thumbnails" not in arrays:
         size = (THUMBNAIL, THUMBNAIL)
         parts = task.batches("test", size, NUM_IMAGES, NUM_IMAGES)
         images = np.concatenate([part[0] for part in parts])
         arrays["thumbnails"] = np.round(images * 255).astype(np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **arrays)
+    write_arrays(file, **arrays)
 
 
 def load(file):
     """The arrays of a map's file as a dict; empty where there is none."""
-    if not pathlib.Path(file).is_file():
-        return {}
-    with np.load(file) as kept:
-        return dict(kept)
+    return read_arrays(pathlib.Path(file))
 
 
 def by_name(arrays):

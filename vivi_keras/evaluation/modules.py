@@ -7,6 +7,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from vivi_keras.evaluation.tasks import Unfit
+
 KERAS_PREFIX = "keras.applications."
 _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 
@@ -69,8 +71,17 @@ class Encoder:
 
         A module with a fixed batch size gets its last batch filled up with
         empty images, whose features are dropped again.
+
+        Raises: Unfit: a feature is not finite.
         """
-        images = np.asarray(images, np.float32)
+        values = self._all_features(np.asarray(images, np.float32))
+        if not np.all(np.isfinite(values)):
+            raise Unfit(
+                f"Module {self.path} gives features that are NaN or inf"
+            )
+        return values
+
+    def _all_features(self, images):
         if self.batch_size is None:
             return self._frozen(tf.constant(images)).numpy()
         parts = []
@@ -116,10 +127,11 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
 
     Args:
         path: folder of a SavedModel, or "keras.applications.NAME".
-        name: what tables call it; the folder's name if None.
+        name: what tables call it; if None the folder's name, with its
+            parent's where it is only a version ("encoder/1").
         output: which output to use where a module has several.
         weights: for a Keras application, "imagenet" or a weights file; None
-            leaves it at its random start, which `seed` fixes.
+            or "none" leaves it at its random start, which `seed` fixes.
         seed: int, of a Keras application's random start.
     Returns: an Encoder.
     Raises: FileNotFoundError, ValueError.
@@ -141,7 +153,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
     shape = spec.shape if spec is not None else tf.TensorShape(None)
     image_size, batch_size = _fixed_sizes(shape, text)
     return Encoder(
-        name if name is not None else folder.resolve().name,
+        name if name is not None else _folder_name(folder.resolve()),
         text,
         call,
         digest=module_digest(folder),
@@ -150,6 +162,12 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
         batch_size=batch_size,
         output=output,
     )
+
+
+def _folder_name(folder):
+    """Its last part, or its last two where that is only a version."""
+    parts = folder.parts[-2:] if folder.name.isdigit() else [folder.name]
+    return "/".join(parts)
 
 
 def module_digest(path):
@@ -243,6 +261,8 @@ def _load_application(path, name, weights, seed):
     if not kind[:1].isupper() or build is None:
         known = [n for n in dir(keras.applications) if n[0].isupper()]
         raise ValueError(f"Expected one of {known} after {path!r}; got {kind}.")
+    if weights == "none":
+        weights = None
     module = _application_module(kind)
     keras.utils.set_random_seed(seed)
     # input_shape (None, None, 3): any size, as a reusable module takes.
@@ -261,12 +281,16 @@ def _load_application(path, name, weights, seed):
     for value in model.get_weights():
         digest.update(value.tobytes())
     return Encoder(
-        name if name is not None else kind,
+        name if name is not None else _application_name(kind, weights),
         path,
         call,
         digest=digest.hexdigest(),
         holder=_KerasHolder(model),
     )
+
+
+def _application_name(kind, weights):
+    return f"{kind}, random weights" if weights is None else kind
 
 
 def _application_module(kind):

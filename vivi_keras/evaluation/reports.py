@@ -22,6 +22,31 @@ def write_json(path, content):
     os.replace(partial, path)
 
 
+def read_json(path):
+    """What `write_json` wrote; None where there is no file.
+
+    Raises: ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def check_output(path):
+    """Makes a folder for results, before hours of work rely on it.
+
+    Raises: OSError: it cannot be made or written to.
+    """
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f"{os.getpid()}.part"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
 def accuracies(rows, encoder, task, protocol):
     """Every run's accuracy in per cent for one cell of a table."""
     return [

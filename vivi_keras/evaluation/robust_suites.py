@@ -4,7 +4,13 @@ import pathlib
 
 import tqdm
 
-from vivi_keras.evaluation import natural_video, offline, robustness, suite
+from vivi_keras.evaluation import (
+    natural_video,
+    offline,
+    reports,
+    robustness,
+    suite,
+)
 from vivi_keras.evaluation.features import FeatureCache, RawPixels
 from vivi_keras.evaluation.modules import load_encoder
 from vivi_keras.evaluation.runs import Run
@@ -55,6 +61,8 @@ def evaluate(
             f"Suite {suite_name} needs a folder of class folders to fit its"
             " probe on (--train_dir)."
         )
+    if output is not None:
+        reports.check_output(output)
     encoders = [load_encoder(module, name, output=output_name, weights=weights)]
     for key, path in ({} if baselines is None else baselines).items():
         encoders.append(load_encoder(path, key))

@@ -9,6 +9,7 @@ import sys
 import time
 
 import tqdm
+from absl import logging
 
 from vivi_keras.evaluation import (
     corruptions,
@@ -16,6 +17,7 @@ from vivi_keras.evaluation import (
     protocols,
     reports,
 )
+from vivi_keras.evaluation.tasks import Unfit
 
 CORRUPTIONS = "corruptions"
 PROTOCOLS = (*protocols.FROZEN, finetune.PROTOCOL, CORRUPTIONS)
@@ -31,8 +33,9 @@ class Ledger(dict):
     def __init__(self, file=None):
         super().__init__()
         self._file = file
-        if file is not None and file.is_file():
-            self.update(json.loads(file.read_text(encoding="utf-8")))
+        kept = None if file is None else _kept(file)
+        if kept is not None:
+            self.update(kept)
 
     def __setitem__(self, key, value):
         super().__setitem__(key, value)
@@ -86,8 +89,8 @@ class Run:
         """Rows of one encoder, task and protocol."""
         file = self._file(encoder, task, protocol)
         title = f"{task.name}: {encoder.name}, {protocol}"
-        if file is not None and file.is_file():
-            kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = None if file is None else _kept(file)
+        if kept is not None:
             # The same weights may go by another name this time.
             self.rows += [{**r, "encoder": encoder.name} for r in kept]
             self.show(f"{title} taken from {file}")
@@ -95,7 +98,7 @@ class Run:
         start = time.time()
         try:
             rows = self._rows(encoder, task, protocol, file)
-        except (finetune.Untrainable, FloatingPointError) as reason:
+        except (finetune.Untrainable, FloatingPointError, Unfit) as reason:
             self.not_run.append(
                 {
                     "encoder": encoder.name,
@@ -263,6 +266,15 @@ class Run:
         )
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return self.output / "tasks" / f"{task.name}-{digest}.json"
+
+
+def _kept(file):
+    """What an earlier run left; None where it must be worked out (again)."""
+    try:
+        return reports.read_json(file)
+    except ValueError as error:
+        logging.warning("%s; made anew", error)
+        return None
 
 
 def versions():

@@ -8,6 +8,7 @@ from vivi_keras.evaluation import (
     finetune,
     maps,
     offline,
+    reports,
     vtab,
     vtab_sources,
 )
@@ -83,6 +84,8 @@ def evaluate(
         unique, a module that cannot be read; FileNotFoundError.
     """
     names = task_names(suite, tasks)
+    if output is not None:
+        reports.check_output(output)
     encoders = [load_encoder(module, name, output=output_name, weights=weights)]
     for key, path in ({} if baselines is None else baselines).items():
         encoders.append(load_encoder(path, key))

@@ -12,6 +12,10 @@ NUM_TRAIN, NUM_VALIDATION = 800, 200
 PARTS = ("train", "test")
 
 
+class Unfit(ValueError):
+    """A module and a task that a protocol cannot score; it says why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelledImages:
     """Images uint8 [N, H, W, 1 or 3], labels int [N], groups int [N] or None.
