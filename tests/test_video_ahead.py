@@ -8,8 +8,10 @@ import pytest
 from vivi_keras.video.ahead import ahead
 
 
-def test_items_come_in_order_and_all():
-    assert list(ahead(iter(range(1000)), 4)) == [*range(1000)]
+@pytest.mark.parametrize("group", [1, 3, 2000])
+def test_items_come_in_order_and_all(group):
+    assert list(ahead(iter(range(1000)), group)) == [*range(1000)]
+    assert list(ahead(iter([]), group)) == []
 
 
 def test_it_works_ahead_but_no_further_than_told():
@@ -23,20 +25,21 @@ def test_it_works_ahead_but_no_further_than_told():
     found = ahead(items(), 3)
     assert next(found) == 0
     deadline = time.monotonic() + 5
-    while len(made) < 5 and time.monotonic() < deadline:
+    while len(made) < 9 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert len(made) == 5  # one taken, three waiting, one in the hand
+    assert len(made) == 9  # three groups
     assert list(found) == [*range(1, 20)]
 
 
-def test_errors_come_after_the_items_before_them():
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_errors_come_after_the_items_before_them(group):
     def items():
         yield 1
         yield 2
         raise OSError("the disk is gone")
 
-    found = ahead(items(), 4)
+    found = ahead(items(), group)
     assert [next(found), next(found)] == [1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
         next(found)

@@ -6,7 +6,7 @@ import sys
 from absl import app, flags, logging
 
 # Before TensorFlow is imported: its start-up lines would bury the bar.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from vivi_keras import video  # noqa: E402
 from vivi_keras.training import commands  # noqa: E402

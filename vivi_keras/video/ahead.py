@@ -8,7 +8,7 @@ from collections.abc import Iterator
 _END = object()
 
 
-def ahead(items, size) -> Iterator:
+def ahead(items, group=1) -> Iterator:
     """Yields the items in order while a thread makes the next ones.
 
     What the iterator raises is raised here, after the items before it. Closed
@@ -17,32 +17,34 @@ def ahead(items, size) -> Iterator:
 
     Args:
         items: iterator that releases Python's lock while it works.
-        size: most items that wait.
+        group: items handed over at once; fewer hand-overs cost less. Up to
+            three groups wait: one is filled, one ready, one being yielded.
     """
-    waiting = queue.Queue(size)
+    waiting = queue.Queue(1)
     stopped = threading.Event()
 
     def work():
-        error = None
+        made, last = [], _END
         try:
             for item in items:
-                waiting.put((item, None))
+                made.append(item)
+                if len(made) == group:
+                    waiting.put(made)
+                    made = []
                 if stopped.is_set():
                     return
         except BaseException as raised:
-            error = raised
-        waiting.put((_END, error))
+            last = raised
+        waiting.put(made)
+        waiting.put(last)
 
     thread = threading.Thread(target=work, name="ahead", daemon=True)
     thread.start()
     try:
-        while True:
-            item, error = waiting.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
+        while isinstance(made := waiting.get(), list):
+            yield from made
+        if made is not _END:
+            raise made
     finally:
         stopped.set()
         while thread.is_alive():  # it may wait for a place

@@ -13,7 +13,7 @@ from vivi_keras.video.ahead import ahead
 # Raw frames that wait, for the detector's verdict or the end of their shot,
 # may take this much; beyond it they are encoded though they may go unused. [O]
 WINDOW_BYTES = 192 << 20
-AHEAD_FRAMES = 4  # decoded while those before are looked at
+GROUP_FRAMES = 2  # handed from the decoder's thread at once
 RATES = (1e-4, 1000)  # frames a second that make sense
 FORMAT = 3  # raised when the same file and settings give other bytes
 
@@ -197,7 +197,7 @@ def extract(source, settings, keep, *, threads=0, progress=None):
     with source.open(settings.decoder, threads) as video:
         one_pass = _Pass(video, settings, keep)
         # Closed first, so that nothing reads the video when it is closed.
-        with contextlib.closing(ahead(video.frames(), AHEAD_FRAMES)) as frames:
+        with contextlib.closing(ahead(video.frames(), GROUP_FRAMES)) as frames:
             for frame in frames:
                 one_pass.add(frame)
                 if progress is not None:

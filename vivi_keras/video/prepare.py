@@ -207,9 +207,11 @@ def _directory(videos, dataset):
 def _work(found, cache, settings, how, progress):
     """Sees to it that every file is used, a duplicate or set aside."""
     workers, limits, fetched = how
+    cores = (os.cpu_count() or 1) // workers
     fixed = {
         "settings": dataclasses.asdict(settings),
-        "threads": max(1, (os.cpu_count() or 1) // workers),
+        # As FFmpeg chooses: one more than there are cores, as one waits.
+        "threads": cores + 1 if cores > 1 else 1,
     }
     first, futures = {}, {}
     hashes = cache_lib.Hashes(cache.directory.parent)
