@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from test_resume import stop_after_new_checkpoint
+from test_resume import stop_at
 
 from vivi_keras import checkpoints, workdirs
 from vivi_keras.export import main as export
@@ -152,11 +152,11 @@ def command(data, workdir, *flags, row="vivi_ex4_co100_demo"):
 @pytest.mark.slow  # starts TensorFlow five times
 def test_a_mixed_run_survives_signals(data, tmp_path):
     subprocess.run(command(data, tmp_path / "whole"), check=True)
-    parts = command(data, tmp_path / "parts")
-    folder = tmp_path / "parts" / "checkpoints"
+    workdir = tmp_path / "parts"
+    parts = command(data, workdir)
     ends = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-        status = stop_after_new_checkpoint(parts, folder, number, 0.02)
+        status = stop_at(parts, workdir, "step", number, 0.02)
         assert status == ends[number]
     subprocess.run(parts, check=True)
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts", 13)
@@ -169,7 +169,7 @@ BAD = {
     "data.images.label_subset=mine": "label_subset='15 images.*Got: 'mine'",
     "data.images.class_names=('cat', 'cow')": "class_names=.*Got: .'cat', 'cow",
     "data.images.batch_size=0": "images.batch_size > 0, as level 'supervised'",
-    "data.images.batch_size=-1": "config.data.images: .*batch_size.*-1",
+    "data.images.batch_size=-1": "config.data.images.batch_size must be .*-1",
     "data.batch_size=9": "config.data: .*at most the 8 records.*got 9",
     "data.images.split=val": r"a folder 'val' .*\['test', 'train'\]",
     "data.images.test_split=val": "'val' .*test_split='val'; with 'none'",
