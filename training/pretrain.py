@@ -155,7 +155,7 @@ def pretrain(
             train.keep_every_steps,
             writes=is_chief,
         )
-        sigterm = StopAtSigterm()
+        sigterm = stack.enter_context(StopAtSigterm())
         _train(
             model,
             batches,

@@ -83,7 +83,9 @@ class StopAtSigterm(keras.callbacks.Callback):
     """Ends training after the step in which SIGTERM comes.
 
     Of several workers it may come to one alone; all of them end after the
-    same step, or each would wait for ever for the one that is gone.
+    same step, or each would wait for ever for the one that is gone. It listens
+    while `fit` runs; entered as a context, between calls of `fit` too, where
+    the signal would else end the process.
 
     Attributes:
         stopped: whether it came.
@@ -92,18 +94,30 @@ class StopAtSigterm(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.stopped = False
+        self.before = None  # the handler that it stands in for
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGTERM, self._stop)
+        return self
+
+    def __exit__(self, *error):
+        signal.signal(signal.SIGTERM, self.before)
+        self.before = None
 
     def on_train_begin(self, logs=None):
         self.any_worker = strategies.any_worker(self.model.distribute_strategy)
-        self.before = signal.signal(signal.SIGTERM, self._stop)
+        self.alone = self.before is None
+        if self.alone:
+            self.__enter__()
+
+    def on_train_end(self, logs=None):
+        if self.alone:
+            self.__exit__()
 
     def on_train_batch_end(self, batch, logs=None):
         if self.any_worker(self.stopped):
             self.stopped = True
             self.model.stop_training = True
-
-    def on_train_end(self, logs=None):
-        signal.signal(signal.SIGTERM, self.before)
 
     def _stop(self, number, frame):
         self.stopped = True
