@@ -1,7 +1,6 @@
 """vivi-export: a run or a module -> files that load anywhere."""
 
 import pathlib
-import sys
 import tempfile
 
 from absl import app, flags
@@ -84,10 +83,10 @@ def main(argv):
             _write(_module(pathlib.Path(aside)))
         print(f"wrote {_OUTPUT.value}")
         scores = {} if batches is None else _test_scores(batches)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        if getattr(error, "errno", None) and error.filename is None:
+    except OSError as error:
+        if error.errno and error.filename is None:
             error.filename = _OUTPUT.value  # a full disk's names nothing
-        sys.exit(f"vivi-export: {error}")
+        raise
     for name, value in scores.items():
         print(f"{name}: {value:.4f}")
 
@@ -205,7 +204,7 @@ def _summary(report):
 
 def run():
     """The console script vivi-export."""
-    commands.run(main)
+    commands.run("vivi-export", main)
 
 
 if __name__ == "__main__":

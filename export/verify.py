@@ -110,7 +110,7 @@ def main(argv):
 
 def run():
     """The console script vivi-verify."""
-    commands.run(main)
+    commands.run("vivi-verify", main)
 
 
 if __name__ == "__main__":

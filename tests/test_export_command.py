@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 import vivi_keras
 from vivi_keras import archives
 from vivi_keras.export import main, metadata
-from vivi_keras.training import configs, pretrain
+from vivi_keras.training import commands, configs, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def export():
     def run(**values):
         with flagsaver.flagsaver(**values):
             try:
-                main.main(["vivi-export"])
+                commands.tell("vivi-export", main.main, ["vivi-export"])
             except SystemExit as error:
                 return str(error.code)
 

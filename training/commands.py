@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -11,7 +10,7 @@ from absl import app, flags, logging
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def run(main, argv=None):
+def run(name, main, argv=None):
     """Parses the flags and calls `main`; never returns.
 
     `--help` shows the docstring and the flags of main's module, also where a
@@ -20,6 +19,7 @@ def run(main, argv=None):
     traceback is shown with `--verbosity=1`.
 
     Args:
+        name: str, the script's.
         main: function of the arguments left over by the flags.
         argv: list of str; None for `sys.argv`.
     """
@@ -29,12 +29,13 @@ def run(main, argv=None):
         script.__doc__ = module.__doc__
         for flag in flags.FLAGS.get_flags_for_module(main.__module__):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(functools.partial(_tell, main), argv=argv)
+    app.run(functools.partial(tell, name, main), argv=argv)
 
 
-def _tell(main, argv):
+def tell(name, main, argv):
+    """Calls `main`; its errors end the process in one line, status 1."""
     try:
         return main(argv)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         logging.debug("where it was raised", exc_info=True)
-        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {error}")
+        sys.exit(f"{name}: {error}")

@@ -276,7 +276,7 @@ def _compare(folders):
 
 def run():
     """Entry point of the console script."""
-    commands.run(main)
+    commands.run("vivi-evaluate", main)
 
 
 if __name__ == "__main__":

@@ -85,8 +85,6 @@ def main(argv):
             show_progress=True,
             **options,
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"vivi-prepare: {error}")
     except KeyboardInterrupt:
         print("vivi-prepare: stopped; run it again to go on", file=sys.stderr)
         sys.exit(130)
@@ -107,7 +105,7 @@ def run():
     # File names may hold characters that the terminal has none for.
     sys.stdout.reconfigure(errors="backslashreplace")
     flags.mark_flag_as_required("dataset")
-    commands.run(main)
+    commands.run("vivi-prepare", main)
 
 
 if __name__ == "__main__":

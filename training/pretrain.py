@@ -325,8 +325,6 @@ def main(argv):
     except Preempted as error:
         print(f"vivi-pretrain: {error}", file=sys.stderr)
         sys.exit(PREEMPTED_STATUS)
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"vivi-pretrain: {error}")
 
 
 def _two_steps(words):
@@ -391,7 +389,7 @@ def run():
         argv = named(sys.argv)
     except app.UsageError as error:
         sys.exit(f"vivi-pretrain: {error}")
-    commands.run(main, argv)
+    commands.run("vivi-pretrain", main, argv)
 
 
 if __name__ == "__main__":
