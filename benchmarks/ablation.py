@@ -20,6 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 IMAGE_SIZE, STEPS = 32, 1200
+# A record a film, so that the rows of a batch are different films.
+PREPARATION = {"frames_per_second": 4, "short_side": 64, "shots_per_record": 16}
 NUM_VIEWS = 2  # of each shot, in every arm
 FILMS_SEED, HELD_OUT_SEED = 41, 42  # corpora of other seeds, other objects
 NUM_FILMS, NUM_HELD_OUT = 400, 300
@@ -178,7 +180,7 @@ def rendered_dataset(output, way):
     films, dataset = output / name, output / f"{name}_dataset"
     render(films, FILMS_SEED, NUM_FILMS, **way.films)
     if not (dataset / "report.json").exists():
-        video.prepare(films, dataset, frames_per_second=4, short_side=64)
+        video.prepare(films, dataset, **PREPARATION)
     return dataset
 
 
@@ -212,9 +214,7 @@ def film_dataset(output, way):
     if not (dataset / "report.json").exists():
         path = film.fetch_film(output / film.MEMBER)
         film.cut_film(path, output / "pieces", film.PIECE_SECONDS)
-        video.prepare(
-            output / "pieces", dataset, frames_per_second=4, short_side=64
-        )
+        video.prepare(output / "pieces", dataset, **PREPARATION)
     return dataset
 
 

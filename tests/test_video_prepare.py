@@ -45,6 +45,17 @@ def read(dataset):
     return list(builder.as_data_source(split="train"))
 
 
+def test_a_clip_reads_at_most_eight_times_the_frames_it_uses(tmp_path):
+    """4 shots of 2 frames, out of the largest record that is made."""
+    (tmp_path / "in").mkdir()
+    cuts = range(12, 120, 12)
+    render(tmp_path / "in" / "long.mp4", 0, num_frames=120, cuts=cuts)
+    video.prepare(tmp_path / "in", tmp_path / "out", frames_per_second=12.0)
+    records = read(tmp_path / "out")
+    assert [len(r["shot_start_seconds"]) for r in records] == [8, 2]
+    assert [len(r["frames"]) for r in records] == [8 * (4 * 2), 16]
+
+
 def test_round_trip(archive, tmp_path):
     report = video.prepare(archive, tmp_path, frames_per_second=2.0)
     assert report["videos_found"] == report["videos_used"] == 2

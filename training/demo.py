@@ -69,6 +69,8 @@ def run_path(videos, folder, settings, **preparation):
         videos,
         dataset,
         short_side=96,
+        # A record a film, so that the rows of a batch are different films.
+        shots_per_record=16,
         workers=os.cpu_count(),
         show_progress=True,
         **preparation,

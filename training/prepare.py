@@ -58,7 +58,7 @@ _OPTIONS = (
         "TFRecord file, or folder of such, of SequenceExamples with"
         " image/encoded and image/timestamp.",
     ),
-    flags.DEFINE_integer("shots_per_record", 16, "Most shots of one record."),
+    flags.DEFINE_integer("shots_per_record", 8, "Most shots of one record."),
     flags.DEFINE_integer("workers", 1, "Processes that decode at once."),
     flags.DEFINE_float(
         "hang_seconds", 60.0, "Longest time without one more frame."

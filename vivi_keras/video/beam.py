@@ -29,7 +29,7 @@ def settings():
     )
 
 
-def prepare_one(item, settings, shots_per_record=16):
+def prepare_one(item, settings, shots_per_record=8):
     """Prepares one video; yields (key, record).
 
     Args:

@@ -66,7 +66,7 @@ def records(name, content, entry_path, shots_per_record):
             )
 
 
-def pack(videos, directory, description, shots_per_record=16):
+def pack(videos, directory, description, shots_per_record=8):
     """Writes prepared videos as a data set, replacing one already there.
 
     While files are exchanged `dataset_info.json` is missing, so that a

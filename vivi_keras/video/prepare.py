@@ -38,7 +38,7 @@ def prepare(
     frames_dirs=None,
     frames_dirs_per_second=1.0,
     sequence_examples=None,
-    shots_per_record=16,
+    shots_per_record=8,
     workers=1,
     hang_seconds=60.0,
     file_seconds=4 * 3600.0,
