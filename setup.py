@@ -70,6 +70,7 @@ setuptools.setup(
         "test": [*TEST, *CONVERT],
         "beam": ["apache-beam>=2.60", "mlcroissant>=1"],
         "convert": CONVERT,
+        "maps": ["umap-learn>=0.5.9"],
         # The last tensorflow-io fits TensorFlow 2.16 alone.
         "tfio": [
             "tensorflow==2.16.*",

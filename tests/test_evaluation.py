@@ -267,7 +267,8 @@ def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
     }
     out = tmp_path / "out"
     first = suite.evaluate(module, out, **arguments)
-    files = [*out.glob("*/*"), *tmp_path.glob("cache/features/*/*")]
+    files = [*out.glob("tasks/*"), *out.glob("maps/*/*")]
+    files += tmp_path.glob("cache/features/*/*")
     assert {f.suffix for f in files} == {".json", ".npz"}
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import evaluation_modules
 import numpy as np
@@ -184,13 +185,13 @@ def test_report_of_real_runs(tmp_path, monkeypatch):
         "compare.html",
         "label_efficiency.png",
         "bars_knn.png",
-        "map_digits.png",
+        "map_digits_pca.png",
     }
     text, page = files[0].read_text(), files[1].read_text()
     assert "| digits | " in text and "(2 runs)" in text
     assert "raw 16x16 pixels" in text and "**" in text
     assert page.count("data:image/png;base64,") == 3
-    kept = maps.load(tmp_path / "out0" / "maps" / "digits.npz")
+    kept = maps.load(tmp_path / "out0" / "maps" / "pca" / "digits.npz")
     assert kept["thumbnails"].shape == (120, 28, 28, 3)
     assert set(maps.by_name(kept)) == {"tiny0", "raw 16x16 pixels"}
 
@@ -203,6 +204,61 @@ def test_principal_components():
     lengths = np.linalg.eigvalsh(np.cov(rows.T))[::-1]
     np.testing.assert_allclose(found.var(axis=0, ddof=1), lengths[:2])
     assert maps.principal(np.ones((3, 1))).shape == (3, 2)
+
+
+def blobs():
+    """Three far groups of 40 rows of 8 numbers, and their labels."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    return np.eye(3, 8)[labels] + generator.normal(0, 0.1, (120, 8)), labels
+
+
+def test_umap_keeps_neighbours_and_repeats():
+    pytest.importorskip("umap")
+    values, labels = blobs()
+    found = maps.neighbourly(values)
+    distances = np.linalg.norm(found[:, None] - found, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert np.mean(labels[distances.argmin(axis=1)] == labels) == 1.0
+    np.testing.assert_array_equal(maps.neighbourly(values), found)
+    assert not np.allclose(found, maps.principal(values))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_umap_of_few_or_equal_rows(count):
+    pytest.importorskip("umap")
+    for values in (blobs()[0][::24][:count], np.ones((count, 4))):
+        found = maps.neighbourly(values)
+        assert found.shape == (count, 2) and np.isfinite(found).all()
+
+
+def test_umap_maps_are_kept_and_drawn(tmp_path):
+    pytest.importorskip("umap")
+    evaluation_modules.save(tmp_path / "tiny")
+    suite.evaluate(
+        tmp_path / "tiny",
+        tmp_path / "out",
+        tasks=["digits"],
+        protocol_names=["knn"],
+        image_size=16,
+        max_test=60,
+        map_kinds=["pca", "umap"],
+        cache_dir=None,
+        show=None,
+    )
+    files = compare.compare([str(tmp_path / "out")], tmp_path / "report")
+    names = {file.name for file in files}
+    assert {"map_digits_pca.png", "map_digits_umap.png"} <= names
+    assert "Test images of digits, by UMAP" in files[0].read_text()
+
+
+def test_maps_that_cannot_be_made_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)  # as if not installed
+    evaluation_modules.save(tmp_path / "tiny")
+    with pytest.raises(ImportError, match=r"pip install 'vivi-keras\[maps\]'"):
+        suite.evaluate(tmp_path / "tiny", map_kinds=["umap"], show=None)
+    with pytest.raises(ValueError, match="Expected maps of .*; got .*tsne"):
+        suite.evaluate(tmp_path / "tiny", map_kinds=["tsne"], show=None)
 
 
 def test_damaged_results_are_named(tmp_path):

@@ -72,6 +72,12 @@ _BASELINE_NAMES = flags.DEFINE_multi_string(
 _RAW_PIXELS = flags.DEFINE_bool(
     "raw_pixels", True, "Whether raw 16x16 pixels stand beside it."
 )
+_MAPS = flags.DEFINE_list(
+    "maps",
+    ["pca"],
+    "Maps of test images for --compare to draw: pca, umap (needs the extra"
+    " maps).",
+)
 _DEMO_FILMS = flags.DEFINE_string(
     "demo_films", None, "Folder of rendered held-out films, for task demo."
 )
@@ -168,6 +174,7 @@ def _evaluate(common):
         data_dir=_DATA_DIR.value,
         max_test=_MAX_TEST.value,
         max_corrupted=_MAX_CORRUPTED.value,
+        map_kinds=_MAPS.value,
         **common,
     )
     size = _IMAGE_SIZE.value

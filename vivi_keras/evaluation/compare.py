@@ -239,13 +239,12 @@ def compare(specs, output):
     return compare_pages.write(comparison, pictures, output)
 
 
-def find_maps(comparison):
+def find_maps(comparison, kind):
     """Task -> (thumbnails, labels, column name -> [N, 2]) of kept maps."""
     found = {}
     for column in comparison.columns:
-        for file in sorted(
-            (pathlib.Path(column.folders[0])).glob("maps/*.npz")
-        ):
+        folder = pathlib.Path(column.folders[0]) / "maps" / kind
+        for file in sorted(folder.glob("*.npz")):
             arrays = maps.load(file)
             own = [k for k in arrays if k.endswith(f"|{column.digests[0]}")]
             if column.digests[0] is None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vivi_keras.evaluation import compare, scores
+from vivi_keras.evaluation import compare, maps, scores
 from vivi_keras.evaluation.pictures import (
     COLOURS,
     INK,
@@ -15,6 +15,10 @@ from vivi_keras.evaluation.pictures import (
 
 _FEW_SHOT = "few_shot_"
 _MAX_THUMBNAILS = 120
+_MAP_TITLES = {
+    maps.PCA: "at their first principal components",
+    maps.UMAP: "by UMAP",
+}
 
 
 def draw_all(comparison, output):
@@ -28,10 +32,11 @@ def draw_all(comparison, output):
         if not protocol.startswith(_FEW_SHOT):
             title = f"Accuracy by task, {protocol}"
             files.append((title, _draw_bars(comparison, protocol, output)))
-    for task, found in compare.find_maps(comparison).items():
-        title = f"Test images of {task} at their first principal components"
-        file = output / f"map_{task}.png"
-        files.append((title, draw_map(*found, title, file)))
+    for kind in maps.KINDS:
+        for task, found in compare.find_maps(comparison, kind).items():
+            title = f"Test images of {task}, {_MAP_TITLES[kind]}"
+            file = output / f"map_{task}_{kind}.png"
+            files.append((title, draw_map(*found, title, file)))
     return files
 
 

@@ -47,6 +47,7 @@ def evaluate(
     max_corrupted=1000,
     weights=None,
     output_name=None,
+    map_kinds=(maps.PCA,),
     show=print,
     progress=False,
 ):
@@ -76,14 +77,17 @@ def evaluate(
         max_corrupted: int, test images of "corruptions" at most.
         weights: of a Keras application: "imagenet", a file, or None (random).
         output_name: the output to use of a module with several.
+        map_kinds: of `maps.KINDS`, kept in `output` for comparisons to draw.
         show: callable for lines of progress and the table, or None.
         progress: bool, whether bars with the time left are drawn.
     Returns: dict with "rows", "encoders", "skipped", "settings", ... as
         written to results.json.
     Raises: ValueError: an unknown suite, task or protocol, names that are not
-        unique, a module that cannot be read; FileNotFoundError.
+        unique, a module that cannot be read; FileNotFoundError; ImportError:
+        a map needs umap-learn.
     """
     names = task_names(suite, tasks)
+    maps.check(map_kinds)
     if output is not None:
         reports.check_output(output)
     encoders = [load_encoder(module, name, output=output_name, weights=weights)]
@@ -134,8 +138,8 @@ def evaluate(
             run.skip(task_name, str(reason))
             continue
         run.task(task)
-        if output is not None:
-            maps.save(run, task, output)
+        for kind in map_kinds if output is not None else ():
+            maps.save(run, task, output, kind)
     return run.finish({"budget": chosen})
 
 
