@@ -1,4 +1,4 @@
-"""Accuracy against the number of labels: from scratch, tuned, co-trained.
+"""Accuracy against the number of labels, and transfer: three arms.
 
 For each labelled set, share of its labels and seed, three arms take the same
 number of updates on the same number of labelled images:
@@ -7,15 +7,28 @@ number of updates on the same number of labelled images:
 - tuned: the same from an encoder that `vivi_ex4` trained on the videos;
 - co: `vivi_ex4` on the videos and the labels together, from scratch.
 
-What one test set says of the three is compared pair by pair over the seeds.
-Runs that are done are not done again; a share that leaves a class without a
-label is left out, and said.
+What the test set says of the three is compared pair by pair over the seeds.
+How well their encoders serve other tasks (--transfer) is what the paper's
+claims are about: a linear probe on 1,000 labels of each task of the offline
+suite, the labelled set itself left out. There the encoders of the videos
+alone (pre), of single frames (frame) and before any training (untrained, the
+same with batch norm adapted to the videos beside it) stand with them.
+
+Each arm's settings are those that did best on --selection_seeds, trained on
+a tenth of the labels and told apart by training images whose labels they did
+not see; test sets and the seeds of the report have no part in it.
+
+Runs that are done are not done again, so that several calls may share the
+seeds among them, and a last one makes the table. A share that leaves a class
+without a label is left out, and said.
 
     python benchmarks/labels.py --videos=film=.cache/film/dataset \
         --sets=fashion_mnist --seeds=0,1,2
 """
 
 import csv
+import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -35,14 +48,24 @@ _SETS = flags.DEFINE_list(
 )
 _FRACTIONS = flags.DEFINE_list("fractions", ["0.01", "0.1", "1.0"], "Of labels")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
+_SELECTION_SEEDS = flags.DEFINE_list(
+    "selection_seeds",
+    ["100", "101"],
+    "Seeds of the runs that choose settings; none for those of the configs.",
+)
+_TRANSFER = flags.DEFINE_list(
+    "transfer",
+    ["animals", "clip_art", "emoji", "fashion_mnist", "land_cover", "mnist"],
+    "Tasks of the offline suite to probe encoders on, or none.",
+)
+_CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", ".cache", "Where vivi-evaluate keeps the suite's data."
+)
 _STEPS = flags.DEFINE_integer("steps", 400, "Updates of each arm.", 1)
 _PRETRAINING = flags.DEFINE_integer(
     "pretraining_steps", 800, "Updates on the videos before `tuned`.", 1
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Pixels a side.", 8)
-_SET = flags.DEFINE_multi_string(
-    "set", [], "ARM:KEY=VALUE: a setting of an arm, chosen on other seeds."
-)
 _OUTPUT = flags.DEFINE_string("output", ".cache/labels", "Folder of results.")
 
 ROWS = {
@@ -50,6 +73,17 @@ ROWS = {
     "tuned": "sup_100_demo",
     "co": "vivi_ex4_co100_demo",
 }
+VIDEO_ROWS = {"pre": "vivi_ex4_demo", "frame": "ex_yt_frame_demo"}
+# One key after the other, the values before at their best.
+_RATES = {"schedule.learning_rate": (1e-3, 3e-4, 3e-3)}
+GRIDS = {
+    "sup": _RATES,
+    "tuned": _RATES,
+    "co": {**_RATES, "objective.supervised.weight": (1.0, 3.0, 10.0)},
+}
+SELECTION_FRACTION = 0.1
+MAX_VALIDATION, MAX_TEST = 2000, 5000
+LEAST_TRANSFERRED = 0.1  # share of the labels that the claims start at
 
 
 def main(argv):
@@ -59,13 +93,22 @@ def main(argv):
     if not videos:
         raise app.UsageError("Expected --videos=NAME=DATASET.")
     output, start, results = pathlib.Path(_OUTPUT.value), time.time(), []
+    sets = dict(map(_pair, _SETS.value))
+    settings = {
+        name: _settings(output, videos, name, source)
+        for name, source in sets.items()
+    }
     for seed in map(int, _SEEDS.value):
-        for name, source in map(_pair, _SETS.value):
+        results += _references(output, videos, seed)
+        for name, source in sets.items():
             for fraction in map(float, _FRACTIONS.value):
                 if not _fits(name, source, fraction):
                     continue
-                results += _runs(output, videos, name, source, fraction, seed)
+                runs = _Runs(output, name, source, fraction, settings[name])
+                results += runs.results(videos, seed)
                 _write(output, results)
+    if not results:
+        raise SystemExit("No share of the labels fits: nothing was run.")
     print((output / "table.txt").read_text())
     print(f"Seconds of this call: {time.time() - start:.0f}")
 
@@ -80,8 +123,8 @@ def _fits(name, source, fraction):
     from vivi_keras.data import labelled
     from vivi_keras.training import streams
 
+    images = streams.open_images(source, "train")
     try:
-        images = streams.open_images(source, "train")
         labelled.take_fraction(images, fraction)
     except ValueError as error:
         print(f"Left out, {name} at {fraction:g}: {error}", flush=True)
@@ -89,70 +132,160 @@ def _fits(name, source, fraction):
     return True
 
 
-def _runs(output, videos, name, source, fraction, seed):
-    """Results of all arms on one set, one share of labels and one seed."""
-    place = output / f"{name}_{fraction:g}_seed{seed}"
-    found = []
-    for arm in ROWS:
-        for video, dataset in videos.items() if arm != "sup" else [("", "")]:
-            config = _config(arm, dataset, seed)
-            if arm == "tuned":
-                config.model.init = str(output / f"{video}_seed{seed}")
-                _pretrained(config.model.init, dataset, seed)
-            config.data.images.update(dataset=source, label_fraction=fraction)
-            workdir = place / (f"{arm}_{video}" if video else arm)
-            accuracy, labels = _train(config, workdir)
-            found.append(
-                {
-                    "set": name,
-                    "fraction": fraction,
+@dataclasses.dataclass
+class _Runs:
+    """The runs on one labelled set with one share of its labels."""
+
+    output: pathlib.Path
+    name: str
+    source: str
+    fraction: float
+    settings: dict  # arm -> {key: value}
+
+    def results(self, videos, seed):
+        """Rows of all arms, one seed."""
+        place = self.output / f"{self.name}_{self.fraction:g}_seed{seed}"
+        found = []
+        for arm in ROWS:
+            for video, dataset in (
+                videos.items() if arm != "sup" else [("", "")]
+            ):
+                config = self.config(arm, video, dataset, seed)
+                workdir = place / (f"{arm}_{video}" if video else arm)
+                accuracy, labels = _train(config, workdir)
+                row = {
+                    "set": self.name,
+                    "fraction": self.fraction,
                     "labels": labels,
                     "seed": seed,
                     "arm": f"{arm} ({video})" if video else arm,
                     "accuracy": accuracy,
                 }
+                if self.fraction >= LEAST_TRANSFERRED:
+                    row["transfer"] = _transfer(config, workdir)
+                found.append(row)
+                print(json.dumps(row), flush=True)
+        return found
+
+    def config(self, arm, video, dataset, seed):
+        from vivi_keras.training import configs
+
+        config = configs.get_config(ROWS[arm])
+        config.seed = seed
+        config.data.update(dataset=dataset, image_size=_IMAGE_SIZE.value)
+        config.data.images.update(
+            dataset=self.source, label_fraction=self.fraction, batch_size=64
+        )
+        config.train.update(
+            steps=_STEPS.value,
+            log_every_steps=_STEPS.value,
+            checkpoint_every_steps=_STEPS.value,
+            test_every_steps=_STEPS.value,
+        )
+        if arm == "tuned":
+            init = _pretrained(self.output, "pre", video, dataset, seed)[1]
+            config.model.init = str(init)
+        config.update_from_flattened_dict(self.settings.get(arm, {}))
+        return config
+
+    def chosen(self, arm, video, dataset, seeds):
+        """The arm's settings of `GRIDS` that do best on held-out labels."""
+        chosen = {}
+        for key, values in GRIDS[arm].items():
+            means = {}
+            for value in values:
+                self.settings[arm] = {**chosen, key: value}
+                scores = [
+                    self._validated(arm, video, dataset, s) for s in seeds
+                ]
+                means[value] = sum(scores) / len(scores)
+                print(
+                    f"Choosing, {self.name}, {arm}: {self.settings[arm]}"
+                    f" {means[value]:.4f}",
+                    flush=True,
+                )
+            chosen[key] = max(means, key=means.get)
+        return chosen
+
+    def _validated(self, arm, video, dataset, seed):
+        """Accuracy on training images whose labels the run did not see."""
+        from vivi_keras.callbacks import test_labels
+        from vivi_keras.data import image_batches
+        from vivi_keras.training import build, streams
+
+        values = "_".join(f"{v:g}" for v in self.settings[arm].values())
+        place = self.output / f"{self.name}_choosing_seed{seed}"
+        workdir = place / f"{arm}_{values}"
+        config = self.config(arm, video, dataset, seed)
+        config.data.images.test_split = "none"
+        file = workdir / "validation.json"
+        if not file.exists():
+            _train(config, workdir)
+            model, _ = build.restore_model(workdir)
+            images = _others(
+                streams.open_images(self.source, "train"),
+                self.fraction,
+                config.seed,
             )
-            print(json.dumps(found[-1]), flush=True)
-    return found
+            batches = image_batches.ordered_batches(
+                images, 64, config.data.image_size
+            )
+            found = test_labels(model.classify, batches)
+            file.write_text(json.dumps(found))
+        return json.loads(file.read_text())["test_top1"]
 
 
-def _config(arm, dataset, seed):
+def _settings(output, videos, name, source):
+    """Arm -> settings for a labelled set, chosen once and kept."""
+    seeds = [int(seed) for seed in _SELECTION_SEEDS.value if seed]
+    if not seeds:
+        return {}
+    file = output / f"{name}_settings.json"
+    if not file.exists():
+        runs = _Runs(output, name, source, SELECTION_FRACTION, {})
+        video, dataset = next(iter(videos.items()))
+        chosen = {arm: runs.chosen(arm, video, dataset, seeds) for arm in ROWS}
+        file.write_text(json.dumps(chosen, indent=1) + "\n")
+    return json.loads(file.read_text())
+
+
+def _others(images, fraction, seed):
+    """Images that `take_fraction` leaves out, some at most, in random order."""
+    import numpy as np
+
+    from vivi_keras.data import labelled
+
+    numbered = dataclasses.replace(images, read=lambda index: index)
+    taken = labelled.take_fraction(numbered, fraction, seed)
+    taken = [taken.read(index) for index in range(len(taken))]
+    rows = np.setdiff1d(np.arange(len(images)), taken)
+    rows = np.random.default_rng(seed).permutation(rows)[:MAX_VALIDATION]
+    return dataclasses.replace(
+        images,
+        read=lambda index: images.read(rows[index]),
+        labels=images.labels[rows],
+    )
+
+
+def _pretrained(output, arm, video, dataset, seed):
+    """(config, workdir) of an encoder trained on the videos alone."""
     from vivi_keras.training import configs
 
-    config = configs.get_config(ROWS[arm])
+    config = configs.get_config(VIDEO_ROWS[arm])
     config.seed = seed
     config.data.update(dataset=dataset, image_size=_IMAGE_SIZE.value)
-    config.data.images.batch_size = 64
     config.train.update(
-        steps=_STEPS.value,
-        log_every_steps=_STEPS.value,
-        checkpoint_every_steps=_STEPS.value,
-        test_every_steps=_STEPS.value,
+        steps=_PRETRAINING.value,
+        log_every_steps=_PRETRAINING.value,
+        checkpoint_every_steps=_PRETRAINING.value,
     )
-    for text in _SET.value:
-        owner, _, setting = text.partition(":")
-        key, _, value = setting.partition("=")
-        if owner == arm:
-            config.update_from_flattened_dict({key: json.loads(value)})
-    return config
-
-
-def _pretrained(workdir, dataset, seed):
-    """An encoder trained on the videos alone."""
-    from vivi_keras.training import configs, pretrain
-
-    if (pathlib.Path(workdir) / "done").exists():
-        return
-    config = configs.get_config("vivi_ex4_demo")
-    config.seed = seed
-    config.data.update(dataset=dataset, image_size=_IMAGE_SIZE.value)
-    config.train.steps = _PRETRAINING.value
-    pretrain.pretrain(config, workdir, verbose=0)
-    (pathlib.Path(workdir) / "done").touch()
+    workdir = output / f"{arm}_{video}_seed{seed}"
+    _train(config, workdir)
+    return config, workdir
 
 
 def _train(config, workdir):
-    """(test accuracy, number of labels) of a run."""
+    """(test accuracy or None, number of labels) of a run, done or not."""
     import keras
 
     from vivi_keras.training import pretrain, streams
@@ -163,70 +296,189 @@ def _train(config, workdir):
         pretrain.pretrain(config, workdir, verbose=0)
         keras.backend.clear_session()
         rows = [*csv.DictReader(file.open())]
-    return float(rows[-1]["test_top1"]), len(streams.labels_of(config))
+    if "images" not in streams.streams(config):
+        return None, 0
+    accuracy = rows[-1].get("test_top1")
+    accuracy = None if accuracy is None else float(accuracy)
+    return accuracy, len(streams.labels_of(config))
+
+
+def _references(output, videos, seed):
+    """Rows of the encoders that saw no labels, one seed."""
+    if not _TRANSFER.value:
+        return []
+    from vivi_keras.training import build
+
+    found = []
+    for video, dataset in videos.items():
+        for arm in VIDEO_ROWS:
+            run = _pretrained(output, arm, video, dataset, seed)
+            found.append((f"{arm} ({video})", _transfer(*run)))
+        run = _pretrained(output, "pre", video, dataset, seed)
+        # With batch norm adapted to the videos, and once as it was made.
+        for arm, steps in ((f"untrained ({video})", 60), ("untrained", 0)):
+            if arm not in dict(found):
+                config, place = run[0], output / f"{arm}_seed{seed}"
+                fresh = functools.partial(
+                    build.untrained_encoder, config, steps
+                )
+                found.append((arm, _transfer(config, place, fresh)))
+    rows = [
+        {"set": "", "seed": seed, "arm": arm, "transfer": transfer}
+        for arm, transfer in found
+    ]
+    for row in rows:
+        print(json.dumps(row), flush=True)
+    return rows
+
+
+def _transfer(config, workdir, encoder=None):
+    """Task -> accuracy of a linear probe on a run's frozen features."""
+    import keras
+    import numpy as np
+
+    from vivi_keras.evaluation import protocols
+    from vivi_keras.training import build
+
+    file = workdir / "transfer.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    missing = [name for name in _TRANSFER.value if name not in found]
+    if not missing:
+        return found
+    restored = build.restore_encoder(workdir)[0] if encoder is None else None
+    network = encoder() if restored is None else restored
+    size = (config.data.image_size,) * 2
+    for name in missing:
+        task = _task(name)
+        train, validation = task.split(config.seed)
+        parts = {}
+        for part in ("train", "test"):
+            batches = task.batches(part, size, 500)
+            rows = [(np.asarray(network(x)), y) for x, y in batches]
+            parts[part] = [np.concatenate(x) for x in zip(*rows, strict=True)]
+        result = protocols.run_linear(
+            *parts["train"], train, validation, *parts["test"]
+        )
+        found[name] = result["accuracy"]
+    keras.backend.clear_session()
+    workdir.mkdir(exist_ok=True)
+    file.write_text(json.dumps(found))
+    return found
+
+
+@functools.cache
+def _task(name):
+    from vivi_keras.evaluation import offline
+
+    cache = pathlib.Path(_CACHE_DIR.value) / "offline"
+    return offline.load_task(name, cache, MAX_TEST)
 
 
 def _write(output, results):
     """results.json, table.txt and a plot for each set."""
     (output / "results.json").write_text(json.dumps(results, indent=1))
     lines = []
-    for name in dict.fromkeys(r["set"] for r in results):
-        mine = [r for r in results if r["set"] == name]
-        arms = [*dict.fromkeys(r["arm"] for r in mine)]
-        shares = sorted({r["fraction"] for r in mine})
-        lines += _table(name, mine, arms, shares)
-        lines += _claims(mine, arms, shares)
-        _plot(output / f"{name}.png", name, mine, arms)
+    for name in dict.fromkeys(r["set"] for r in results if r["set"]):
+        mine = [r for r in results if r["set"] in (name, "")]
+        labelled = [r for r in mine if r["set"]]
+        lines += _table(f"{name}, test", labelled, _top1)
+        lines += _claims(labelled)
+        lines += _transfer_lines(name, mine)
+        arms = [*dict.fromkeys(r["arm"] for r in labelled)]
+        _plot(output / f"{name}.png", name, labelled, arms)
     (output / "table.txt").write_text("\n".join(lines) + "\n")
 
 
-def _of(results, arm, fraction):
-    """Seed -> accuracy in per cent."""
+def _top1(row):
+    return 100 * row["accuracy"]
+
+
+def _of(results, arm, fraction, score):
+    """Seed -> score in per cent; fraction None for arms without labels."""
     return {
-        r["seed"]: 100 * r["accuracy"]
+        r["seed"]: score(r)
         for r in results
-        if r["arm"] == arm and r["fraction"] == fraction
+        if r["arm"] == arm and r.get("fraction") == fraction
     }
 
 
-def _table(name, results, arms, shares):
+def _table(title, results, score):
     import numpy as np
 
-    counts = [
-        next(r["labels"] for r in results if r["fraction"] == s) for s in shares
-    ]
-    width = max(map(len, [*arms, name])) + 2
-    lines = ["", name.ljust(width) + "".join(f"{c:>16,}" for c in counts)]
+    counts = {r["fraction"]: r["labels"] for r in results if r["set"]}
+    arms = [*dict.fromkeys(r["arm"] for r in results)]
+    width = max(map(len, [*arms, title])) + 2
+    columns = {f"{counts[f]:,}": f for f in sorted(counts)}
+    if any("fraction" not in r for r in results):
+        columns = {"no labels": None, **columns}
+    lines = ["", title.ljust(width) + "".join(c.rjust(16) for c in columns)]
     for arm in arms:
         cells = []
-        for share in shares:
-            values = [*_of(results, arm, share).values()]
-            cell = f"{np.mean(values):.1f}"
+        for fraction in columns.values():
+            values = [*_of(results, arm, fraction, score).values()]
+            cell = f"{np.mean(values):.1f}" if values else ""
             if len(values) > 1:
                 cell += f" +- {np.std(values, ddof=1):.1f}"
             cells.append(cell)
-        lines.append(arm.ljust(width) + "".join(f"{c:>16}" for c in cells))
+        line = arm.ljust(width) + "".join(c.rjust(16) for c in cells)
+        lines.append(line.rstrip())
     return lines
 
 
-def _claims(results, arms, shares):
-    """The paper's claims as paired differences with 95 % intervals."""
+def _claims(results):
+    """Differences from `sup` on the labelled set itself."""
+    shares = sorted({r["fraction"] for r in results})
     lines = []
-    last = shares[-1]
-    for arm in arms:
+    for arm in dict.fromkeys(r["arm"] for r in results):
         if arm == "sup":
             continue
         pairs = [(share, share) for share in shares]
         if arm.startswith("co") and len(shares) > 1:
-            pairs.append((shares[-2], last))
+            pairs.append((shares[-2], shares[-1]))
         for mine, other in pairs:
-            a, b = _of(results, arm, mine), _of(results, "sup", other)
-            differences = [a[s] - b[s] for s in a if s in b]
             lines.append(
-                f"{arm} at {mine:g} - sup at {other:g}: "
-                + interval(differences)
+                _difference(results, (arm, mine), ("sup", other), _top1)
             )
     return lines
+
+
+def _transfer_lines(name, results):
+    """Mean accuracy over the other tasks, and what the paper claims of it."""
+    results = [r for r in results if "transfer" in r]
+    tasks = [task for task in _TRANSFER.value if task != name]
+    if not results or not tasks:
+        return []
+
+    def mean(row):
+        return 100 * sum(row["transfer"][t] for t in tasks) / len(tasks)
+
+    shares = sorted({r["fraction"] for r in results if "fraction" in r})
+    arms = [*dict.fromkeys(r["arm"] for r in results)]
+    lines = _table(f"{name}, {len(tasks)} other tasks", results, mean)
+    for arm in arms:
+        kind, _, video = arm.partition(" ")
+        pairs = []
+        if kind == "pre":  # (a)
+            pairs += [
+                ((arm, None), (f"untrained {video}", None)),
+                ((arm, None), ("untrained", None)),
+                ((arm, None), (f"frame {video}", None)),
+            ]
+        if kind in ("pre", "co", "tuned"):  # (b), (c)
+            mine = [None] if kind == "pre" else shares
+            pairs += [((arm, share), ("sup", shares[-1])) for share in mine]
+        lines += [_difference(results, *pair, mean) for pair in pairs]
+    return lines
+
+
+def _difference(results, one, other, score):
+    """One (arm, share) less another, paired by seed, as a line."""
+    a, b = _of(results, *one, score), _of(results, *other, score)
+    names = [
+        arm if share is None else f"{arm} at {share:g}"
+        for arm, share in (one, other)
+    ]
+    return " - ".join(names) + ": " + interval([a[s] - b[s] for s in a])
 
 
 def interval(differences):
