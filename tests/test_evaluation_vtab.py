@@ -290,6 +290,27 @@ def test_score_reproduces_published_means(row):
     assert found["mean"] == pytest.approx(weighed)
 
 
+# The 19 accuracies of two rows, in the order of SOURCES, and the means (all,
+# then by group) published with them: a ViT-B/16 fine-tuned, and by linear
+# probe (Jia et al. 2022, arXiv 2203.12119).
+PER_TASK = {
+    "87.7 68.9 64.3 97.2 86.9 38.8 87.4  79.7 95.7 84.2 73.9"
+    " 56.3 58.6 41.7 57.5 46.7 25.7 29.1 65.5": (65.57, 75.88, 83.36, 47.64),
+    "85.0 63.4 63.2 97.0 86.3 51.0 36.6  78.5 87.5 68.6 74.0"
+    " 34.3 30.6 33.2 12.5 20.0 9.6 19.2 55.4": (52.94, 68.93, 77.16, 26.84),
+}
+
+
+@pytest.mark.parametrize("row", PER_TASK)
+def test_score_reproduces_published_means_from_their_tasks(row):
+    accuracies = map(float, row.split())
+    tasks = vtab_sources.SOURCES
+    found = scores.vtab_score(dict(zip(tasks, accuracies, strict=True)))
+    means = (found["mean"], *(found[g] for g in vtab_sources.GROUPS))
+    # The tasks' accuracies were rounded to 0.1 each.
+    assert means == pytest.approx(PER_TASK[row], abs=0.02)
+
+
 def test_score_is_withheld_unless_all_are_there():
     accuracies = dict.fromkeys(vtab_sources.SOURCES, 50.0)
     del accuracies["kitti_distance"]
