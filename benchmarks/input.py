@@ -1,14 +1,17 @@
 """How fast records become views, against bare JPEG decoding and resizing.
 
     python benchmarks/input.py --output=DIR [--records=1000,10000,100000]
+    python benchmarks/input.py --output=DIR --frames=DATASET
 
-Writes data sets of synthetic films (smooth textures with grain, 456 x 256
-JPEG, every record with frames of its own bytes out of a pool), then
-alternates, on the same cores in one run, between the pipeline (records ->
+Writes a data set whose records are the largest that vivi-prepare makes by
+default, of synthetic frames (smooth textures with grain, 456 x 256 JPEG) or of
+the frames of a data set of vivi-prepare; that one is measured as it is, too.
+Alternates, on the same cores in one run, between the pipeline (records ->
 clips -> crops -> colour views), the part of it that a run's input does (its
-step makes the colours), and the bare decoding and resizing of frames of the
-same files. Prints the medians of the ratios within a round, by the clock and
-by processor time.
+step makes the colours), and the bare decoding and resizing of the same
+frames. Prints the medians of the ratios within a round, by the clock and by
+processor time. Synthetic frames are also written as ever more small records,
+to see whether the rate and the memory hold.
 """
 
 import argparse
@@ -23,6 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from vivi_keras import data
+from vivi_keras.data import examples
+from vivi_keras.data.records import Records
 
 HEIGHT, WIDTH = 256, 456
 SHOTS_PER_RECORD, FRAMES_PER_SHOT = 8, 8
@@ -41,6 +46,16 @@ def make_jpegs(count, seed=0):
         image += generator.normal(0, 3, (HEIGHT, WIDTH, 1))
         pixels = tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8)
         jpegs.append(tf.io.encode_jpeg(pixels, quality=90).numpy())
+    return jpegs
+
+
+def frames_of(dataset):
+    """The JPEG frames of a data set of vivi-prepare."""
+    records, jpegs = Records(dataset), []
+    for index in range(len(records)):
+        record = records.read(index)
+        places = examples.Example(record).strings("frames")
+        jpegs += [record[slice(*place)] for place in places]
     return jpegs
 
 
@@ -141,6 +156,7 @@ def frames_per_second(iterator, seconds):
 
 def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
     """Medians of the rates and of their ratios to bare, measured in turn."""
+    print(f"{directory}, {image_size} px", flush=True)
     sides = {
         "views": iter(pipeline(directory, image_size, batch_size)),
         "crops": iter(crops(directory, image_size, batch_size)),
@@ -156,7 +172,7 @@ def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
             next(sides[name])
             rates[name].append(frames_per_second(sides[name], seconds))
         names.reverse()
-    report = {"image_size": image_size}
+    report = {"directory": str(directory), "image_size": image_size}
     rates = {name: np.array(each) for name, each in rates.items()}
     for name, each in rates.items():  # [rounds, 2]
         report[name] = {"frames_per_second": _rounded(each)}
@@ -173,19 +189,18 @@ def _rounded(each):
     return np.median(each, 0).round(3).tolist()
 
 
-def bytes_per_used_byte(directory, num_records, mean_jpeg):
+def bytes_per_used_byte(directory, mean_jpeg):
     """Bytes of a record over bytes of the frames that a clip takes of it."""
     paths = pathlib.Path(directory).glob("*.array_record*")
-    size = sum(path.stat().st_size for path in paths)
-    return size / num_records / (NUM_SHOTS * NUM_FRAMES * mean_jpeg)
+    size = sum(path.stat().st_size for path in paths) / len(Records(directory))
+    return size / (NUM_SHOTS * NUM_FRAMES * mean_jpeg)
 
 
 def flatness(output, jpegs, counts, image_size, batch_size, seconds):
     """Rate and peak memory for data sets of growing numbers of records."""
-    small = [jpeg for jpeg in jpegs if jpeg]
     rows = []
     for count in counts:
-        directory = write_records(output / f"{count}", count, small, 8)
+        directory = write_records(output / f"{count}", count, jpegs, 8)
         start = time.perf_counter()
         iterator = iter(pipeline(directory, image_size, batch_size))
         next(iterator)
@@ -208,20 +223,30 @@ def flatness(output, jpegs, counts, image_size, batch_size, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--frames", type=pathlib.Path, metavar="DATASET")
     parser.add_argument("--records", default="1000,10000,100000")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2)
     arguments = parser.parse_args()
-    jpegs = make_jpegs(64)
+    given = arguments.frames
+    jpegs = make_jpegs(64) if given is None else frames_of(given)
     mean = statistics.mean(map(len, jpegs))
     full = SHOTS_PER_RECORD * FRAMES_PER_SHOT
-    directory = write_records(arguments.output / "full", 64, jpegs, full)
-    ratio = bytes_per_used_byte(directory, 64, mean)
-    report = {"mean_jpeg_bytes": mean, "bytes_per_used_byte": ratio}
+    directories = [
+        write_records(arguments.output / "full", 64, jpegs, full),
+        *([] if given is None else [given]),
+    ]
+    report = {
+        "mean_jpeg_bytes": mean,
+        "bytes_per_used_byte": {
+            str(directory): bytes_per_used_byte(directory, mean)
+            for directory in directories
+        },
+    }
     print(json.dumps(report), flush=True)
     report["speed"] = []
-    for image_size in (64, 224):
+    for directory, image_size in itertools.product(directories, (64, 224)):
         report["speed"].append(
             compare(
                 directory,
@@ -233,24 +258,23 @@ def main():
             )
         )
         print(json.dumps(report["speed"][-1]), flush=True)
-    # Small frames, so that 100,000 records fit on a small disk.
-    small = [
-        tf.io.encode_jpeg(
-            tf.cast(tf.image.resize(tf.io.decode_jpeg(jpeg), (64, 96)), "uint8")
-        ).numpy()
-        for jpeg in itertools.islice(jpegs, 16)
-    ]
-    counts = [int(count) for count in arguments.records.split(",")]
-    report["flatness"] = flatness(
-        arguments.output,
-        small,
-        counts,
-        64,
-        arguments.batch_size,
-        arguments.seconds,
-    )
+    if given is None:
+        # Small frames, so that 100,000 records fit on a small disk.
+        report["flatness"] = flatness(
+            arguments.output,
+            [_shrunk(jpeg) for jpeg in jpegs[:16]],
+            [int(count) for count in arguments.records.split(",")],
+            64,
+            arguments.batch_size,
+            arguments.seconds,
+        )
     path = arguments.output / "input.json"
     path.write_text(json.dumps(report, indent=2))
+
+
+def _shrunk(jpeg):
+    image = tf.image.resize(tf.io.decode_jpeg(jpeg), (64, 96))
+    return tf.io.encode_jpeg(tf.cast(image, "uint8")).numpy()
 
 
 if __name__ == "__main__":
