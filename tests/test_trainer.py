@@ -120,6 +120,22 @@ def test_collapse_is_told_once_with_its_likely_cause(caplog):
     assert all("the frames are alike" in text for text in told)
 
 
+def test_batches_of_one_video_are_told(caplog):
+    """No other video is a negative: InfoNCE would be 0 in silence."""
+    data = batches(1)
+    one = data.map(lambda b: {**b, "video_id": 0 * b["video_id"]})
+    told = warnings_of(caplog, one, 0.01)
+    (alone,) = [text for text in told if "of another video" in text]
+    assert "'video_info_nce'" in alone and "clips of one video" in alone
+    for model, clips in (
+        (make_model(), data.unbatch().batch(1, True)),
+        (make_model(micro_batches=4), data.unbatch().batch(4, True)),
+    ):
+        model.compile("sgd")
+        with pytest.raises(ValueError, match="at least 2 clips.*Got: 1"):
+            model.fit(clips, steps_per_epoch=1, verbose=0)
+
+
 def one_batch(**changes):
     """A small valid batch with changed fields; None takes a field out."""
     batch = {

@@ -302,6 +302,12 @@ class WarnOfCollapse(keras.callbacks.Callback):
                 f" chance {chance:.3f}): their embeddings are alike.",
                 "the frames are alike (black, or one still picture)",
             ),
+            "alone": (
+                chance > 0.999,
+                "no shot is compared with one of another video (chance 1), so"
+                " that its loss is 0.",
+                "each batch holds clips of one video",
+            ),
         }
         found = {}
         for name, (seen, what, first_cause) in signs.items():
@@ -310,7 +316,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
                 self.healthy.add(sign)
                 continue
             cause = first_cause
-            if sign in self.healthy:  # so training did it
+            if sign in self.healthy and name != "alone":  # training did it
                 rate = self.model.learning_rate
                 cause = (
                     f"the learning rate ({rate:.2g}) is too high or its"

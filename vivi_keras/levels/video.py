@@ -116,6 +116,12 @@ class VideoInfoNCE(base.Level):
             )  # [S, all B, U], [S, all B]
             key_mask = ops.cast(key_mask, "bool")
             key_video = replicas.gather(inputs.video_id)
+        self.require(
+            key_video.shape[0] != 1,
+            "at least 2 clips, whose shots are each other's negatives, in a"
+            " batch (a micro-batch; a replica's, if negatives='replica')",
+            1,
+        )
         key_mask = ops.stack([key_mask[t] for t in targets])  # [P, all B]
         exclude = ops.logical_not(key_mask)[:, None, :]
         if not self.same_video_negatives:
