@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import data_helpers
@@ -200,6 +201,34 @@ def test_a_damaged_config_or_no_folder_is_told(tmp_path):
         pass
 
 
+def test_a_work_directory_that_cannot_be_written_is_told(tmp_path):
+    workdirs.check_writable(tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for workdir in (file, file / "run"):
+        with pytest.raises(ValueError, match="file is a file"):
+            workdirs.check_writable(workdir)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("mine")
+    with pytest.raises(ValueError, match="checkpoints is a file"):
+        workdirs.check_writable(tmp_path / "run")
+
+
+def test_a_read_only_place_is_told():
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        me = os.geteuid()
+        if me == 0:  # who may write everywhere
+            os.seteuid(nobody)
+        try:
+            with pytest.raises(ValueError, match=f"{folder} may not be writt"):
+                workdirs.check_writable(folder + "/run")
+        finally:
+            os.seteuid(me)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "dataset"
@@ -330,6 +359,26 @@ def test_two_replicas_killed_end_with_the_same_weights(dataset, tmp_path):
         )
 
 
+@pytest.mark.slow  # starts TensorFlow
+def test_ctrl_c_ends_in_one_line(dataset, tmp_path):
+    with subprocess.Popen(
+        command(dataset, tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not look(tmp_path, "step"):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        written = process.communicate()[1]
+    assert process.returncode == 130
+    assert "\nvivi-pretrain: stopped; the same command goes on" in written
+    assert "Traceback" not in written
+    last_checkpoint(tmp_path, checkpoints.saved_steps(tmp_path)[-1])
+    assert not look(tmp_path, "write")
+
+
 def start_workers(command):
     """Two workers on this machine, as processes."""
     with socket.socket() as first, socket.socket() as second:
@@ -369,7 +418,7 @@ def finish(processes):
 def test_sigterm_of_one_worker_stops_all_after_one_step(
     told, dataset, tmp_path
 ):
-    parts = command(dataset, tmp_path, "multiworker")
+    parts = command(dataset, tmp_path, "multiworker", steps=20)
     workers = start_workers(parts)
     while not look(tmp_path, "step"):
         assert workers[0].poll() is None, finish(workers)
@@ -378,9 +427,37 @@ def test_sigterm_of_one_worker_stops_all_after_one_step(
     statuses, written = finish(workers)
     assert statuses == [75, 75], written
     step = checkpoints.saved_steps(tmp_path)[-1]
-    assert 0 < step < STEPS
+    assert 0 < step < 20
     for text in written:
-        assert f"saved step {step} of {STEPS}" in text
+        assert f"saved step {step} of 20" in text
     statuses, written = finish(start_workers(parts))
     assert statuses == [0, 0], written
-    assert checkpoints.saved_steps(tmp_path)[-1] == STEPS
+    assert checkpoints.saved_steps(tmp_path)[-1] == 20
+
+
+@pytest.mark.slow  # starts TensorFlow in two workers four times
+def test_a_lost_worker_ends_the_other_and_both_go_on(dataset, tmp_path):
+    for name in ("whole", "parts"):
+        workdir = tmp_path / name
+        both = command(dataset, workdir, "multiworker", steps=20)
+        for lost in (1, 0) if name == "parts" else ():
+            before = look(workdir, "step")
+            workers = start_workers(both)
+            while look(workdir, "step") <= before:
+                assert workers[0].poll() is None, finish(workers)
+                time.sleep(0.01)
+            workers[lost].kill()
+            statuses, written = finish(workers)
+            assert statuses[lost] == -signal.SIGKILL
+            assert statuses[1 - lost] == 1
+            assert "pretrain: Another worker is gone" in written[1 - lost]
+            assert "Traceback" not in written[1 - lost]
+        statuses, written = finish(start_workers(both))
+        assert statuses == [0, 0], written
+    whole, parts = (
+        last_checkpoint(tmp_path / name, 20) for name in ("whole", "parts")
+    )
+    for name, value in whole.items():
+        np.testing.assert_allclose(
+            value, parts[name], rtol=0, atol=1e-6, err_msg=name
+        )

@@ -187,5 +187,29 @@ def test_rows_must_divide_by_the_replicas():
         )
 
 
+class TwoReplicas:
+    """What `distributed_batches` asks of one worker's two devices."""
+
+    num_replicas_in_sync = 2
+
+    def distribute_datasets_from_function(self, function):
+        return function(tf.distribute.InputContext(1, 0, 2))
+
+
+def test_a_workers_rows_must_divide_by_its_replicas():
+    """Each device takes as many rows of a batch, in order."""
+
+    def batches(rows):
+        data = small_models.batches(2, rows)
+        return strategies.distributed_batches(TwoReplicas(), lambda _: data)
+
+    with pytest.raises(ValueError, match="multiple of 2 replicas. Got: 3 rows"):
+        batches(3)
+    parts = [
+        part["video_id"].tolist() for part in batches(4).as_numpy_iterator()
+    ]
+    assert parts == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
 if __name__ == "__main__":
     train_and_save(*sys.argv[1:])

@@ -16,7 +16,8 @@ def run(name, main, argv=None):
     `--help` shows the docstring and the flags of main's module, also where a
     console script, and not that module, is what Python runs. Errors that name
     what was expected and what came are one line and exit status 1; their
-    traceback is shown with `--verbosity=1`.
+    traceback is shown with `--verbosity=1`. Ctrl-C ends it in one line, too,
+    with status 130.
 
     Args:
         name: str, the script's.
@@ -34,8 +35,14 @@ def run(name, main, argv=None):
 
 def tell(name, main, argv):
     """Calls `main`; its errors end the process in one line, status 1."""
+    # At INFO, TFDS tells of every file it opens.
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     try:
         return main(argv)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         logging.debug("where it was raised", exc_info=True)
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        sys.exit(130)

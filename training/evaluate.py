@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from vivi_keras.training import commands
 
@@ -130,8 +130,6 @@ def pair_baselines(modules, names):
 
 
 def main(argv):
-    # TFDS tells at INFO of every file it opens.
-    logging.set_verbosity(logging.WARNING)
     if _COMPARE.value:
         return _compare(argv[1:])
     if len(argv) > 1:

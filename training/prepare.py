@@ -3,7 +3,7 @@
 import os
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
 # Before TensorFlow is imported: its start-up lines would bury the bar.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -76,7 +76,6 @@ def main(argv):
     """Prepares what the flags name; prints what became of it."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.WARNING)
     options = {option.name: option.value for option in _OPTIONS}
     try:
         report = video.prepare(

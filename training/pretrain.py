@@ -101,8 +101,15 @@ def pretrain(
     Returns: the trained ViviModel.
     Raises: ValueError: bad settings, or a work directory of another run, or
         in use. Preempted: SIGTERM came; the step is saved.
+        strategies.WorkerLost: another worker is gone.
     """
-    from vivi_keras import checkpoints, precision, strategies, watching
+    from vivi_keras import (
+        checkpoints,
+        precision,
+        strategies,
+        watching,
+        workdirs,
+    )
     from vivi_keras.callbacks import StopAtSigterm
     from vivi_keras.training import build, streams
     from vivi_keras.training.configs import ranges
@@ -111,6 +118,8 @@ def pretrain(
     workdir, train = pathlib.Path(workdir), config.train
     strategy = strategies.make_strategy(strategy)
     is_chief = _is_chief(strategy)
+    if is_chief:
+        workdirs.check_writable(workdir)
 
     @functools.lru_cache(maxsize=1)
     def batches(start, stop):
@@ -156,6 +165,7 @@ def pretrain(
             writes=is_chief,
         )
         sigterm = stack.enter_context(StopAtSigterm())
+        stack.enter_context(strategies.lost_workers_told(strategy))
         _train(
             model,
             batches,
@@ -325,6 +335,13 @@ def main(argv):
     except Preempted as error:
         print(f"vivi-pretrain: {error}", file=sys.stderr)
         sys.exit(PREEMPTED_STATUS)
+    except KeyboardInterrupt:
+        print(
+            "vivi-pretrain: stopped; the same command goes on from the last"
+            " checkpoint",
+            file=sys.stderr,
+        )
+        sys.exit(130)
 
 
 def _two_steps(words):

@@ -1,9 +1,12 @@
 """Distribution: which strategy, what replicas exchange, who reads what."""
 
+import contextlib
+
 import keras
 
 from vivi_keras.objective import LocalReplicas
 
+ABORTED = "Collective ops is aborted by: "  # TensorFlow's words
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
@@ -201,6 +204,41 @@ def local(variable):
     return getattr(variable, "values", (variable,))[0]
 
 
+def num_workers(strategy) -> int:
+    """How many processes train together."""
+    resolver = strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict() if resolver else {}
+    return max(1, len(workers.get("worker", ())))
+
+
+class WorkerLost(RuntimeError):
+    """Another worker is gone, and no step can be done without it."""
+
+
+@contextlib.contextmanager
+def lost_workers_told(strategy):
+    """Within it, the error of a lost worker is a WorkerLost.
+
+    TensorFlow ends the exchanges of all workers when one of them is gone or
+    fails, with that one's error.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        _, aborted, cause = error.message.partition(ABORTED)
+        if num_workers(strategy) < 2 or not (
+            aborted or isinstance(error, tf.errors.UnavailableError)
+        ):
+            raise
+        cause = (cause if aborted else error.message).split("\n")[0]
+        raise WorkerLost(
+            f"Another worker is gone or has failed ({cause.strip()})."
+            " Start all workers again: they go on from the last checkpoint."
+        ) from error
+
+
 def any_worker(strategy):
     """A function that tells whether a fact holds for any worker.
 
@@ -211,9 +249,7 @@ def any_worker(strategy):
     """
     import tensorflow as tf
 
-    resolver = strategy.cluster_resolver
-    workers = resolver.cluster_spec().as_dict() if resolver else {}
-    if len(workers.get("worker", ())) < 2:
+    if num_workers(strategy) < 2:
         return lambda fact: fact
 
     @tf.function

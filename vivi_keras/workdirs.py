@@ -13,6 +13,26 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
 
 
+def check_writable(workdir) -> None:
+    """Tells early where a run could write nothing; makes no folder.
+
+    Raises: ValueError: it is no folder, or may not be written or made.
+    """
+    for place in (pathlib.Path(workdir), pathlib.Path(workdir, "checkpoints")):
+        place = place.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise ValueError(
+                f"Expected a folder as work directory; {place} is a file."
+            )
+        if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+            raise ValueError(
+                f"Expected a work directory that can be written; {place} may"
+                " not be written."
+            )
+
+
 @contextlib.contextmanager
 def locked(workdir):
     """Holds a work directory; a process that dies lets go of it.
