@@ -76,7 +76,9 @@ def optimizer(name):
     """With an inner state that changes in four steps."""
     if name == "float16":
         return keras.optimizers.LossScaleOptimizer(
-            keras.optimizers.SGD(0.05, 0.9), dynamic_growth_steps=3
+            keras.optimizers.SGD(0.05, 0.9),
+            initial_scale=1024.0,  # low enough that none of them overflows
+            dynamic_growth_steps=3,
         )
     config = get_config("vivi_ex4_demo")
     config.optimizer.name = name
