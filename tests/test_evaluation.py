@@ -1,6 +1,7 @@
 """kNN, the probe, modules of every kind, splits and the suite's own run."""
 
 import evaluation_modules
+import keras
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -160,6 +161,30 @@ def test_several_outputs_must_be_named(tmp_path):
         path, tmp_path / "out", output_name="twice", **arguments
     )
     assert results["encoders"][0]["sha256"].endswith("-twice")
+
+
+def test_keras_application_is_an_encoder():
+    name = "keras.applications.MobileNetV2"
+    encoder = load_encoder(name, seed=3)
+    images = np.random.default_rng(0).uniform(size=(2, 40, 48, 3))
+    keras.utils.set_random_seed(3)
+    model = keras.applications.MobileNetV2(
+        include_top=False,
+        pooling="avg",
+        weights=None,
+        input_shape=(None, None, 3),
+    )
+    scaled = images.astype(np.float32) * 2.0 - 1.0  # what this net takes
+    expected = model.predict(scaled, verbose=0)
+    # At a random start this net's features are as small as 1e-12.
+    size = expected.max()
+    found = encoder.features(images) / size
+    np.testing.assert_allclose(found, expected / size, atol=1e-4)
+    assert not np.allclose(found[0], found[1], atol=1e-2)
+    assert encoder.name == "MobileNetV2, random weights"
+    assert len(encoder.trainable_variables) == len(model.trainable_variables)
+    assert load_encoder(name, seed=3).digest == encoder.digest
+    assert load_encoder(name, seed=4).digest != encoder.digest
 
 
 def test_missing_module_is_named(tmp_path):

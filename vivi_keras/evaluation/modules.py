@@ -277,7 +277,8 @@ def _load_application(path, name, weights, seed):
         scaled = module.preprocess_input(images * 255.0)
         return model(scaled, training=training)
 
-    digest = hashlib.sha256(model.to_json().encode())
+    # Not the model's JSON: Keras numbers the layers of a process on and on.
+    digest = hashlib.sha256(f"{path} of Keras {keras.__version__}".encode())
     for value in model.get_weights():
         digest.update(value.tobytes())
     return Encoder(
