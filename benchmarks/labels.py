@@ -75,7 +75,7 @@ ROWS = {
 }
 VIDEO_ROWS = {"pre": "vivi_ex4_demo", "frame": "ex_yt_frame_demo"}
 # One key after the other, the values before at their best.
-_RATES = {"schedule.learning_rate": (1e-3, 3e-4, 3e-3)}
+_RATES = {"schedule.learning_rate": (3e-4, 1e-3, 3e-3, 1e-2)}
 GRIDS = {
     "sup": _RATES,
     "tuned": _RATES,
