@@ -314,15 +314,14 @@ def _references(output, videos, seed):
         for arm in VIDEO_ROWS:
             run = _pretrained(output, arm, video, dataset, seed)
             found.append((f"{arm} ({video})", _transfer(*run)))
-        run = _pretrained(output, "pre", video, dataset, seed)
-        # With batch norm adapted to the videos, and once as it was made.
-        for arm, steps in ((f"untrained ({video})", 60), ("untrained", 0)):
-            if arm not in dict(found):
-                config, place = run[0], output / f"{arm}_seed{seed}"
-                fresh = functools.partial(
-                    build.untrained_encoder, config, steps
-                )
-                found.append((arm, _transfer(config, place, fresh)))
+        config, workdir = _pretrained(output, "pre", video, dataset, seed)
+        adapted = functools.partial(build.untrained_encoder, num_steps=60)
+        place = workdir.with_name(f"untrained_{video}_seed{seed}")
+        transfer = _transfer(config, place, adapted)
+        found.append((f"untrained ({video})", transfer))
+    # As it was made: no batch norm adapted to any video.
+    place = output / f"untrained_seed{seed}"
+    found.append(("untrained", _transfer(config, place, build.build_encoder)))
     rows = [
         {"set": "", "seed": seed, "arm": arm, "transfer": transfer}
         for arm, transfer in found
@@ -332,8 +331,14 @@ def _references(output, videos, seed):
     return rows
 
 
-def _transfer(config, workdir, encoder=None):
-    """Task -> accuracy of a linear probe on a run's frozen features."""
+def _transfer(config, workdir, build_encoder=None):
+    """Task -> accuracy of a linear probe on frozen features.
+
+    Args:
+        config: of the run.
+        workdir: of the run, or a folder for what `build_encoder` makes.
+        build_encoder: None for the run's own, or config -> keras.Model.
+    """
     import keras
     import numpy as np
 
@@ -345,8 +350,10 @@ def _transfer(config, workdir, encoder=None):
     missing = [name for name in _TRANSFER.value if name not in found]
     if not missing:
         return found
-    restored = build.restore_encoder(workdir)[0] if encoder is None else None
-    network = encoder() if restored is None else restored
+    if build_encoder is None:
+        network, _ = build.restore_encoder(workdir)
+    else:
+        network = build_encoder(config)
     size = (config.data.image_size,) * 2
     for name in missing:
         task = _task(name)
