@@ -137,9 +137,11 @@ def _module(aside):
     from vivi_keras.training import build
 
     model, metadata = build.restore_model(_WORKDIR.value, _EMA.value)
-    # The classifier was trained on the last weights, not on their averages.
-    classifier = None if _EMA.value else model.objective.classifier
-    names = None
+    # A classifier was trained on the last weights, not on their averages, and
+    # in a run of no steps not at all.
+    classifier = names = None
+    if not _EMA.value and metadata["steps"]:
+        classifier = model.objective.classifier
     if classifier is not None:
         names = metadata["config"]["data"]["images"]["class_names"]
     return export_encoder(

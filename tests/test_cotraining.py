@@ -303,10 +303,15 @@ def export_main(*flags):
 
 def test_the_encoder_before_training_needs_no_data(tmp_path):
     config = tiny("from_scratch_demo")
-    model = pretrain.pretrain(config, tmp_path, verbose=0)
-    encoder, metadata = build.restore_encoder(tmp_path)
+    model = pretrain.pretrain(config, tmp_path / "run", verbose=0)
+    encoder, metadata = build.restore_encoder(tmp_path / "run")
     assert metadata["steps"] == 0
-    assert_equal(
-        [np.asarray(v) for v in encoder.variables],
-        [np.asarray(v) for v in model.encoder.variables],
+    values = [np.asarray(v) for v in model.encoder.variables]
+    assert_equal([np.asarray(v) for v in encoder.variables], values)
+    output = str(tmp_path / "encoder")
+    export_main(f"--workdir={tmp_path / 'run'}", f"--output={output}")
+    module = tf.saved_model.load(output)
+    assert "classify" not in module.signatures  # it never saw a label
+    assert sum(np.size(v) for v in module.variables) == sum(
+        map(np.size, values)
     )
