@@ -471,7 +471,7 @@ def _transfer_lines(name, results):
                 ((arm, None), ("untrained", None)),
                 ((arm, None), (f"frame {video}", None)),
             ]
-        if kind in ("pre", "co", "tuned"):  # (b), (c)
+        if kind in ("pre", "co", "tuned") and shares:  # (b), (c)
             mine = [None] if kind == "pre" else shares
             pairs += [((arm, share), ("sup", shares[-1])) for share in mine]
         lines += [_difference(results, *pair, mean) for pair in pairs]
