@@ -485,7 +485,8 @@ def _difference(results, one, other, score):
         arm if share is None else f"{arm} at {share:g}"
         for arm, share in (one, other)
     ]
-    return " - ".join(names) + ": " + interval([a[s] - b[s] for s in a])
+    differences = [a[seed] - b[seed] for seed in a if seed in b]
+    return " - ".join(names) + ": " + interval(differences)
 
 
 def interval(differences):
@@ -493,7 +494,10 @@ def interval(differences):
     import numpy as np
     import scipy.stats
 
-    count, mean = len(differences), np.mean(differences)
+    count = len(differences)
+    if not count:
+        return "no seed has both yet"
+    mean = np.mean(differences)
     if count < 2:
         return f"{mean:+.1f} ({count} seed)"
     half = scipy.stats.t.ppf(0.975, count - 1)
