@@ -1,6 +1,7 @@
 """How the console scripts start and fail: flags, help, one line of error."""
 
 import functools
+import gc
 import os
 import sys
 
@@ -42,7 +43,19 @@ def tell(name, main, argv):
         return main(argv)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         logging.debug("where it was raised", exc_info=True)
-        sys.exit(f"{name}: {error}")
+        said, status = str(error), 1
     except KeyboardInterrupt:
-        print(f"{name}: stopped", file=sys.stderr)
-        sys.exit(130)
+        said, status = "stopped", 130
+    end(name, said, status)
+
+
+def end(name, said, status):
+    """Ends the process in one line; to be called outside of `except`.
+
+    An error keeps the frames that it passed, and they the input pipeline;
+    were that freed only while the interpreter ends, it would wait for ever
+    for its threads, which then no longer run Python.
+    """
+    gc.collect()
+    print(f"{name}: {said}", file=sys.stderr, flush=True)
+    sys.exit(status)

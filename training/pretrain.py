@@ -332,16 +332,13 @@ def main(argv):
             probe_every_steps=_PROBE_EVERY_STEPS.value,
             profile_steps=_two_steps(_PROFILE_STEPS.value),
         )
+        return
     except Preempted as error:
-        print(f"vivi-pretrain: {error}", file=sys.stderr)
-        sys.exit(PREEMPTED_STATUS)
+        said, status = str(error), PREEMPTED_STATUS
     except KeyboardInterrupt:
-        print(
-            "vivi-pretrain: stopped; the same command goes on from the last"
-            " checkpoint",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+        said = "stopped; the same command goes on from the last checkpoint"
+        status = 130
+    commands.end("vivi-pretrain", said, status)
 
 
 def _two_steps(words):
