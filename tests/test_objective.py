@@ -300,14 +300,7 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration()] * 4)
 import keras
 from vivi_keras.objective import Objective, make_level
-
-class Replicas:
-    def __init__(self, context):
-        self.context = context
-        self.index = context.replica_id_in_sync_group
-        self.count = context.num_replicas_in_sync
-    def gather(self, tensor):
-        return self.context.all_gather(tensor, axis=0)
+from vivi_keras.strategies import StrategyReplicas
 
 rng = np.random.default_rng(0)
 B, S, F, C, D = 4, 3, 2, 2, 6
@@ -324,7 +317,7 @@ def run(count, kind, arguments):
         objective.build((None, S, F, C, D))
     turns = objective.num_turns
     def step(clips, mask, video, images, labels):
-        replicas = Replicas(tf.distribute.get_replica_context())
+        replicas = StrategyReplicas(tf.distribute.get_replica_context())
         with tf.GradientTape() as tape:
             tape.watch([clips, images])
             rows = [tf.reshape(x[..., :turns, :], (-1, D))
