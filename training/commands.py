@@ -57,5 +57,7 @@ def end(name, said, status):
     for its threads, which then no longer run Python.
     """
     gc.collect()
+    if status == 1:  # what Python makes of a text
+        sys.exit(f"{name}: {said}")
     print(f"{name}: {said}", file=sys.stderr, flush=True)
     sys.exit(status)
