@@ -373,8 +373,8 @@ def test_ctrl_c_ends_in_one_line(dataset, tmp_path):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        written = process.communicate()[1]
-    assert process.returncode == 130
+        (status,), (written,) = finish([process])
+    assert status == 130
     assert "\nvivi-pretrain: stopped; the same command goes on" in written
     assert "Traceback" not in written
     last_checkpoint(tmp_path, checkpoints.saved_steps(tmp_path)[-1])
