@@ -29,6 +29,7 @@ without a label is left out, and said.
 import csv
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -213,10 +214,11 @@ class _Runs:
         from vivi_keras.data import image_batches
         from vivi_keras.training import build, streams
 
-        values = "_".join(f"{v:g}" for v in self.settings[arm].values())
-        place = self.output / f"{self.name}_choosing_seed{seed}"
-        workdir = place / f"{arm}_{values}"
         config = self.config(arm, video, dataset, seed)
+        # Settings that say what the config says anyway are the same run.
+        digest = hashlib.sha256(config.to_json(sort_keys=True).encode())
+        place = self.output / f"{self.name}_choosing_seed{seed}"
+        workdir = place / f"{arm}_{digest.hexdigest()[:12]}"
         config.data.images.test_split = "none"
         file = workdir / "validation.json"
         if not file.exists():
@@ -311,10 +313,13 @@ def _references(output, videos, seed):
 
     found = []
     for video, dataset in videos.items():
-        for arm in VIDEO_ROWS:
-            run = _pretrained(output, arm, video, dataset, seed)
+        runs = {
+            arm: _pretrained(output, arm, video, dataset, seed)
+            for arm in VIDEO_ROWS
+        }
+        for arm, run in runs.items():
             found.append((f"{arm} ({video})", _transfer(*run)))
-        config, workdir = _pretrained(output, "pre", video, dataset, seed)
+        config, workdir = runs["pre"]
         adapted = functools.partial(build.untrained_encoder, num_steps=60)
         place = workdir.with_name(f"untrained_{video}_seed{seed}")
         transfer = _transfer(config, place, adapted)

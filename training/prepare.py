@@ -85,8 +85,9 @@ def main(argv):
             **options,
         )
     except KeyboardInterrupt:
-        print("vivi-prepare: stopped; run it again to go on", file=sys.stderr)
-        sys.exit(130)
+        report = None
+    if report is None:
+        commands.end("vivi-prepare", "stopped; run it again to go on", 130)
     print(
         f"{report['videos_used']} of {report['videos_found']} videos used,"
         f" {report['videos_set_aside']} set aside,"
