@@ -2,13 +2,20 @@
 
 import io
 import os
+import re
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vivi_keras.data import image_batches, image_folder, labelled, pixels
+from vivi_keras.data import (
+    image_batches,
+    image_folder,
+    labelled,
+    pixels,
+    sources,
+)
 from vivi_keras.data.sources import from_tfds, open_images
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
@@ -336,14 +343,33 @@ def test_a_tfds_set_without_image_or_label_is_refused(
         open_images(folder)
 
 
-def test_a_damaged_image_of_a_tfds_set_is_named(tmp_path):
+@pytest.fixture
+def damaged_set(tmp_path):
+    """A TFDS data set with one damaged image, of class 1 of 3."""
     write(tmp_path / "cut.png", file_of(Image.fromarray(PICTURE))[:60])
-    examples = examples_of(0, 0, 1, 1, 2, 2)
+    examples = examples_of(0, 0, 1, 1, 1, 2, 2)
     examples[2]["image"] = str(tmp_path / "cut.png")  # stored as it is
-    folder = write_tfds(tmp_path / "set", LABELLED, {"train": examples})
-    images = open_images(folder)
+    return write_tfds(tmp_path / "set", LABELLED, {"train": examples})
+
+
+def test_a_damaged_image_of_a_tfds_set_is_set_aside(damaged_set):
+    images = open_images(damaged_set)
+    ((name, reason),) = images.skipped.items()
+    assert re.fullmatch(r"image [0-6] of split 'train'", name)
+    assert "truncated" in reason
+    assert sorted(images.labels) == [0, 0, 1, 1, 2, 2]
+    for index, label in enumerate(images.labels):
+        np.testing.assert_array_equal(
+            images.read(index), PICTURE + np.uint8(label)
+        )
+
+
+def test_a_damaged_image_of_a_large_tfds_set_is_named(damaged_set, monkeypatch):
+    monkeypatch.setattr(sources, "MOST_BYTES_CHECKED", 0)
+    images = open_images(damaged_set)
+    assert len(images) == 7 and not images.skipped
     damaged = []
-    for index in range(6):
+    for index in range(7):
         try:
             images.read(index)
         except ValueError as error:

@@ -1,5 +1,6 @@
 """Where labelled images come from: a name in a config, TFDS, Debian."""
 
+import concurrent.futures
 import gzip
 import pathlib
 
@@ -23,7 +24,7 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-MOST_BYTES_IN_MEMORY = 4 << 30
+MOST_BYTES_IN_MEMORY = MOST_BYTES_CHECKED = 4 << 30
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
 
 
@@ -82,7 +83,10 @@ def from_tfds(name, split="train", class_names=None, data_dir=None):
         class_names: as in `open_images`.
         data_dir: where TFDS keeps its data; None for its default.
     Returns: LabelledImages, read as they are needed from the array_record
-        format, held in memory as files from another one.
+        format, held in memory as files from another one. Of a split of at
+        most 4 GiB each image is decoded once, in threads; `skipped` names
+        those that cannot be. A damaged one of a larger split is an error
+        when it is read, which names it.
     Raises: ValueError: no such set or split, it is not prepared, has no
         image or no label, or is too large for memory.
     """
@@ -105,17 +109,44 @@ def from_tfds(name, split="train", class_names=None, data_dir=None):
         )
     source = _examples(builder, name, split)
     labels = np.array([source[i]["label"] for i in range(len(source))])
+    troubles = [None] * len(source)
+    if builder.info.splits[split].num_bytes <= MOST_BYTES_CHECKED:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            troubles = [
+                *pool.map(lambda i: _trouble(source[i]), range(len(source)))
+            ]
+    kept = [i for i, trouble in enumerate(troubles) if trouble is None]
 
     def read(index):
+        place = kept[index]
         try:
-            return decode_rgb(source[int(index)]["image"])
+            return decode_rgb(source[place]["image"])
         except ValueError as error:
             raise ValueError(
-                f"Image {index} of split {split!r} of {name!r} cannot be"
+                f"Image {place} of split {split!r} of {name!r} cannot be"
                 f" read: {error}"
             ) from error
 
-    return checked(read, labels, names, least=2 if class_names is None else 0)
+    return checked(
+        read,
+        labels[kept],
+        names,
+        {
+            f"image {place} of split {split!r}": trouble
+            for place, trouble in enumerate(troubles)
+            if trouble is not None
+        },
+        least=2 if class_names is None else 0,
+    )
+
+
+def _trouble(example):
+    """Why an example is set aside, or None."""
+    try:
+        decode_rgb(example["image"])
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _classes(builder, name):
