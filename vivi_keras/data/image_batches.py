@@ -93,16 +93,38 @@ def labelled_batches(
 
     labels = tf.constant(np.concatenate([s[0].labels for s in sources]))
 
+    def finish(image, boxes, flips, draws):
+        views = [
+            crops.cut(image, box, flip, size)
+            for box, flip in zip(boxes, flips, strict=True)
+        ]
+        if augment is not None:
+            views = [
+                rand_augment(view, some[-DRAWS_PER_IMAGE:])
+                for view, some in zip(views, draws, strict=True)
+            ]
+        return views[0] if copies is None else np.stack(views)
+
     @tf.autograph.experimental.do_not_convert
     def load(index, draws):
         image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
         image = tf.ensure_shape(image, [None, None, 3])
-        views = [
-            _view(image, size, crop, crop_area, augment, some)
-            for some in tf.split(draws, num_views)
-        ]
+        draws = tf.reshape(draws, [num_views, draws_per_view])
+        height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
+        boxes, flips = crops.choose(
+            tf.repeat(height, num_views),
+            tf.repeat(width, num_views),
+            draws[:, : crops.DRAWS_PER_CROP],
+            size,
+            crop,
+            crop_area,
+        )
+        views = tf.numpy_function(
+            finish, [image, boxes, flips, draws], tf.uint8, stateful=False
+        )
+        axes = [] if copies is None else [copies]
         return {
-            "image": views[0] if copies is None else tf.stack(views),
+            "image": tf.ensure_shape(views, [*axes, *size, 3]),
             "label": tf.gather(labels, index),
         }
 
@@ -128,12 +150,14 @@ def ordered_batches(images, batch_size, image_size=224):
     size = batches.check_image_size(image_size)
     batches.check_arguments(batch_size=(batch_size, 1))
 
+    def read(index):
+        image = images.read(index)
+        return crops.cut(image, (0, 0, *image.shape[:2]), False, size)
+
     @tf.autograph.experimental.do_not_convert
     def load(index, label):
-        image = tf.numpy_function(images.read, [index], tf.uint8)
-        image = tf.ensure_shape(image, [None, None, 3])
-        image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
-        return {"image": image, "label": label}
+        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
+        return {"image": tf.ensure_shape(image, [*size, 3]), "label": label}
 
     places = tf.data.Dataset.range(len(images))
     labels = tf.data.Dataset.from_tensor_slices(images.labels)
@@ -179,31 +203,3 @@ def _indices(positions, sources, total):
         indices += tf.where(inside, before + found, 0)
         start, before = start + count, before + len(source)
     return indices
-
-
-def _view(image, size, crop, crop_area, augment, draws):
-    """One view of an image: uint8 [H, W, 3] of `size`."""
-    sides = tf.shape(image, tf.int64)[:2, tf.newaxis]
-    if crop is None:
-        box = crops.centre_boxes(*tf.unstack(sides), size[1] / size[0])[0]
-    else:
-        draws_of_crop = draws[: crops.DRAWS_PER_CROP]
-        box = crops.inception_boxes(
-            *tf.unstack(sides), draws_of_crop[tf.newaxis], crop_area
-        )[0]
-        image = tf.cond(
-            draws_of_crop[-1] < 0.5,
-            lambda: tf.reverse(image, [1]),
-            lambda: image,
-        )
-    image = image[box[0] :, box[1] :][: box[2], : box[3]]
-    image = tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
-    if augment is not None:
-        image = tf.numpy_function(
-            rand_augment,
-            [image, draws[-DRAWS_PER_IMAGE:]],
-            tf.uint8,
-            stateful=False,
-        )
-        image = tf.ensure_shape(image, [*size, 3])
-    return image
