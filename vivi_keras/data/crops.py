@@ -94,9 +94,11 @@ def cut(image, box, flip, size, result=None):
     """
     top, left, height, width = box
     image = image[top : top + height, left : left + width]
-    if flip:
-        image = cv2.flip(image, 1)
-    return cv2.resize(image, size[::-1], dst=result)
+    if not flip:
+        return cv2.resize(image, size[::-1], dst=result)
+    if width * height < size[0] * size[1]:  # the smaller one is mirrored
+        return cv2.resize(cv2.flip(image, 1), size[::-1], dst=result)
+    return cv2.flip(cv2.resize(image, size[::-1]), 1, dst=result)
 
 
 def choose(heights, widths, draws, size, crop="inception", area=AREA_RANGE):
