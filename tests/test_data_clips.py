@@ -171,6 +171,20 @@ def test_crops_equal_crops_of_the_whole_frame():
             assert np.abs(result[k, c] - expected).mean() < 1.5
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(8, 12), (90, 64)])
+def test_a_cut_is_a_float_resize_to_one_level(size, flip):
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    result = crops.cut(image, (3, 5, 40, 50), flip, size)
+    expected = tf.image.resize(image[3:43, 5:55], size).numpy()
+    expected = expected[:, ::-1] if flip else expected
+    assert result.dtype == np.uint8 and result.flags.c_contiguous
+    assert np.abs(result - expected).max() <= 1
+    place = np.zeros_like(result)
+    crops.cut(image, (3, 5, 40, 50), flip, size, place)
+    np.testing.assert_array_equal(place, result)
+
+
 def test_no_crop_is_the_unflipped_centre():
     pixels = [frame_pixels(1, 2, height=48, width=80)]
     draws = np.zeros((1, 1, crops.DRAWS_PER_CROP), np.float32)
