@@ -70,7 +70,7 @@ def images_per_step(config) -> int:
 
 @functools.lru_cache(maxsize=4)
 def open_images(source, split, class_names=None):
-    """`sources.open_images`, kept; says which files it set aside."""
+    """`sources.open_images`, kept; says what it set aside."""
     images = sources.open_images(source, split, class_names)
     skipped = [*images.skipped.items()]
     for name, reason in skipped[:MOST_NAMED]:
@@ -79,7 +79,7 @@ def open_images(source, split, class_names=None):
         more = len(skipped) - MOST_NAMED
         print(
             (f"... and {more} more. " if more > 0 else "")
-            + f"{len(skipped)} of the {len(skipped) + len(images)} files of"
+            + f"{len(skipped)} of {len(skipped) + len(images)} in"
             f" {readable(source)} were set aside.",
             flush=True,
         )
