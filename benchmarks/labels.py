@@ -76,11 +76,11 @@ ROWS = {
 }
 VIDEO_ROWS = {"pre": "vivi_ex4_demo", "frame": "ex_yt_frame_demo"}
 # One key after the other, the values before at their best.
-_RATES = {"schedule.learning_rate": (1e-3, 3e-3, 1e-2, 3e-2)}
+_RATES = {"schedule.learning_rate": (3e-4, 1e-3, 3e-3, 1e-2)}
 GRIDS = {
     "sup": _RATES,
     "tuned": _RATES,
-    "co": {**_RATES, "objective.supervised.weight": (1.0, 3.0, 10.0, 30.0)},
+    "co": {**_RATES, "objective.supervised.weight": (1.0, 3.0, 10.0)},
 }
 SELECTION_FRACTION = 0.1
 MAX_VALIDATION, MAX_TEST = 2000, 5000
