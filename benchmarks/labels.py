@@ -210,6 +210,8 @@ class _Runs:
 
     def _validated(self, arm, video, dataset, seed):
         """Accuracy on training images whose labels the run did not see."""
+        import tensorflow as tf
+
         from vivi_keras.callbacks import test_labels
         from vivi_keras.data import image_batches
         from vivi_keras.training import build, streams
@@ -232,7 +234,7 @@ class _Runs:
             batches = image_batches.ordered_batches(
                 images, 64, config.data.image_size
             )
-            found = test_labels(model.classify, batches)
+            found = test_labels(tf.function(model.classify), batches)
             file.write_text(json.dumps(found))
         return json.loads(file.read_text())["test_top1"]
 

@@ -120,6 +120,7 @@ def _test_scores(batches):
 
     module = tf.saved_model.load(_OUTPUT.value)
 
+    @tf.function
     def classify(images):
         images = tf.cast(images, "float32") / 255.0
         return module.signatures["classify"](images=images)["logits"]

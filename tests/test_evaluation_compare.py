@@ -33,7 +33,7 @@ def row(encoder, task, seed, accuracy, protocol="knn", group="natural"):
     }
 
 
-def write(folder, rows, settings=None, fingerprint="f"):
+def write(folder, rows, settings=None, fingerprint="f", digest=None):
     """A results folder as vivi-evaluate leaves it."""
     tasks = reports.unique(r["task"] for r in rows)
     names = reports.unique(r["encoder"] for r in rows)
@@ -46,7 +46,8 @@ def write(folder, rows, settings=None, fingerprint="f"):
                 for t in tasks
             },
             "encoders": [
-                {"name": n, "sha256": f"{folder.name}-{n}"} for n in names
+                {"name": n, "sha256": digest or f"{folder.name}-{n}"}
+                for n in names
             ],
             "skipped": {},
             "not_run": [],
@@ -111,6 +112,28 @@ def test_modules_are_paired_in_order(tmp_path):
     assert apart["high"] == pytest.approx(21.0 + half, abs=1e-3)
     apart = compare.mean_difference(a, raw, ["x", "y"], "knn")
     assert apart["mean"] == pytest.approx(31.0) and apart["runs"] == 3
+
+
+def test_one_encoder_in_several_folders(tmp_path):
+    """Its tasks come together; other settings make another column."""
+    first = write(tmp_path / "a", [row("m", "x", 0, 0.5)], digest="d")
+    second = write(
+        tmp_path / "b",
+        [row("m", "x", 0, 0.6), row("m", "y", 0, 0.1)],
+        digest="d",
+    )
+    small = write(
+        tmp_path / "c", [row("m", "x", 0, 0.7)], {"image_size": 32}, digest="d"
+    )
+    found = compare.load([first, second, small, small])
+    assert [c.name for c in found.columns] == ["m", "m (c)"]
+    one, other = found.columns
+    assert one.cell("x", "knn") == [50.0] and one.cell("y", "knn") == [10.0]
+    assert other.cell("x", "knn") == [70.0]
+    assert one.folders == [[first, second]]
+    assert any("image_size 32" in line for line in found.left_out)
+    with pytest.raises(ValueError, match="'n' that were scored alike"):
+        compare.load([f"n={first},{small}"])
 
 
 def test_other_images_are_left_out(tmp_path):

@@ -128,7 +128,7 @@ def test_moving_averages_are_what_ema_exports(dataset, tmp_path):
     assert "% of the time waiting for input" in printed
     assert "probe_linear" in (work / "metrics.csv").read_text()
     assert [*(work / "tensorboard" / "profile").rglob("*.xplane.pb")]
-    assert (work / "tensorboard" / "projector" / "sprite.png").exists()
+    _assert_projector(work / "tensorboard")
     weights = {}
     for flag in ("--ema", "--noema"):
         module = tmp_path / flag.strip("-")
@@ -215,3 +215,18 @@ def test_an_unknown_row_is_named_with_the_nearest():
 def test_list_prints_the_rows():
     printed = run("vivi-pretrain", "--list")
     assert "vivi_ex4 " in printed and "vivi_rot4" in printed
+
+
+def _assert_projector(folder):
+    """TensorBoard finds the page where the events are, and all it shows."""
+    from google.protobuf import text_format
+    from tensorboard.plugins import projector
+
+    assert [*folder.glob("events.out.*")]
+    config = projector.ProjectorConfig()
+    text_format.Parse((folder / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    features = np.loadtxt(folder / embedding.tensor_path)
+    labels = (folder / embedding.metadata_path).read_text().split()
+    assert len(features) == len(labels) > 0
+    assert (folder / embedding.sprite.image_path).exists()

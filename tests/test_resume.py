@@ -173,6 +173,33 @@ def test_stray_files_beside_checkpoints_are_left_alone(tmp_path):
     assert {*strays, "step_7"} < {p.name for p in manager.folder.iterdir()}
 
 
+def test_a_checkpoint_comes_after_the_row_of_its_step(tmp_path):
+    """Killed in between, a run does the step again, and not the row alone."""
+    file, saved = tmp_path / "metrics.csv", {}
+
+    class Manager:
+        def save(self):
+            rows = csv.DictReader(file.open()) if file.exists() else []
+            saved[model.steps_done] = [int(row["step"]) for row in rows]
+
+        def wait(self):
+            pass
+
+    model = small_models.make_model(keras.optimizers.SGD(0.01))
+    model.fit(
+        small_models.batches(4).repeat(),
+        epochs=3,
+        steps_per_epoch=2,
+        verbose=0,
+        callbacks=[
+            callbacks.WriteMetrics(file),
+            callbacks.SaveCheckpoints(Manager(), 2),
+            callbacks.SaveCheckpoints(Manager(), 5),
+        ],
+    )
+    assert saved == {2: [2], 4: [2, 4], 5: [2, 4], 6: [2, 4, 6]}
+
+
 def test_damaged_rows_of_metrics_are_told_and_left_out(tmp_path, caplog):
     file = tmp_path / "metrics.csv"
     file.write_bytes(b"step,loss\n1,2.0\n\xff\x00,3\n2\n3,1.5\n9,1.0\n4,1")

@@ -80,6 +80,28 @@ def test_a_probe_scores_the_features_and_moves_nothing(tmp_path):
     assert probe.measure()["probe_knn"] < 1.0
 
 
+def test_a_probe_is_logged_where_it_was_measured(tmp_path):
+    data = probes.ProbeData(str(class_folders(tmp_path, ["a", "b"])), 16)
+    for arguments, expected in (
+        ((data, 3), [False, True]),
+        ((data, 9), [False, False]),
+        ((data, 9, 4), [False, True]),
+        ((data, 1), [True, True]),
+    ):
+        logged = []
+        fit(
+            [
+                probes.Probe(*arguments),
+                keras.callbacks.LambdaCallback(
+                    on_epoch_end=lambda epoch, logs, logged=logged: (
+                        logged.append("probe_knn" in logs)
+                    )
+                ),
+            ]
+        )
+        assert logged == expected, arguments[1:]
+
+
 def test_profile_of_the_steps_asked_for(tmp_path):
     profile = watching.Profile(tmp_path, 1, 3)
     fit([profile])

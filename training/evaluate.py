@@ -265,7 +265,10 @@ def _prepare():
             f"Expected --prepare with a suite of {_SUITES}; the data of"
             f" {_SUITE.value} is read as published."
         )
-    print(f"{len(missing)} tasks not available: {sorted(missing)}")
+    if missing:
+        print(f"{len(missing)} tasks not available: {sorted(missing)}")
+    else:
+        print("All tasks are prepared.")
 
 
 def _compare(folders):

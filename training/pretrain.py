@@ -110,7 +110,12 @@ def pretrain(
         watching,
         workdirs,
     )
-    from vivi_keras.callbacks import StopAtSigterm
+    from vivi_keras.callbacks import (
+        SaveCheckpoints,
+        StopAtNonFinite,
+        StopAtSigterm,
+        WarnOfCollapse,
+    )
     from vivi_keras.training import build, streams
     from vivi_keras.training.configs import ranges
 
@@ -174,15 +179,24 @@ def pretrain(
             steps_per_execution,
             verbose=verbose,
             callbacks=[
-                *_guards(manager, train.checkpoint_every_steps),
+                StopAtNonFinite(manager),
+                WarnOfCollapse(),
                 speed,
                 *(pages if is_chief else ()),
+                SaveCheckpoints(manager, train.checkpoint_every_steps),
                 sigterm,
                 *callbacks,
             ],
         )
         manager.check_saved()
     if is_chief:
+        for page in pages:
+            if isinstance(page, watching.Profile) and not page.done:
+                print(
+                    f"No profile: this run was at its end before step"
+                    f" {page.start} of its own.",
+                    flush=True,
+                )
         print(speed.report(_STARTED), flush=True)
     if sigterm.stopped and model.steps_done < train.steps:
         raise Preempted(
@@ -253,17 +267,6 @@ def _spans(step, train):
     return list(zip(cuts, cuts[1:], strict=False)) if step < steps else []
 
 
-def _guards(manager, every_steps):
-    """What every worker needs, in this order."""
-    from vivi_keras import callbacks
-
-    return [
-        callbacks.StopAtNonFinite(manager),
-        callbacks.WarnOfCollapse(),
-        callbacks.SaveCheckpoints(manager, every_steps),
-    ]
-
-
 def _pages(config, workdir, probe, probe_every_steps, profile_steps):
     """What the chief writes for its user; the logs are complete before."""
     from vivi_keras import callbacks, watching
@@ -286,8 +289,8 @@ def _pages(config, workdir, probe, probe_every_steps, profile_steps):
             every = train.checkpoint_every_steps
         names = [data.class_names[label] for label in data.labels]
         pages += [
-            probes.Probe(data, every),
-            watching.WriteProjector(folder / "projector", data.images, names),
+            probes.Probe(data, every, train.steps),
+            watching.WriteProjector(folder, data.images, names),
         ]
     if profile_steps is not None:
         pages.append(watching.Profile(folder / "profile", *profile_steps))

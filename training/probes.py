@@ -23,16 +23,16 @@ class Probe(keras.callbacks.Callback):
     Every N steps two classifiers are fitted to the features of the training
     part and scored on the test part; no gradient reaches the encoder. The
     linear one is fitted anew each time: so its accuracy depends on the
-    weights alone, and a run that was interrupted shows the same curve.
+    weights alone, and a run that was interrupted shows the same curve. They
+    are in the logs of the epochs in which they were measured.
 
     Args:
         data: ProbeData.
         every_steps: int N.
-    Attributes:
-        latest: the last figures by name.
+        last_step: None, or a step after which they are measured, too.
     """
 
-    def __init__(self, data, every_steps):
+    def __init__(self, data, every_steps, last_step=None):
         super().__init__()
         if every_steps < 1:
             raise ValueError(
@@ -40,20 +40,23 @@ class Probe(keras.callbacks.Callback):
             )
         self.data = data
         self.every_steps = every_steps
-        self.latest = {}
+        self.last_step = last_step
+        self.found = {}  # of this epoch, the last
 
     def on_train_begin(self, logs=None):
         self.probed = self.model.steps_done // self.every_steps
 
     def on_train_batch_end(self, batch, logs=None):
-        now = self.model.steps_done // self.every_steps
-        if now > self.probed:
+        step = self.model.steps_done
+        now = step // self.every_steps
+        if now > self.probed or step == self.last_step:
             self.probed = now
-            self.latest = self.measure()
+            self.found = self.measure()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            logs.update(self.latest)
+            logs.update(self.found)
+        self.found = {}
 
     def measure(self) -> dict[str, float]:
         """The accuracies of the encoder as it is now."""

@@ -15,6 +15,10 @@ from vivi_keras import strategies
 class SaveCheckpoints(keras.callbacks.Callback):
     """Saves every N steps and when training ends.
 
+    Where a step is the last of an epoch, it saves when the epoch ends. So it
+    stands after the callbacks that write: a run that is killed in between
+    does the steps, and what was written of them, again.
+
     Args:
         manager: checkpoints.CheckpointManager.
         every_steps: int N.
@@ -30,6 +34,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.count = self.model.steps_done // self.every_steps
 
     def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 != (self.params or {}).get("steps"):
+            self._save_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save_if_due()
+
+    def _save_if_due(self):
         # One call may come after several steps (steps_per_execution).
         count = self.model.steps_done // self.every_steps
         if count > self.count:
@@ -141,25 +152,32 @@ class TestLabels(keras.callbacks.Callback):
         self.batches = batches
         self.every_steps = every_steps
         self.last_step = last_step
+        self.classify = None
 
     def on_epoch_end(self, epoch, logs=None):
+        import tensorflow as tf
+
         step = self.model.steps_done
         if step == self.last_step or step % self.every_steps == 0:
-            logs.update(test_labels(self.model.classify, self.batches))
+            if self.classify is None:  # traced once
+                self.classify = tf.function(
+                    self.model.classify, reduce_retracing=True
+                )
+            logs.update(test_labels(self.classify, self.batches))
 
 
 def test_labels(classify, batches) -> dict:
     """Top-1 and top-5 accuracy of a classifier.
 
     Args:
-        classify: uint8 [N, H, W, 3] -> logits [N, K].
+        classify: uint8 [N, H, W, 3] -> logits [N, K]; a `tf.function` where
+            it should be fast.
         batches: see `TestLabels`.
     Returns: {"test_top1": float in [0, 1]}, and "test_top5" where there are
         more than 5 classes.
     """
     import tensorflow as tf
 
-    classify = tf.function(classify, reduce_retracing=True)
     right, count = {}, 0
     for batch in batches:
         logits, labels = classify(batch["image"]), batch["label"]

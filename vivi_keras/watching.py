@@ -195,7 +195,8 @@ class WriteProjector(keras.callbacks.Callback):
     """Writes a page for TensorBoard's embedding projector at the end.
 
     Args:
-        folder: of the page.
+        folder: of the event files, where TensorBoard looks for the page; what
+            it shows goes to "projector" in it.
         images: float [N, H, W, 3] in [0, 1].
         labels: N strings.
     """
@@ -237,9 +238,10 @@ def write_projector(folder, features, images, labels) -> None:
     from PIL import Image
     from tensorboard.plugins import projector
 
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savetxt(folder / "features.tsv", features, "%.5g", delimiter="\t")
-    (folder / "labels.tsv").write_text("\n".join(labels) + "\n", "utf-8")
+    shown = folder / "projector"
+    shown.mkdir(parents=True, exist_ok=True)
+    np.savetxt(shown / "features.tsv", features, "%.5g", delimiter="\t")
+    (shown / "labels.tsv").write_text("\n".join(labels) + "\n", "utf-8")
     side = int(np.ceil(np.sqrt(len(images))))
     count, height, width, _ = images.shape
     sprite = np.zeros((side * side, height, width, 3), np.uint8)
@@ -247,14 +249,14 @@ def write_projector(folder, features, images, labels) -> None:
     sprite = sprite.reshape(side, side, height, width, 3)
     sprite = sprite.transpose(0, 2, 1, 3, 4)
     sprite = sprite.reshape(side * height, side * width, 3)
-    Image.fromarray(sprite).save(folder / "sprite.png")
+    Image.fromarray(sprite).save(shown / "sprite.png")
     config = projector.ProjectorConfig()
     embedding = config.embeddings.add(
         tensor_name="features",
-        tensor_path="features.tsv",
-        metadata_path="labels.tsv",
+        tensor_path="projector/features.tsv",
+        metadata_path="projector/labels.tsv",
     )
-    embedding.sprite.image_path = "sprite.png"
+    embedding.sprite.image_path = "projector/sprite.png"
     embedding.sprite.single_image_dim.extend([width, height])
     projector.visualize_embeddings(str(folder), config)
 

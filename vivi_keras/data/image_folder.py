@@ -56,6 +56,12 @@ def from_folder(directory, class_names=None):
             kept.append(file)
         else:
             skipped[readable(file[0].relative_to(directory))] = trouble
+    if not kept:
+        raise ValueError(
+            f"Expected images in the class folders {names[:5]} of"
+            f" {str(directory)!r}; found none, and set {len(skipped)} files"
+            f" aside{_first(skipped)}."
+        )
     return checked(
         lambda index: _read(kept[index][0]),
         np.array([label for _, label in kept], np.int64),
@@ -63,6 +69,13 @@ def from_folder(directory, class_names=None):
         skipped,
         least=2 if class_names is None else 0,
     )
+
+
+def _first(skipped):
+    """The first file set aside and its reason, as the end of a sentence."""
+    for name, reason in skipped.items():
+        return f", such as {name}: {reason}"
+    return ""
 
 
 def _class_folders(directory):

@@ -16,12 +16,14 @@ def decode_rgb(content):
     Raises: ValueError: the file is damaged, no image, or has pixels that are
         not 8 or 16 bits deep.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             return to_rgb(_pixels(_upright(image)))
+    except UnidentifiedImageError as error:
+        raise ValueError("no image that Pillow knows") from error
     # Pillow raises many kinds of errors for damaged files.
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -9,19 +9,22 @@ import numpy as np
 from vivi_keras.evaluation import finetune, maps, published, reports, scores
 
 CONFIDENCE = 0.95
+SETTINGS = ("image_size", "max_test", "sweep")  # scores of others differ
 
 
 @dataclasses.dataclass
 class Column:
     """One encoder of a report: its rows of one or several modules.
 
-    `runs` are the results' rows of each module, `digests` their hashes.
+    `runs` are the results' rows of each module, `digests` their hashes,
+    `settings` what they were scored with, and `folders` the folders of each.
     """
 
     name: str
-    runs: list
-    digests: list
-    folders: list
+    runs: list = dataclasses.field(default_factory=list)
+    digests: list = dataclasses.field(default_factory=list)
+    settings: list = dataclasses.field(default_factory=list)
+    folders: list = dataclasses.field(default_factory=list)
 
     def cell(self, task, protocol):
         """Accuracies in per cent of all modules and seeds, as a list."""
@@ -128,22 +131,38 @@ def _read(folder):
 def _add(columns, name, folder, encoder, found):
     key = name if name else encoder["name"]
     rows = [r for r in found["rows"] if r["encoder"] == encoder["name"]]
-    if key not in columns:
-        columns[key] = Column(key, [], [], [])
-    column = columns[key]
-    if encoder["sha256"] in column.digests:
-        return  # the same encoder stands in several folders
-    if column.runs and not name:
+    digest = encoder["sha256"]
+    settings = {k: found["settings"].get(k) for k in SETTINGS}
+    for column in columns.values():
+        if column.name != key and not column.name.startswith(f"{key} ("):
+            continue
+        for place, known in enumerate(column.digests):
+            if (known, column.settings[place]) == (digest, settings):
+                # One encoder in several folders: what the first ones lack.
+                run = column.runs[place]
+                scored = {(r["task"], r["protocol"]) for r in run}
+                run += [
+                    r for r in rows if (r["task"], r["protocol"]) not in scored
+                ]
+                column.folders[place].append(str(folder))
+                return
+    if name and digest in columns.get(key, Column(key)).digests:
+        raise ValueError(
+            f"Expected modules of {key!r} that were scored alike; {folder}"
+            f" scored one of them again, with {settings}."
+        )
+    if key in columns and not name:
         key = f"{key} ({pathlib.Path(folder).name})"
         if key in columns:
             raise ValueError(
                 f"Two different encoders are called {key!r}: name them"
                 " (NAME=DIR)."
             )
-        column = columns[key] = Column(key, [], [], [])
+    column = columns.setdefault(key, Column(key))
     column.runs.append(rows)
-    column.digests.append(encoder["sha256"])
-    column.folders.append(str(folder))
+    column.digests.append(digest)
+    column.settings.append(settings)
+    column.folders.append([str(folder)])
 
 
 def _common_tasks(results):
@@ -167,7 +186,7 @@ def _common_tasks(results):
             for r in found.get("not_run", [])
         ]
         settings = found["settings"]
-        for key in ("image_size", "max_test", "sweep"):
+        for key in (*SETTINGS, "seeds"):
             if settings.get(key) != results[0]["settings"].get(key):
                 left_out.append(
                     f"note: {found['folder']} has {key} {settings.get(key)},"
@@ -243,8 +262,14 @@ def find_maps(comparison, kind):
     """Task -> (thumbnails, labels, column name -> [N, 2]) of kept maps."""
     found = {}
     for column in comparison.columns:
-        folder = pathlib.Path(column.folders[0]) / "maps" / kind
-        for file in sorted(folder.glob("*.npz")):
+        files = [
+            file
+            for folder in column.folders[0]
+            for file in sorted(
+                (pathlib.Path(folder) / "maps" / kind).glob("*.npz")
+            )
+        ]
+        for file in files:
             arrays = maps.load(file)
             own = [k for k in arrays if k.endswith(f"|{column.digests[0]}")]
             if column.digests[0] is None:

@@ -118,9 +118,9 @@ def _sources(comparison):
     yield ("heading", "What was scored")
     rows = [["encoder", "SHA-256", "results"]]
     for column in comparison.columns:
-        for digest, folder in zip(column.digests, column.folders, strict=True):
+        for digest, folders in zip(column.digests, column.folders, strict=True):
             known = "-" if digest is None else digest[:16]
-            rows.append([column.name, known, folder])
+            rows.append([column.name, known, ", ".join(folders)])
     yield ("table", rows)
     settings = {k: v for k, v in comparison.settings.items() if k != "suite"}
     yield ("text", f"Settings: {settings}.")
@@ -132,7 +132,7 @@ def _sources(comparison):
         )
     yield ("text", f"Versions: {comparison.results[0]['versions']}.")
     if comparison.left_out:
-        yield ("heading", "Left out")
+        yield ("heading", "Left out, and notes")
         for line in comparison.left_out:
             yield ("text", line)
 
