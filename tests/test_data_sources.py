@@ -147,6 +147,22 @@ def test_files_that_are_no_images_are_set_aside_and_counted(pets):
     assert images.labels.tolist() == [0] * 3 + [1] * 4
 
 
+def test_links_to_folders_do_not_multiply_images(pets, tmp_path):
+    folder = pets / "train"
+    (folder / "cat" / "up").symlink_to("..")  # round in a circle
+    (folder / "cat" / "twin").symlink_to("../dog")  # another class
+    (folder / "cat" / "3.png").symlink_to("0.png")  # a file may be a link
+    for k in range(2):
+        write(tmp_path / "elsewhere" / f"{k}.png")
+    (folder / "owl").symlink_to(tmp_path / "elsewhere")  # so may a class
+    images = open_images(str(pets))
+    assert images.labels.tolist() == [0] * 4 + [1] * 3 + [2] * 2
+    assert images.skipped == {
+        "cat/up": "a link to a folder",
+        "cat/twin": "a link to a folder",
+    }
+
+
 def test_any_file_name_is_read_and_can_be_shown(pets):
     odd = [b"a cat.png", b"two\nlines.png", b"caf\xe9.png", "写真.png".encode()]
     bytes_of = os.fsencode(pets / "train" / "cat")

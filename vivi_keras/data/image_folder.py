@@ -16,9 +16,10 @@ def from_folder(directory, class_names=None):
     """A folder with one folder of images a class; the names in order.
 
     Every file is decoded once, in threads. Set aside, with the reason, are
-    those that cannot be, those whose names end in none of `EXTENSIONS`, and
-    images beside the class folders. What is hidden (a name that begins with
-    a point) is passed over.
+    those that cannot be, those whose names end in none of `EXTENSIONS`,
+    images beside the class folders, and links to folders within a class (a
+    class folder itself may be a link, and so may files). What is hidden (a
+    name that begins with a point) is passed over.
 
     Args:
         directory: path.
@@ -101,11 +102,15 @@ def _class_folders(directory):
 
 
 def _files(folder):
-    """What a class folder holds, also in folders within, in a fixed order."""
+    """What a class folder holds, also in folders within, in a fixed order.
+
+    A link to a folder is not followed but given itself: it may lead round in
+    a circle, or to the images of another class.
+    """
     for path in sorted(folder.iterdir()):
         if _is_hidden(path):
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             yield from _files(path)
         else:
             yield path
@@ -117,6 +122,8 @@ def _is_hidden(path):
 
 def _trouble(path):
     """Why a file is set aside, or None."""
+    if path.is_dir():
+        return "a link to a folder"
     if path.suffix.lower() not in EXTENSIONS:
         return "no image by its name"
     if not path.is_file():
