@@ -1,5 +1,8 @@
 """kNN, the probe, modules of every kind, splits and the suite's own run."""
 
+import subprocess
+import sys
+
 import evaluation_modules
 import keras
 import numpy as np
@@ -33,6 +36,22 @@ def clusters(count, width=24, classes=5, seed=0, noise=2.5):
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
     return evaluation_modules.save(tmp_path_factory.mktemp("module") / "tiny")
+
+
+def command(folder, *arguments):
+    """What vivi-evaluate says last of all, and its exit status."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "vivi_keras.training.evaluate"),
+            *("--tasks=digits", "--max_test=50", "--image_size=16"),
+            *(f"--cache_dir={folder / 'cache'}", f"--output={folder / 'out'}"),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr.splitlines()[-1], done.returncode
 
 
 def small_task(groups=None, count=60):
@@ -278,6 +297,17 @@ def test_what_cannot_be_scored_is_listed(tmp_path, monkeypatch, module):
     assert len(reasons) == 5
     assert "NaN or inf" in reasons["broken", "colours", "knn"]
     assert "two classes" in reasons["tiny", "one", "linear"]
+
+
+def test_a_module_without_a_score_is_no_success(tmp_path, module):
+    broken = evaluation_modules.save(tmp_path / "broken", NotANumber())
+    said, status = command(tmp_path, f"--module={broken}")
+    assert status == 1  # raw pixels alone are scored
+    assert said.startswith("vivi-evaluate: broken got no score")
+    assert (tmp_path / "out" / "results.json").is_file()
+    beside = (f"--baseline_module={broken}", "--baseline_name=other")
+    _, status = command(tmp_path, f"--module={module}", *beside)
+    assert status == 0
 
 
 def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
