@@ -7,6 +7,7 @@ import evaluation_modules
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
@@ -17,6 +18,7 @@ from vivi_keras.evaluation import (
     linear,
     protocols,
     reports,
+    runs,
     suite,
     tasks,
 )
@@ -299,6 +301,55 @@ def test_what_cannot_be_scored_is_listed(tmp_path, monkeypatch, module):
     assert "two classes" in reasons["tiny", "one", "linear"]
 
 
+class Failing(evaluation_modules.TinyEncoder):
+    """Its call raises an error of TensorFlow's."""
+
+    def finish(self, maps):
+        tf.debugging.assert_less(tf.reduce_max(maps), -1.0)
+        return super().finish(maps)
+
+
+class Words(evaluation_modules.TinyEncoder):
+    """Gives strings."""
+
+    def finish(self, maps):
+        return tf.as_string(super().finish(maps))
+
+
+class OneRow(evaluation_modules.TinyEncoder):
+    """Gives one row for a batch."""
+
+    def finish(self, maps):
+        return tf.reduce_mean(maps, axis=(0, 1, 2))[None]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (Failing(), "cannot be called: .*assertion failed"),
+        (Words(), "cannot be called: .*string to float is not supported"),
+        (OneRow(), "one row an image; got 1 rows for 3 images"),
+    ],
+)
+def test_modules_that_fail_are_named(tmp_path, encoder, message):
+    path = evaluation_modules.save(tmp_path / "bad", encoder)
+    images = np.ones((3, 16, 16, 3), np.float32)
+    with pytest.raises(ValueError, match=f"Module .*bad .*{message}") as caught:
+        load_encoder(path).features(images)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["variables.index", "variables.data-*"])
+def test_damaged_variables_are_named(tmp_path, name):
+    path = evaluation_modules.save(tmp_path / "cut")
+    (file,) = (tmp_path / "cut" / "variables").glob(name)
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], bytes(255 ^ b for b in whole)):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="Module .*cut cannot be loaded"):
+            load_encoder(path)
+
+
 def test_a_module_without_a_score_is_no_success(tmp_path, module):
     broken = evaluation_modules.save(tmp_path / "broken", NotANumber())
     said, status = command(tmp_path, f"--module={broken}")
@@ -336,6 +387,40 @@ def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
             assert features.read_arrays(file)
         else:
             assert reports.read_json(file)
+
+
+def test_readable_files_of_something_else_are_made_anew(
+    tmp_path, monkeypatch, module
+):
+    monkeypatch.setattr(
+        suite.offline, "load_task", lambda *unused: small_task()
+    )
+    arguments = {
+        "tasks": ["digits"],
+        "cache_dir": str(tmp_path / "cache"),
+        "image_size": 16,
+        "show": None,
+    }
+    out = tmp_path / "out"
+    first = suite.evaluate(module, out, **arguments)
+    accuracies = [r["accuracy"] for r in first["rows"]]
+    parts = [*out.glob("tasks/*")]
+    for content in ({}, [], [{"accuracy": 0.5}], ["row"]):
+        for file in parts:
+            reports.write_json(file, content)
+        again = suite.evaluate(module, out, **arguments)
+        assert [r["accuracy"] for r in again["rows"]] == accuracies
+    for file in tmp_path.glob("cache/features/*/*"):
+        kept = features.read_arrays(file)
+        short = {name: values[:7] for name, values in kept.items()}
+        features.write_arrays(file, **short)
+    for file in parts:
+        file.unlink()
+    again = suite.evaluate(module, out, **arguments)
+    assert [r["accuracy"] for r in again["rows"]] == accuracies
+    for content in ([1], {"validation": "high"}):  # a stopped sweep's
+        reports.write_json(tmp_path / "part.json", content)
+        assert not runs.Ledger(tmp_path / "part.json")
 
 
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch, module):

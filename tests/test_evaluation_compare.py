@@ -290,3 +290,28 @@ def test_damaged_results_are_named(tmp_path):
         compare.load([str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="with results.json; got"):
         compare.load([str(tmp_path / "no")])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: [],
+        lambda found: {},
+        lambda found: {**found, "rows": [{"accuracy": 0.5}]},
+        lambda found: {**found, "encoders": []},
+        lambda found: {**found, "settings": {}},
+    ],
+)
+def test_json_that_is_no_results_is_named(tmp_path, change):
+    write(tmp_path, [row("a", "x", 0, 0.5)])
+    file = tmp_path / "results.json"
+    compare.load([str(tmp_path)])
+    reports.write_json(file, change(reports.read_json(file)))
+    with pytest.raises(ValueError, match="Expected the results .*results.json"):
+        compare.load([str(tmp_path)])
+
+
+def test_a_name_is_given_once(tmp_path):
+    folder = write(tmp_path, [row("a", "x", 0, 0.5)])
+    with pytest.raises(ValueError, match=r"different names; got \['A'\] twice"):
+        compare.load([f"A={folder}", f"A={folder}"])

@@ -95,9 +95,17 @@ def load(specs):
             one encoder trained several times.
     Returns: Comparison. Tasks whose images differ between folders are left
         out and listed.
-    Raises: FileNotFoundError, ValueError: no results, different suites.
+    Raises: FileNotFoundError, ValueError: no results, different suites, a
+        name given twice.
     """
     columns, results = {}, []
+    names = [spec.rpartition("=")[0] for spec in specs]
+    twice = {name for name in names if name and names.count(name) > 1}
+    if twice:
+        raise ValueError(
+            f"Expected different names; got {sorted(twice)} twice (NAME=DIR,DIR"
+            " is one encoder trained several times)."
+        )
     for spec in specs:
         name, _, folders = spec.rpartition("=")
         folders = folders.split(",") if name else [folders]
@@ -119,13 +127,35 @@ def load(specs):
 
 
 def _read(folder):
-    found = reports.read_json(pathlib.Path(folder) / "results.json")
+    file = pathlib.Path(folder) / "results.json"
+    found = reports.read_json(file)
     if found is None:
         raise FileNotFoundError(
             f"Expected a folder that vivi-evaluate wrote, with results.json;"
             f" got {folder}."
         )
+    if not _are_results(found):
+        raise ValueError(
+            f"Expected the results of an evaluation in {file}; it lacks what"
+            " vivi-evaluate writes."
+        )
     return {**found, "folder": str(folder)}
+
+
+def _are_results(found):
+    """Whether read JSON has all that a comparison reads of it."""
+    kinds = {"encoders": list, "settings": dict, "tasks": dict, "skipped": dict}
+    return (
+        isinstance(found, dict)
+        and all(isinstance(found.get(k), kind) for k, kind in kinds.items())
+        and reports.are_rows(found.get("rows"))
+        and "suite" in found["settings"]
+        and bool(found["encoders"])
+        and all(
+            isinstance(encoder, dict) and {"name", "sha256"} <= {*encoder}
+            for encoder in found["encoders"]
+        )
+    )
 
 
 def _add(columns, name, folder, encoder, found):

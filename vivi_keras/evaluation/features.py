@@ -71,7 +71,11 @@ class FeatureCache:
         file = self._file(encoder, task, part, size, limit)
         kept = {} if file is None else read_arrays(file)
         if {"features", "labels"} <= {*kept}:
-            return kept["features"], kept["labels"]
+            num = task.num_examples(part)
+            num = num if limit is None else min(num, limit)
+            if kept["features"].shape[:1] == kept["labels"].shape == (num,):
+                return kept["features"], kept["labels"]
+            logging.warning("%s is not of %d images; made anew", file, num)
         values, labels = [], []
         for images, classes in task.batches(part, size, batch_size, limit):
             values.append(encoder.features(images))

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from vivi_keras.evaluation import features
+from vivi_keras.evaluation import features, modules
 
 PROTOCOL = "finetune"
 # Heads are widened to one of these, so that tasks share compiled steps.
@@ -121,7 +121,7 @@ class FineTuner:
         order = endless_order(len(images), batch_size, seed)
         for step in range(num_steps):
             rows = next(order)
-            loss = head.step(
+            arguments = (
                 tf.constant(images[rows]),
                 tf.constant(labels[rows], tf.int32),
                 tf.constant(
@@ -130,6 +130,8 @@ class FineTuner:
                 tf.constant(sweep.momentum, tf.float32),
                 tf.constant(num_classes),
             )
+            with modules.naming(self.encoder.path, "be trained"):
+                loss = head.step(*arguments)
             if on_step is not None:
                 on_step()
             if (step + 1) % 50 == 0 or step + 1 == num_steps:

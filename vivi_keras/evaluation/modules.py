@@ -1,5 +1,6 @@
 """An encoder as evaluation sees it: a saved module, never our own classes."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -72,9 +73,16 @@ class Encoder:
         A module with a fixed batch size gets its last batch filled up with
         empty images, whose features are dropped again.
 
-        Raises: Unfit: a feature is not finite.
+        Raises: Unfit: a feature is not finite. ValueError: the module fails,
+            or does not give one row an image.
         """
-        values = self._all_features(np.asarray(images, np.float32))
+        with naming(self.path, "be called"):
+            values = self._all_features(np.asarray(images, np.float32))
+        if len(values) != len(images):
+            raise ValueError(
+                f"Module {self.path} must give one row an image; got"
+                f" {len(values)} rows for {len(images)} images."
+            )
         if not np.all(np.isfinite(values)):
             raise Unfit(
                 f"Module {self.path} gives features that are NaN or inf"
@@ -134,7 +142,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
             or "none" leaves it at its random start, which `seed` fixes.
         seed: int, of a Keras application's random start.
     Returns: an Encoder.
-    Raises: FileNotFoundError, ValueError.
+    Raises: FileNotFoundError, ValueError: also where its files are damaged.
     """
     text = str(path)
     if text.startswith(KERAS_PREFIX):
@@ -145,7 +153,8 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
             f"Expected a SavedModel folder (with saved_model.pb) or"
             f" {KERAS_PREFIX}NAME; got {text}."
         )
-    loaded = tf.saved_model.load(text)
+    with naming(text, "be loaded"):
+        loaded = tf.saved_model.load(text)
     if callable(loaded) and hasattr(loaded, "trainable_variables"):
         call, spec = _reusable_call(loaded)
     else:
@@ -162,6 +171,19 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
         batch_size=batch_size,
         output=output,
     )
+
+
+@contextlib.contextmanager
+def naming(path, what):
+    """Makes an error of TensorFlow's a ValueError that names the module.
+
+    Its first line is kept. Files that are cut short are an IndexError.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, IndexError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ValueError(f"Module {path} cannot {what}: {said}") from error
 
 
 def _folder_name(folder):

@@ -9,6 +9,7 @@ import numpy as np
 from vivi_keras.evaluation import scores
 
 VTAB = "vtab"
+_ROW = {"encoder", "task", "group", "protocol", "seed", "accuracy"}
 
 
 def write_json(path, content):
@@ -33,6 +34,16 @@ def read_json(path):
         return None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def are_rows(content):
+    """Whether read JSON is a list of result rows, with what tables need."""
+    return isinstance(content, list) and all(
+        isinstance(row, dict)
+        and {*row} >= _ROW
+        and isinstance(row["accuracy"], float | int | None)
+        for row in content
+    )
 
 
 def check_output(path):

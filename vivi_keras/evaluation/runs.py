@@ -33,7 +33,7 @@ class Ledger(dict):
     def __init__(self, file=None):
         super().__init__()
         self._file = file
-        kept = None if file is None else _kept(file)
+        kept = None if file is None else _kept(file, _is_ledger)
         if kept is not None:
             self.update(kept)
 
@@ -89,7 +89,7 @@ class Run:
         """Rows of one encoder, task and protocol."""
         file = self._file(encoder, task, protocol)
         title = f"{task.name}: {encoder.name}, {protocol}"
-        kept = None if file is None else _kept(file)
+        kept = None if file is None else _kept(file, _is_part)
         if kept is not None:
             # The same weights may go by another name this time.
             self.rows += [{**r, "encoder": encoder.name} for r in kept]
@@ -268,13 +268,27 @@ class Run:
         return self.output / "tasks" / f"{task.name}-{digest}.json"
 
 
-def _kept(file):
+def _kept(file, is_whole):
     """What an earlier run left; None where it must be worked out (again)."""
     try:
-        return reports.read_json(file)
+        found = reports.read_json(file)
     except ValueError as error:
         logging.warning("%s; made anew", error)
         return None
+    if found is None or is_whole(found):
+        return found
+    logging.warning("%s lacks what belongs there; made anew", file)
+    return None
+
+
+def _is_part(found):
+    return bool(found) and reports.are_rows(found)
+
+
+def _is_ledger(found):
+    return isinstance(found, dict) and all(
+        isinstance(value, float | int) for value in found.values()
+    )
 
 
 def versions():
