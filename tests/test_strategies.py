@@ -4,9 +4,12 @@ import csv
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -137,21 +140,28 @@ def test_one_device_equals_mirrored_ones(count, alone, tmp_path):
     check_equal(result, alone)
 
 
-@pytest.mark.slow  # two more processes that start TensorFlow and trace
-def test_one_device_equals_two_worker_processes(alone, tmp_path):
+def free_addresses():
     with socket.socket() as first, socket.socket() as second:
         for each in (first, second):
             each.bind(("localhost", 0))
-        ports = [each.getsockname()[1] for each in (first, second)]
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
-    environments = [
-        {
-            "TF_CONFIG": json.dumps(
-                {"cluster": cluster, "task": {"type": "worker", "index": i}}
-            )
-        }
-        for i in range(2)
-    ]
+        return [f"localhost:{e.getsockname()[1]}" for e in (first, second)]
+
+
+def tf_config(cluster, job="worker", index=0):
+    task = {"type": job, "index": index}
+    return json.dumps({"cluster": cluster, "task": task})
+
+
+@pytest.mark.slow  # two more processes that start TensorFlow and trace
+@pytest.mark.parametrize("first", ["worker", "chief"])
+def test_one_device_equals_two_worker_processes(first, alone, tmp_path):
+    addresses = free_addresses()
+    if first == "chief":
+        cluster = {"chief": addresses[:1], "worker": addresses[1:]}
+        tasks = [("chief", 0), ("worker", 0)]
+    else:
+        cluster, tasks = {"worker": addresses}, [("worker", 0), ("worker", 1)]
+    environments = [{"TF_CONFIG": tf_config(cluster, *t)} for t in tasks]
     for result in run("multiworker", tmp_path / "result", environments):
         check_equal(result, alone)
 
@@ -165,6 +175,143 @@ def test_missing_devices_are_named():
         strategies.make_strategy("tpu")
     with pytest.raises(ValueError, match="auto, one, mirrored.*'both'"):
         strategies.make_strategy("both")
+
+
+CLUSTER = {"worker": ["one:2001", "two:2002"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("two workers", "be a JSON object. Got: two workers"),
+        ("[]", r"be a JSON object. Got: \[\]"),
+        ("{}", r"hold cluster.worker, a list of .* Got: {}"),
+        ('{"task": {"type": "worker", "index": 1}}', "hold cluster.worker"),
+        ('{"clusters": {}}', "hold cluster.worker.*clusters"),
+        (tf_config("one:2001"), "hold cluster.worker.*one:2001"),
+        (tf_config({}), "hold cluster.worker"),
+        (tf_config({"worker": "one:2001"}), "as cluster.worker. .*'one:2001'"),
+        (tf_config({"worker": []}), r"as cluster.worker. Got: \[\]"),
+        (tf_config({**CLUSTER, "ps": ["three:2003"]}), "no .* Got: 'ps'"),
+        (tf_config({"worker": ["one"]}), "host:port.* Got: 'one'"),
+        (tf_config({"worker": ["one:abc"]}), "host:port.* Got: 'one:abc'"),
+        (tf_config({"worker": ["one:0"]}), "host:port.* Got: 'one:0'"),
+        (tf_config({"worker": ["one:65536"]}), "host:port.* Got: 'one:65536'"),
+        (tf_config({"worker": [":2001"]}), "host:port.* Got: ':2001'"),
+        (tf_config({"worker": ["http://one:1"]}), "host:port.*http"),
+        (tf_config({"worker": ["::1:2001"]}), "host:port.* Got: '::1:2001'"),
+        (tf_config({"worker": [2001]}), "host:port.* Got: 2001"),
+        (tf_config({"worker": ["one:2001"] * 2}), "each address once"),
+        (tf_config({"chief": ["one:2001", "two:2002"]}), "one chief at most"),
+        (json.dumps({"cluster": CLUSTER}), "task.type of worker.* None"),
+        (tf_config(CLUSTER, "evaluator"), "task.type of worker.*'evaluator'"),
+        (tf_config(CLUSTER, "chief"), "task.type of worker.*'chief'"),
+        (tf_config(CLUSTER, []), "task.type of worker"),
+        (tf_config(CLUSTER, index=-1), "from 0 to 1. Got: -1"),
+        (tf_config(CLUSTER, index=2), "from 0 to 1. Got: 2"),
+        (tf_config(CLUSTER, index="1"), "from 0 to 1. Got: '1'"),
+        (tf_config(CLUSTER, index=True), "from 0 to 1. Got: True"),
+    ],
+)
+def test_a_wrong_tf_config_is_one_error(text, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=f"^TF_CONFIG must .*{message}"):
+        strategies.make_strategy("multiworker")
+
+
+def test_tf_config_tells_who_trains_together():
+    read = strategies.read_tf_config
+    assert read(tf_config(CLUSTER, index=1)) == ("two:2002", ["one:2001"])
+    both = {**CLUSTER, "chief": ["[::1]:2003"]}
+    assert read(tf_config(both, "chief")) == (
+        "[::1]:2003",
+        ["one:2001", "two:2002"],
+    )
+    assert read(tf_config({"worker": ["one:2001"]})) == ("one:2001", [])
+
+
+def test_workers_find_each_other_in_any_order(monkeypatch):
+    """Who comes late is waited for; who goes on listens again."""
+    monkeypatch.setattr(strategies, "WAIT_SECONDS", 20)
+    addresses, servers = free_addresses(), {}
+
+    def work(own, other):
+        strategies.wait_for_workers(own, [other])
+        time.sleep(0.5)
+        servers[own] = strategies._listen(own, 1)  # as TensorFlow does
+
+    early, late = (
+        threading.Thread(target=work, args=order)
+        for order in (addresses, addresses[::-1])
+    )
+    early.start()
+    time.sleep(1)
+    assert early.is_alive() and not servers
+    late.start()
+    for thread in (early, late):
+        thread.join(30)
+    for server in servers.values():
+        server.close()
+    assert set(servers) == set(addresses)
+
+
+def test_workers_that_are_not_there_are_named(monkeypatch):
+    monkeypatch.setattr(strategies, "WAIT_SECONDS", 0.5)
+    own, other = free_addresses()
+    lost = [other, "no-such-host.invalid:2001"]
+    with pytest.raises(RuntimeError) as error:
+        strategies.wait_for_workers(own, lost)
+    assert "not there after 0.5 seconds" in str(error.value)
+    assert f"{other} ([Errno" in str(error.value)
+    assert "no-such-host.invalid:2001 ([Errno" in str(error.value)
+    with (
+        strategies._listen(own, 1),
+        pytest.raises(RuntimeError, match=f"cannot listen at {own}.* in use"),
+    ):
+        strategies.wait_for_workers(own, [other])
+
+
+WAITING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vivi_keras import strategies
+strategies.QUIET_WAIT_SECONDS = 0
+strategies.make_strategy("multiworker")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_signal_ends_the_wait_for_a_worker(index, number):
+    addresses = free_addresses()
+    config = tf_config({"worker": addresses}, index=index)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        env={**os.environ, "TF_CONFIG": config},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if "Waiting for workers" in line:
+                break
+        assert addresses[1 - index] in line
+        assert addresses[index] not in line
+        process.send_signal(number)
+        process.communicate(timeout=20)
+        assert process.returncode == -number
+    finally:
+        process.kill()
+
+
+def test_auto_warns_of_a_tf_config_that_it_does_not_use(monkeypatch, caplog):
+    strategies.make_strategy("auto")
+    assert "TF_CONFIG" not in caplog.text
+    monkeypatch.setenv("TF_CONFIG", tf_config(CLUSTER))
+    strategies.make_strategy("one")
+    assert "TF_CONFIG" not in caplog.text
+    strategies.make_strategy("auto")
+    assert "strategy=multiworker would use it" in caplog.text
 
 
 def test_auto_takes_a_tpu_that_the_environment_names(monkeypatch):

@@ -254,8 +254,7 @@ class Preempted(Exception):
 
 
 def _is_chief(strategy):
-    resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_id
+    return strategy.extended.should_checkpoint
 
 
 def _spans(step, train):
