@@ -11,6 +11,9 @@ from absl import app, flags, logging
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+_TOLD = (ValueError, OSError, ImportError, RuntimeError)
+
+
 def run(name, main, argv=None):
     """Parses the flags and calls `main`; never returns.
 
@@ -41,12 +44,24 @@ def tell(name, main, argv):
         logging.set_verbosity(logging.WARNING)
     try:
         return main(argv)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, _told()):
+            raise
         logging.debug("where it was raised", exc_info=True)
         said, status = str(error), 1
+        if not isinstance(error, _TOLD):  # TensorFlow's: many lines
+            from vivi_keras.checkpoints import reason
+
+            said = reason(error)
     except KeyboardInterrupt:
         said, status = "stopped", 130
     end(name, said, status)
+
+
+def _told():
+    """Kinds of errors whose text is enough; TensorFlow's if it is in use."""
+    tensorflow = sys.modules.get("tensorflow")
+    return _TOLD if tensorflow is None else (*_TOLD, tensorflow.errors.OpError)
 
 
 def end(name, said, status):

@@ -136,8 +136,10 @@ def pretrain(
             prefetch,
         )
 
-    streams.name_labels(config)
     with contextlib.ExitStack() as stack:
+        # From here on: what comes before the first step may take long.
+        sigterm = stack.enter_context(StopAtSigterm())
+        streams.name_labels(config)
         stack.enter_context(precision.computing_in(train.precision))
         # Those that training most likely begins with: they are kept for it.
         saved = checkpoints.saved_steps(workdir)
@@ -169,7 +171,6 @@ def pretrain(
             train.keep_every_steps,
             writes=is_chief,
         )
-        sigterm = stack.enter_context(StopAtSigterm())
         stack.enter_context(strategies.lost_workers_told(strategy))
         _train(
             model,
@@ -207,10 +208,17 @@ def pretrain(
 
 
 def _claim(stack, config, workdir, allow_new_data):
-    from vivi_keras import workdirs
+    from vivi_keras import checkpoints, workdirs
     from vivi_keras.training import streams
 
     stack.enter_context(workdirs.locked(workdir))
+    steps = checkpoints.saved_steps(workdir)
+    if steps and not (workdir / workdirs.CONFIG_FILE).exists():
+        raise ValueError(
+            f"Expected {workdirs.CONFIG_FILE} beside the checkpoints in"
+            f" {workdir}, which go to step {steps[-1]}; it is missing. Put it"
+            " back, or use another work directory."
+        )
     workdirs.claim_workdir(
         workdir, config, streams.data_fingerprint(config), allow_new_data
     )
@@ -219,6 +227,10 @@ def _claim(stack, config, workdir, allow_new_data):
 
 def _train(model, batches, train, manager, steps_per_execution, **fit):
     """Calls `fit` from the last checkpoint to the end, or until SIGTERM."""
+    import tensorflow as tf
+
+    from vivi_keras import checkpoints
+
     step = manager.restore()
     if step is None:
         step = 0
@@ -238,13 +250,22 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
         if model.steps_per_execution != at_once:
             model.steps_per_execution = at_once
             model.train_function = None
-        model.fit(
-            batches(start, stop),
-            initial_epoch=start // every,
-            epochs=-(-stop // every),
-            steps_per_epoch=steps,
-            **fit,
-        )
+        try:
+            model.fit(
+                batches(start, stop),
+                initial_epoch=start // every,
+                epochs=-(-stop // every),
+                steps_per_epoch=steps,
+                **fit,
+            )
+        except tf.errors.InvalidArgumentError as error:  # mostly a batch's
+            step = model.steps_done
+            if step:
+                manager.save(wait=True)
+            raise ValueError(
+                f"Step {step + 1} failed; the last checkpoint:"
+                f" {step or 'none'}. {checkpoints.reason(error)}"
+            ) from error
         if model.stop_training:
             return
 
@@ -312,7 +333,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value)):
-        if value is None:
+        if not value:
             raise app.UsageError(f"--{name} is missing.")
     from vivi_keras.training import streams
 

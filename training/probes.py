@@ -51,12 +51,16 @@ class Probe(keras.callbacks.Callback):
         now = step // self.every_steps
         if now > self.probed or step == self.last_step:
             self.probed = now
-            self.found = self.measure()
+            self._measure()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs.update(self.found)
         self.found = {}
+
+    @watching.sparing
+    def _measure(self):
+        self.found = self.measure()
 
     def measure(self) -> dict[str, float]:
         """The accuracies of the encoder as it is now."""
@@ -87,7 +91,8 @@ class ProbeData:
     Attributes:
         images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` train.
         labels: int64 [N]. class_names: one a label.
-    Raises: ValueError: there is no such data, or it has only one class.
+    Raises: ValueError: there is no such data, or it, or a half of it, has
+        only one class.
     """
 
     def __init__(self, name, image_size):
@@ -101,6 +106,12 @@ class ProbeData:
         self.num_train = min(NUM_IMAGES, len(source) // 2)
         order = order[: 2 * self.num_train]
         self.labels = source.labels[order]
+        for half in np.split(self.labels, [self.num_train]):
+            if len(np.unique(half)) < 2:
+                raise ValueError(
+                    "Expected a probe set with several images of each class;"
+                    f" drawn halves of {name!r} hold one class alone."
+                )
         self.class_names = source.class_names
         self.images = np.stack(
             [_resized(source.read(index), image_size) for index in order]

@@ -47,7 +47,13 @@ def streams(config) -> tuple[str, ...]:
                 f" {' and '.join(kinds)}. Got: {sizes}"
             )
         learned.update(kinds)
-    return tuple(s for s in sizes if sizes[s] and s in learned)
+    found = tuple(s for s in sizes if sizes[s] and s in learned)
+    if config.train.steps and not found:
+        raise ValueError(
+            "Expected a level of config.objective whose weight is not 0; got 0"
+            " for all."
+        )
+    return found
 
 
 def needs_videos(config) -> bool:

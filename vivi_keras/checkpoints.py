@@ -16,6 +16,8 @@ import re
 import shutil
 import time
 
+import numpy as np
+
 from vivi_keras import strategies
 
 PREFIX = "step_"
@@ -65,11 +67,26 @@ class CheckpointManager:
                 name: strategies.local(variable).numpy()
                 for name, variable in self.variables.items()
             }
+            self._check_finite(values)
             self._pending = self._writer.submit(
                 self._write, self.model.steps_done, values
             )
         if wait:
             self.wait()
+
+    def _check_finite(self, values):
+        """Weights that are lost must not push good ones off the disk."""
+        names = [name for name in values if name.startswith("model/")]
+        bad = [name for name in names if not np.isfinite(values[name]).all()]
+        if bad:
+            steps = self.steps()
+            raise ValueError(
+                f"Weights of step {self.model.steps_done} are not finite, in"
+                f" {len(bad)} of {len(names)} arrays; they were not saved. The"
+                f" last checkpoint: {steps[-1] if steps else 'none'}. A lower"
+                " learning rate or optimizer.clip_norm may help;"
+                " --skip_nonfinite leaves such steps out."
+            )
 
     def wait(self) -> None:
         """Returns when nothing is being written."""
@@ -140,6 +157,13 @@ class CheckpointManager:
         return None
 
 
+# What TensorFlow puts around an error from within a graph.
+_FRAME = (
+    r"Graph execution error:$|Detected at node |<stack traces unavailable>"
+    r"|\d+ root error"
+)
+
+
 def saved_steps(workdir) -> list[int]:
     """The steps of a work directory's checkpoints, in order.
 
@@ -153,8 +177,13 @@ def saved_steps(workdir) -> list[int]:
 
 
 def reason(error) -> str:
-    """The first line of an error, without the name of TensorFlow's node."""
-    return re.sub(r"^\{\{.*?\}\} ", "", str(error)).split("\n")[0]
+    """The line of an error that tells most, of TensorFlow's many."""
+    lines = [
+        re.sub(r"^( *\(\d+\) [A-Z_]+:)? *(\{\{.*?\}\} )?", "", line)
+        for line in str(error).split("\n")
+    ]
+    told = [line for line in lines if line and not re.match(_FRAME, line)]
+    return re.sub(r"^ValueError: ", "", told[0]) if told else str(error)
 
 
 def _named_variables(model):

@@ -1,6 +1,6 @@
 """What shows how a run goes: its speed, its views, its embeddings, a trace.
 
-None of it may end a run: where it cannot be written (a full disk) the log
+None of it may end a run: where it cannot be made (a full disk) the log
 says so and training goes on.
 """
 
@@ -105,8 +105,8 @@ def _peak_memory():
     return text
 
 
-def _sparing(write):
-    """A callback's method that warns where it cannot write."""
+def sparing(write):
+    """A callback's method that warns where it fails."""
 
     @functools.wraps(write)
     def warned(self, *args, **kwargs):
@@ -114,7 +114,12 @@ def _sparing(write):
 
         try:
             return write(self, *args, **kwargs)
-        except (OSError, tf.errors.OpError) as error:
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+            tf.errors.OpError,
+        ) as error:
             logging.warning("%s: %s", type(self).__name__, reason(error))
 
     return warned
@@ -135,7 +140,7 @@ class Summaries(keras.callbacks.Callback):
         self.folder = str(folder)
         self.writer = None
 
-    @_sparing
+    @sparing
     def on_epoch_end(self, epoch, logs=None):
         import tensorflow as tf
 
@@ -169,7 +174,7 @@ class ShowViews(keras.callbacks.Callback):
         self.every_epochs = every_epochs
         self.shown = False
 
-    @_sparing
+    @sparing
     def on_epoch_end(self, epoch, logs=None):
         if self.shown and epoch % self.every_epochs:
             return
@@ -207,7 +212,7 @@ class WriteProjector(keras.callbacks.Callback):
         self.images = np.asarray(images)
         self.labels = [str(label) for label in labels]
 
-    @_sparing
+    @sparing
     def on_train_end(self, logs=None):
         features = encode(self.model.encoder, self.images)
         write_projector(self.folder, features, self.images, self.labels)
@@ -302,7 +307,7 @@ class Profile(keras.callbacks.Callback):
     def _step(self):
         return self.model.steps_done - self.first_step
 
-    @_sparing
+    @sparing
     def _end(self):
         import tensorflow as tf
 

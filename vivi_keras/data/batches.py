@@ -128,14 +128,22 @@ def _read_clip(records, index, draws, num_shots, frames_per_shot):
 
     def read(index, draws):
         record = records.read(index)
-        example = examples.Example(record)
-        frames, shot_mask = clips.choose_frames(
-            example.integers("shot_index"), num_shots, frames_per_shot, draws
-        )
-        places = example.strings("frames")
-        jpegs = [slice(*places[frame]) for frame in frames.ravel()]
-        jpegs = np.array([record[place] for place in jpegs], object)
-        return jpegs, shot_mask, example.integers("video_id")[0]
+        try:
+            example = examples.Example(record)
+            frames, shot_mask = clips.choose_frames(
+                example.integers("shot_index"),
+                num_shots,
+                frames_per_shot,
+                draws,
+            )
+            places = example.strings("frames")
+            jpegs = [slice(*places[frame]) for frame in frames.ravel()]
+            jpegs = np.array([record[place] for place in jpegs], object)
+            return jpegs, shot_mask, example.integers("video_id")[0]
+        except (ValueError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"Record {index} of {records.directory} is damaged: {error}"
+            ) from error
 
     jpegs, shot_mask, video_id = tf.numpy_function(
         read, [index, draws], [tf.string, tf.bool, tf.int64], stateful=False

@@ -42,17 +42,30 @@ class Records:
             )
         instructions = _file_instructions(builder, split)
         self.files = sorted({item.filename for item in instructions})
-        self._source = array_record_data_source.ArrayRecordDataSource(
-            instructions
-        )
+        try:
+            self._source = array_record_data_source.ArrayRecordDataSource(
+                instructions
+            )
+        except Exception as error:  # array_record's are of many kinds
+            raise ValueError(
+                f"The record files of {self.directory} cannot be read: {error}"
+            ) from error
         _keep_freed_memory()
 
     def __len__(self):
         return len(self._source)
 
     def read(self, index) -> bytes:
-        """A serialized record; index is an int in [0, len(self))."""
-        return self._source[int(index)]
+        """A serialized record; index is an int in [0, len(self)).
+
+        Raises: ValueError: it is damaged or missing; names it.
+        """
+        try:
+            return self._source[int(index)]
+        except Exception as error:  # array_record's are of many kinds
+            raise ValueError(
+                f"Record {index} of {self.directory} cannot be read: {error}"
+            ) from error
 
 
 @functools.cache
@@ -110,7 +123,13 @@ def _open_builder(directory):
         )
     import tensorflow_datasets as tfds
 
-    return tfds.builder_from_directory(directory)
+    try:
+        return tfds.builder_from_directory(directory)
+    except Exception as error:  # of many kinds, where its files are damaged
+        raise ValueError(
+            f"Expected {str(directory)!r} as vivi-prepare wrote it; its"
+            f" dataset_info.json or features.json is damaged: {error}"
+        ) from error
 
 
 def _file_instructions(builder, split):
