@@ -361,6 +361,21 @@ def test_a_module_without_a_score_is_no_success(tmp_path, module):
     assert status == 0
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--workdir=nowhere", "nowhere/metrics.csv"),
+        ("--dataset=nowhere", "prepared data set; nowhere has no"),
+        ("--budget_minutes=nan", "above 0 minutes; got nan"),
+        ("--protocols=knn,knn", "each once; got"),
+    ],
+)
+def test_flags_are_refused_before_any_work(tmp_path, module, flag, message):
+    said, status = command(tmp_path, f"--module={module}", flag)
+    assert status == 1 and message in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
     monkeypatch.setattr(
         suite.offline, "load_task", lambda *unused: small_task()

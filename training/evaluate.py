@@ -159,6 +159,7 @@ def _evaluate(common):
     # TensorFlow is imported only once the flags are known to be good.
     from vivi_keras.evaluation import pictures, suite
 
+    pictures.check(_WORKDIR.value, _DATASET.value)
     results = suite.evaluate(
         _MODULE.value,
         _OUTPUT.value,

@@ -113,6 +113,12 @@ def cost(rung, speeds, num_tasks, num_test):
     return total
 
 
+def check(minutes):
+    """Refuses what is no time, NaN included (ValueError)."""
+    if not minutes > 0:
+        raise ValueError(f"Expected a budget above 0 minutes; got {minutes}.")
+
+
 def choose(minutes, speeds, num_tasks, num_test, max_test=None):
     """The largest choice whose estimate fits.
 
@@ -120,8 +126,7 @@ def choose(minutes, speeds, num_tasks, num_test, max_test=None):
         only where an encoder can be trained. The smallest choice is
         taken, and the text says so, where none fits.
     """
-    if minutes <= 0:
-        raise ValueError(f"Expected a budget above 0 minutes; got {minutes}.")
+    check(minutes)
     choices = rungs(max_test)
     if all(speed.training is None for speed in speeds):
         choices = [rung for rung in choices if rung.sweep is None]

@@ -32,6 +32,35 @@ def draw_all(output, module=None, workdir=None, dataset=None, image_size=64):
     return files
 
 
+def check(workdir=None, dataset=None):
+    """Refuses what cannot be drawn, before hours of work.
+
+    Raises: FileNotFoundError, ValueError: `workdir` has no losses to draw, or
+        `dataset` is no prepared data set.
+    """
+    if workdir is not None:
+        _losses(pathlib.Path(workdir) / "metrics.csv")
+    if dataset is not None:
+        file = pathlib.Path(dataset) / "dataset_info.json"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"Expected the folder of a prepared data set; {dataset} has no"
+                f" {file.name}."
+            )
+
+
+def _losses(metrics):
+    """(steps, name -> values) of a metrics.csv's losses; ValueError if none."""
+    steps, columns = read_metrics(metrics)
+    losses = {k: v for k, v in columns.items() if "loss" in k}
+    if not losses:
+        raise ValueError(
+            f"{metrics} has no column with 'loss' in its name; got"
+            f" {list(columns)}."
+        )
+    return steps, losses
+
+
 def draw_losses(metrics, file, title="Training losses"):
     """One small panel a loss of a metrics.csv, against the step.
 
@@ -41,13 +70,7 @@ def draw_losses(metrics, file, title="Training losses"):
     Returns: the path written.
     Raises: FileNotFoundError, ValueError.
     """
-    steps, columns = read_metrics(metrics)
-    losses = {k: v for k, v in columns.items() if "loss" in k}
-    if not losses:
-        raise ValueError(
-            f"{metrics} has no column with 'loss' in its name; got"
-            f" {list(columns)}."
-        )
+    steps, losses = _losses(metrics)
     names = sorted(losses, key=lambda name: (name != "loss", name))
     across = min(3, len(names))
     down = -(-len(names) // across)

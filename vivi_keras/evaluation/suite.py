@@ -87,7 +87,12 @@ def evaluate(
         a map needs umap-learn.
     """
     names = task_names(suite, tasks)
+    wanted = DEFAULT_PROTOCOLS[suite]
+    wanted = wanted if protocol_names is None else protocol_names
+    _check_protocols(wanted)
     maps.check(map_kinds)
+    if budget_minutes is not None:
+        budget.check(budget_minutes)
     if output is not None:
         reports.check_output(output)
     encoders = [load_encoder(module, name, output=output_name, weights=weights)]
@@ -98,9 +103,6 @@ def evaluate(
     check_names(encoders)
     image_size = IMAGE_SIZES[suite] if image_size is None else image_size
     max_test = MAX_TEST[suite] if max_test is None else max_test
-    wanted = DEFAULT_PROTOCOLS[suite]
-    wanted = wanted if protocol_names is None else protocol_names
-    _check_protocols(wanted)
     sweep = SWEEPS[suite] if sweep is None else sweep
     show = show if show is not None else lambda line: None
     chosen = None
@@ -166,5 +168,7 @@ def check_names(encoders):
 
 def _check_protocols(names):
     unknown = [name for name in names if name not in PROTOCOLS]
-    if unknown or not names:
-        raise ValueError(f"Expected protocols of {PROTOCOLS}; got {names}.")
+    if unknown or not names or len({*names}) != len(names):
+        raise ValueError(
+            f"Expected protocols of {PROTOCOLS}, each once; got {names}."
+        )
