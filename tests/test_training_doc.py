@@ -64,7 +64,7 @@ def test_program_runs(folder, program):
     assert status == 0, printed
     if program == "watch.py":
         assert list((folder / "run/profile").rglob("*.xplane.pb"))
-        assert (folder / "run/page/sprite.png").stat().st_size > 1000
+        assert (folder / "run/projector/sprite.png").stat().st_size > 1000
     else:
         assert "Epoch 2/2" in printed and "video_info_nce_loss" in printed
 
