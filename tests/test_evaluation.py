@@ -1,5 +1,6 @@
 """kNN, the probe, modules of every kind, splits and the suite's own run."""
 
+import functools
 import subprocess
 import sys
 
@@ -376,24 +377,31 @@ def test_flags_are_refused_before_any_work(tmp_path, module, flag, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch, module):
+    """Scores the module on a small task, into the same folder each time."""
     monkeypatch.setattr(
         suite.offline, "load_task", lambda *unused: small_task()
     )
-    arguments = {
-        "tasks": ["digits"],
-        "cache_dir": str(tmp_path / "cache"),
-        "image_size": 16,
-        "show": None,
-    }
-    out = tmp_path / "out"
-    first = suite.evaluate(module, out, **arguments)
+    return functools.partial(
+        suite.evaluate,
+        module,
+        tmp_path / "out",
+        tasks=["digits"],
+        cache_dir=str(tmp_path / "cache"),
+        image_size=16,
+        show=None,
+    )
+
+
+def test_damaged_files_are_made_anew(tmp_path, evaluate):
+    out, first = tmp_path / "out", evaluate()
     files = [*out.glob("tasks/*"), *out.glob("maps/*/*")]
     files += tmp_path.glob("cache/features/*/*")
     assert {f.suffix for f in files} == {".json", ".npz"}
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    again = suite.evaluate(module, out, **arguments)
+    again = evaluate()
     assert [r["accuracy"] for r in again["rows"]] == [
         r["accuracy"] for r in first["rows"]
     ]
@@ -404,26 +412,14 @@ def test_damaged_files_are_made_anew(tmp_path, monkeypatch, module):
             assert reports.read_json(file)
 
 
-def test_readable_files_of_something_else_are_made_anew(
-    tmp_path, monkeypatch, module
-):
-    monkeypatch.setattr(
-        suite.offline, "load_task", lambda *unused: small_task()
-    )
-    arguments = {
-        "tasks": ["digits"],
-        "cache_dir": str(tmp_path / "cache"),
-        "image_size": 16,
-        "show": None,
-    }
-    out = tmp_path / "out"
-    first = suite.evaluate(module, out, **arguments)
+def test_readable_files_of_something_else_are_made_anew(tmp_path, evaluate):
+    out, first = tmp_path / "out", evaluate()
     accuracies = [r["accuracy"] for r in first["rows"]]
     parts = [*out.glob("tasks/*")]
     for content in ({}, [], [{"accuracy": 0.5}], ["row"]):
         for file in parts:
             reports.write_json(file, content)
-        again = suite.evaluate(module, out, **arguments)
+        again = evaluate()
         assert [r["accuracy"] for r in again["rows"]] == accuracies
     for file in tmp_path.glob("cache/features/*/*"):
         kept = features.read_arrays(file)
@@ -431,7 +427,7 @@ def test_readable_files_of_something_else_are_made_anew(
         features.write_arrays(file, **short)
     for file in parts:
         file.unlink()
-    again = suite.evaluate(module, out, **arguments)
+    again = evaluate()
     assert [r["accuracy"] for r in again["rows"]] == accuracies
     for content in ([1], {"validation": "high"}):  # a stopped sweep's
         reports.write_json(tmp_path / "part.json", content)
