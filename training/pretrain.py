@@ -208,17 +208,10 @@ def pretrain(
 
 
 def _claim(stack, config, workdir, allow_new_data):
-    from vivi_keras import checkpoints, workdirs
+    from vivi_keras import workdirs
     from vivi_keras.training import streams
 
     stack.enter_context(workdirs.locked(workdir))
-    steps = checkpoints.saved_steps(workdir)
-    if steps and not (workdir / workdirs.CONFIG_FILE).exists():
-        raise ValueError(
-            f"Expected {workdirs.CONFIG_FILE} beside the checkpoints in"
-            f" {workdir}, which go to step {steps[-1]}; it is missing. Put it"
-            " back, or use another work directory."
-        )
     workdirs.claim_workdir(
         workdir, config, streams.data_fingerprint(config), allow_new_data
     )

@@ -9,6 +9,8 @@ import socket
 
 import ml_collections
 
+from vivi_keras.checkpoints import saved_steps
+
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
 
@@ -67,7 +69,7 @@ def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
         fingerprint: of the data set.
         allow_new_data: go on with data that differ, and record these.
     Raises: ValueError: the work directory belongs to another config or to
-        other data.
+        other data, or has checkpoints but no config.
     """
     folder = pathlib.Path(workdir)
     mine = {
@@ -75,6 +77,13 @@ def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
         "data_fingerprint": fingerprint,
     }
     if not (folder / CONFIG_FILE).exists():
+        steps = saved_steps(folder)
+        if steps:
+            raise ValueError(
+                f"Expected {CONFIG_FILE} beside the checkpoints in {workdir},"
+                f" which go to step {steps[-1]}; it is missing. Put it back, or"
+                " use another work directory."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, mine)
         return

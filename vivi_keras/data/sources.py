@@ -108,13 +108,16 @@ def from_tfds(name, split="train", class_names=None, data_dir=None):
             f" {names[:5]}."
         )
     source = _examples(builder, name, split)
-    labels = np.array([source[i]["label"] for i in range(len(source))])
-    troubles = [None] * len(source)
-    if builder.info.splits[split].num_bytes <= MOST_BYTES_CHECKED:
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            troubles = [
-                *pool.map(lambda i: _trouble(source[i]), range(len(source)))
-            ]
+    checks = builder.info.splits[split].num_bytes <= MOST_BYTES_CHECKED
+
+    def look(index):
+        example = source[index]
+        return example["label"], _trouble(example) if checks else None
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = [*pool.map(look, range(len(source)))]
+    labels = np.array([label for label, _ in found])
+    troubles = [trouble for _, trouble in found]
     kept = [i for i, trouble in enumerate(troubles) if trouble is None]
 
     def read(index):

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from vivi_keras.checkpoints import reason
 from vivi_keras.evaluation.tasks import Unfit
 
 KERAS_PREFIX = "keras.applications."
@@ -177,13 +178,14 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
 def naming(path, what):
     """Makes an error of TensorFlow's a ValueError that names the module.
 
-    Its first line is kept. Files that are cut short are an IndexError.
+    Files that are cut short are an IndexError.
     """
     try:
         yield
     except (tf.errors.OpError, IndexError) as error:
-        said = str(error).strip().partition("\n")[0]
-        raise ValueError(f"Module {path} cannot {what}: {said}") from error
+        raise ValueError(
+            f"Module {path} cannot {what}: {reason(error)}"
+        ) from error
 
 
 def _folder_name(folder):
