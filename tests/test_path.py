@@ -64,6 +64,7 @@ def dataset(tmp_path_factory):
     return folder / "data"
 
 
+@pytest.mark.smoke
 def test_videos_to_evaluated_encoder(dataset, tmp_path):
     work, module = tmp_path / "work", tmp_path / "module"
     flags = (
@@ -107,7 +108,10 @@ def test_videos_to_evaluated_encoder(dataset, tmp_path):
     assert all(0.2 < row["accuracy"] <= 1.0 for row in rows)
     for picture in ("losses.png", "shots.png", "retrieval.png"):
         assert (scores / picture).stat().st_size > 5_000
-    _fine_tunes(module)
+    printed = run("vivi-verify", module)
+    assert "0 missed" in printed, printed
+    _fine_tunes_in_tf_keras(module)
+    _fine_tunes_in_keras(module)
 
 
 @pytest.mark.slow  # four more processes that start TensorFlow
@@ -161,19 +165,36 @@ def test_moving_averages_are_what_ema_exports(dataset, tmp_path):
     assert "keeps moving averages" in printed
 
 
-def _fine_tunes(module):
+def _fine_tunes_in_tf_keras(module):
     """hub.KerasLayer gives the module's features and trains its weights."""
-    import tensorflow as tf
     import tensorflow_hub as hub
     import tf_keras
 
-    images = np.random.default_rng(0).random((6, 32, 40, 3), np.float32)
     layer = hub.KerasLayer(str(module), trainable=True)
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(True)
+    _fine_tunes(tf_keras, layer, loss, module)
+
+
+def _fine_tunes_in_keras(module):
+    """HubEncoder does the same in Keras 3."""
+    import keras
+
+    import vivi_keras
+
+    layer = vivi_keras.HubEncoder(str(module), trainable=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(True)
+    _fine_tunes(keras, layer, loss, module)
+
+
+def _fine_tunes(framework, layer, loss, module):
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).random((6, 32, 40, 3), np.float32)
     expected = tf.saved_model.load(str(module))(images, training=False)
     np.testing.assert_allclose(layer(images), expected, rtol=0, atol=1e-5)
     before = [w.numpy() for w in layer.trainable_weights]
-    model = tf_keras.Sequential([layer, tf_keras.layers.Dense(2)])
-    model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(True))
+    model = framework.Sequential([layer, framework.layers.Dense(2)])
+    model.compile("sgd", loss)
     model.fit(images, np.array([0, 1] * 3), epochs=1, verbose=0)
     moved = [
         np.abs(w.numpy() - b).max() > 0

@@ -56,9 +56,14 @@ def streams(config) -> tuple[str, ...]:
     return found
 
 
+def streams_read(config) -> tuple[str, ...]:
+    """The streams that a run opens: none where nothing is trained."""
+    return streams(config) if config.train.steps else ()
+
+
 def needs_videos(config) -> bool:
     """Whether training reads `config.data.dataset`."""
-    return config.train.steps > 0 and "videos" in streams(config)
+    return "videos" in streams_read(config)
 
 
 def images_per_step(config) -> int:
@@ -98,7 +103,7 @@ def name_labels(config) -> None:
     Raises: ValueError: it names other classes, another number of them,
         another subset of the labels, or a test split that does not fit.
     """
-    if "images" not in streams(config) or config.train.steps == 0:
+    if "images" not in streams_read(config):
         return
     data = config.data.images
     names = open_images(data.dataset, data.split).class_names
@@ -216,14 +221,16 @@ def test_batches(config, batch_size=64):
 
 
 def test_images(config):
-    """LabelledImages to test on; None without a supervised level or a split.
+    """LabelledImages to test on; None where there is nothing to test.
+
+    That is so without a supervised level, a test split or training.
 
     Raises: ValueError: no such split, or it has other classes.
     """
     split = named(config.data.images.test_split)
     if split is None or "supervised" not in config.objective:
         return None
-    if "images" not in streams(config):
+    if "images" not in streams_read(config):
         return None
     data = config.data.images
     names = tuple(data.class_names)
@@ -240,12 +247,12 @@ def test_images(config):
 
 def data_fingerprint(config) -> str:
     """Identifies what a config trains on."""
-    if config.train.steps == 0:
+    prints, kinds = {}, streams_read(config)
+    if not kinds:
         return "none"
-    prints = {}
-    if "videos" in streams(config):
+    if "videos" in kinds:
         prints["videos"] = fingerprint(config.data.dataset)
-    if "images" in streams(config):
+    if "images" in kinds:
         prints["images"] = labelled.fingerprint(labels_of(config))
     if [*prints] == ["videos"]:
         return prints["videos"]
@@ -257,7 +264,7 @@ def training_data(config, data_fingerprint) -> dict:
     record = {"fingerprint": data_fingerprint}
     if needs_videos(config):
         record["name"] = pathlib.Path(config.data.dataset).name
-    if config.train.steps and "images" in streams(config):
+    if "images" in streams_read(config):
         images = config.data.images
         record["images"] = pathlib.Path(images.dataset).name
         record["label_fraction"] = images.label_fraction
