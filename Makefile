@@ -6,7 +6,14 @@ BIN := .venv/bin
 
 install: .venv/installed
 
+# The version of PYTHON; nothing if it does not run.
+VERSION = $(shell { $(PYTHON) -c \
+	'import sys; print("%d.%d" % sys.version_info[:2])'; } 2>/dev/null)
+
 .venv/installed: setup.py pyproject.toml
+	$(if $(filter 3.10 3.11 3.12 3.13,$(VERSION)),,$(error PYTHON must be \
+		Python 3.10 to 3.13. Got: $(PYTHON), \
+		$(or $(VERSION),which does not run)))
 	$(PYTHON) -m venv .venv
 	# An old pip can search for hours where a new one needs seconds.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
