@@ -16,8 +16,14 @@ MAPPED = {
     "vivi_keras.hub_modules": "hub_modules",
 }
 
-TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6"]
-CONVERT = ["tf2onnx>=1.17", "onnxruntime>=1.18", "ai-edge-litert>=1.0"]
+# Each range was run by the tests at its oldest and at its newest version.
+TEST = ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.6,<1"]
+CONVERT = [
+    "tf2onnx>=1.17,<2",
+    "onnx>=1.17,<2",
+    "onnxruntime>=1.18,<2",
+    "ai-edge-litert>=1.0,<3",
+]
 
 setuptools.setup(
     name="vivi-keras",
@@ -43,40 +49,42 @@ setuptools.setup(
         ]
     },
     install_requires=[
-        "tensorflow>=2.16,<2.22",
-        "keras>=3,<4",
+        "tensorflow>=2.16.1,<2.22",
+        "keras>=3.12,<3.16",
         "tensorflow-datasets>=4.9.7,<5",
+        "tensorflow-metadata>=1.17.3,<1.22",
         "tensorflow-hub>=0.16.1,<0.17",
+        # tensorflow-hub imports pkg_resources, which setuptools 81 dropped,
+        # without asking for it.
+        "setuptools>=66.1,<81",
         "tf-keras>=2.16,<2.22",
         # TensorFlow 2.21 left it out of its own requirements.
         "tensorboard>=2.16,<2.22",
         "absl-py>=2,<3",
-        "ml-collections>=0.1.1,<2",
-        "array-record>=0.5",
-        "av>=12",
+        "ml-collections>=1,<2",
+        "array-record>=0.5.1,<0.9",
+        "av>=17.1,<20",
+        "opencv-python-headless>=4.8,<6",
         "scenedetect-headless>=0.7,<0.8",
         "scikit-learn>=1.4,<2",
+        "scipy>=1.11.2,<2",
         "matplotlib>=3.8,<4",
-        "numpy>=1.26",
-        "pillow>=10",
-        "tqdm>=4.60",
-        "pyyaml>=6",
-        "threadpoolctl>=3",
+        "numpy>=1.26,<3",
+        "pillow>=10,<14",
+        "tqdm>=4.60,<5",
+        "pyyaml>=6.0.1,<7",
+        "threadpoolctl>=3.1,<4",
         # tensorflow-datasets imports it without asking for it.
-        "importlib_resources>=5",
+        "importlib_resources>=6,<8",
     ],
     extras_require={
         # With the converters, so that their tests run.
         "test": [*TEST, *CONVERT],
-        "beam": ["apache-beam>=2.60", "mlcroissant>=1"],
+        "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
-        "maps": ["umap-learn>=0.5.9"],
+        "maps": ["umap-learn>=0.5.9,<0.6"],
         # The last tensorflow-io fits TensorFlow 2.16 alone.
-        "tfio": [
-            "tensorflow==2.16.*",
-            "tensorflow-io==0.37.1",
-            "tensorflow-metadata<1.17",
-        ],
+        "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],
     },
     entry_points={
         "console_scripts": [

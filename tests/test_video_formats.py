@@ -347,3 +347,16 @@ def test_memory_limit_changes_nothing(tmp_path, monkeypatch):
     assert found == expected and images.keys() == same.keys()
     for index, image in images.items():
         np.testing.assert_array_equal(image, same[index])
+
+
+def test_tags_in_another_encoding(tmp_path):
+    path = write(
+        tmp_path / "latin.mp4",
+        prepare=lambda stream: stream.container.metadata.update(title="QQQQ"),
+    )
+    data = path.read_bytes()
+    assert data.count(b"QQQQ") == 1
+    path.write_bytes(data.replace(b"QQQQ", b"\xe9t\xe9\xff"))
+    video, images = run(path)
+    assert video["num_frames"] == COUNT
+    check_colours(images[0])

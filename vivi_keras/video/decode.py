@@ -27,6 +27,14 @@ DEFAULT_RATE = 25.0
 # A playlist that is named like a video must not reach for the network.
 _SAFE = {"protocol_whitelist": "file,crypto,data"}
 
+# Tags may be in any encoding. Before version 19, PyAV fails on other than UTF-8
+# unless told to replace what it cannot read.
+_TAGS = (
+    {"metadata_errors": "replace"}
+    if int(av.__version__.split(".")[0]) < 19
+    else {}
+)
+
 # Formats whose planes hold 8-bit luma first and can be sampled directly.
 _PLANAR = {
     "yuv420p": (2, 2),
@@ -84,9 +92,7 @@ class Video:
     def __init__(self, path, threads=0):
         self.path = path
         try:
-            self._container = av.open(
-                path, metadata_errors="replace", options=_SAFE
-            )
+            self._container = av.open(path, options=_SAFE, **_TAGS)
         except _ERRORS as error:
             raise VideoError(f"cannot be opened: {describe(error)}") from error
         streams = [
