@@ -1,4 +1,8 @@
-"""vivi-export: a run or a module -> files that load anywhere."""
+"""vivi-export: a run or a module -> files that load anywhere.
+
+Example:
+  vivi-export --workdir=run --output=module
+"""
 
 import pathlib
 import tempfile

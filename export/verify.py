@@ -2,6 +2,9 @@
 
 A SavedModel is a program: verify runs it, so verify only those of publishers
 you trust.
+
+Example:
+  vivi-verify module
 """
 
 import json

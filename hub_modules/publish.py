@@ -19,6 +19,7 @@ import yaml
 from absl import app, flags
 
 from vivi_keras import archives, registry
+from vivi_keras.training import commands
 
 _NAME = flags.DEFINE_string("name", None, "Its name in the registry.")
 _VERSION = flags.DEFINE_integer("version", 1, "Its version.", 1)
@@ -181,4 +182,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.run("vivi_keras.hub_modules.publish", main)

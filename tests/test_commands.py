@@ -17,6 +17,12 @@ SCRIPTS = {
     "vivi-export": ("vivi_keras.export.main", "--format"),
     "vivi-verify": ("vivi_keras.export.verify", "--json"),
 }
+MODULES = {
+    "vivi_keras.training.demo": "--num_films",
+    "vivi_keras.training.film": "--num_films",
+    "vivi_keras.hub_modules.publish": "--metrics",
+}
+FIRST_SCREEN = 24  # lines of a terminal
 
 
 def run_as(name, *arguments):
@@ -42,10 +48,104 @@ def test_every_script_is_here():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_shows_what_it_does_and_its_flags(name):
     _, flag = SCRIPTS[name]
-    shown, _ = run_as(name, "--help")
+    shown, status = run_as(name, "--help")
+    assert status == 0
     assert shown.startswith(f"{name}: "), shown
+    example = f"\n  {name} -" if name != "vivi-verify" else "\n  vivi-verify m"
+    assert example in "\n".join(shown.splitlines()[:FIRST_SCREEN])
     assert f"\n  {flag}: " in shown
     assert "--stderrthreshold" not in shown  # other modules' flags
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_help_of_a_module(name):
+    done = subprocess.run(
+        [sys.executable, "-m", name, "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first = "\n".join(done.stdout.splitlines()[:FIRST_SCREEN])
+    assert f"python -m {name} " in first
+    assert f"\n  {MODULES[name]}: " in done.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_unknown_flags_are_named(name):
+    shown, status = run_as(name, "--hlep")
+    assert status == 1
+    assert shown.startswith(f"{name}: Unknown command line flag 'hlep'."), shown
+    assert f"See {name} --help." in shown
+    assert "Traceback" not in shown
+
+
+QUIET = """
+import sys
+from vivi_keras.training import commands
+
+def main(argv):
+    import tensorflow as tf
+    tf.function(lambda x: x + 1, jit_compile=True)(1.0)
+    print("done")
+
+commands.run("script", main, ["script"])
+"""
+
+
+def test_the_start_lines_of_tensorflow_are_hidden():
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_shown"),
+    [
+        ("E0000 00:00:1 1 x.cc:1] out of memory", True),
+        ("Traceback (most recent call last):", True),
+        (
+            "I0000 00:00:1 1 a.cc:1] oneDNN custom operations are on.",
+            False,
+        ),
+        ("E0000 00:00:1 1 x.cc:52] failed call to cuInit: ERROR (303)", False),
+    ],
+)
+def test_other_lines_of_an_import_are_shown(line, is_shown, tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        f"import os\nos.write(2, {line.encode()!r} + b'\\n')\n"
+        "class config:\n    list_physical_devices = staticmethod(list)\n"
+    )
+    script = (
+        "from vivi_keras.training import commands\n"
+        "commands.hide_start_lines()\n"
+        f"commands._GPU_DRIVER = {str(tmp_path / 'none')!r}\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import tensorflow\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (line + "\n" if is_shown else "")
+
+
+def test_errors_while_tensorflow_loads_are_shown(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'libx.so is damaged\\n')\n1 / 0\n"
+    )
+    script = (
+        "from vivi_keras.training import commands\n"
+        "commands.hide_start_lines()\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import tensorflow\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("libx.so is damaged\n")
+    assert "ZeroDivisionError" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,48 @@
-"""How the console scripts start and fail: flags, help, one line of error."""
+"""How the scripts start and fail: flags, help, one line of error."""
 
 import functools
 import gc
+import importlib.abc
+import importlib.util
 import os
+import re
 import sys
+import tempfile
 
 from absl import app, flags, logging
 
-# Before TensorFlow is imported: its start-up lines would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+_TOLD = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
 
-
-_TOLD = (ValueError, OSError, ImportError, RuntimeError)
+# What TensorFlow writes to file descriptor 2 on every start, below Python and
+# partly before its own log level counts.
+_START_LINES = re.compile(
+    r"All log messages before absl::InitializeLog"
+    r"|oneDNN custom operations are on"
+    r"|This TensorFlow binary is optimized"
+    r"|To enable the following instructions"
+    r"|Could not find TensorRT"
+    r"|XLA service 0x|StreamExecutor device|Compiled cluster using XLA"
+)
+# The same on a machine without a GPU; with one they are real errors.
+_NO_GPU_LINES = re.compile(
+    r"Could not find cuda drivers"
+    r"|failed call to cuInit"
+    r"|no NVIDIA GPU device is present"
+    r"|Unable to register cu"
+    r"|Cannot dlopen some GPU libraries"
+    r"|Skipping registering GPU devices"
+)
+_GPU_DRIVER = "/dev/nvidiactl"
 
 
 def run(name, main, argv=None):
     """Parses the flags and calls `main`; never returns.
 
     `--help` shows the docstring and the flags of main's module, also where a
-    console script, and not that module, is what Python runs. Errors that name
-    what was expected and what came are one line and exit status 1; their
-    traceback is shown with `--verbosity=1`. Ctrl-C ends it in one line, too,
-    with status 130.
+    console script, and not that module, is what Python runs; its exit status
+    is 0. Errors that name what was expected and what came are one line and
+    exit status 1; their traceback is shown with `--verbosity=1`. Ctrl-C ends
+    it in one line, too, with status 130.
 
     Args:
         name: str, the script's.
@@ -32,9 +53,80 @@ def run(name, main, argv=None):
     module = sys.modules[main.__module__]
     if module is not script:
         script.__doc__ = module.__doc__
-        for flag in flags.FLAGS.get_flags_for_module(main.__module__):
+        for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(functools.partial(tell, name, main), argv=argv)
+    hide_start_lines()
+    app.run(
+        functools.partial(tell, name, main),
+        argv=argv,
+        flags_parser=functools.partial(_parse, name),
+    )
+
+
+def _parse(name, argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        said = str(error)
+    except SystemExit:  # --help, which absl ends with status 1
+        sys.exit(0)
+    end(name, f"{said}\nSee {name} --help.", 1)
+
+
+class _QuietImport(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow without what it writes on every start."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            load = spec.loader.exec_module
+            spec.loader.exec_module = functools.partial(_load_quietly, load)
+        return spec
+
+
+def hide_start_lines():
+    """Hides what TensorFlow writes when it is imported; errors are shown.
+
+    Has no effect on a TensorFlow that is imported already.
+    """
+    # Its log says again what exceptions say, and much that is no error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules and not any(
+        isinstance(finder, _QuietImport) for finder in sys.meta_path
+    ):
+        sys.meta_path.insert(0, _QuietImport())
+
+
+def _load_quietly(load, module):
+    sys.stderr.flush()
+    shown = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as written:
+            os.dup2(written.fileno(), 2)
+            try:
+                load(module)
+                # Looks for a GPU, which writes lines of its own.
+                module.config.list_physical_devices()
+            finally:
+                os.dup2(shown, 2)
+                written.seek(0)
+                _show(written.read().decode(errors="replace"))
+    finally:
+        os.close(shown)
+
+
+def _show(text):
+    """Writes the lines that are not written on every start."""
+    has_gpu = os.path.exists(_GPU_DRIVER)
+    for line in text.splitlines(keepends=True):
+        if _START_LINES.search(line):
+            continue
+        if has_gpu or not _NO_GPU_LINES.search(line):
+            sys.stderr.write(line)
+    sys.stderr.flush()
 
 
 def tell(name, main, argv):
@@ -49,7 +141,9 @@ def tell(name, main, argv):
             raise
         logging.debug("where it was raised", exc_info=True)
         said, status = str(error), 1
-        if not isinstance(error, _TOLD):  # TensorFlow's: many lines
+        if isinstance(error, app.UsageError):
+            said = f"{said}\nSee {name} --help."
+        elif not isinstance(error, _TOLD):  # TensorFlow's: many lines
             from vivi_keras.checkpoints import reason
 
             said = reason(error)

@@ -1,15 +1,18 @@
 """The whole path on rendered films: videos -> data set -> encoder -> scores.
 
 `make demo` runs it. Steps that are done are not done again.
+
+Example:
+  python -m vivi_keras.training.demo --output=demo
 """
 
 import os
 import pathlib
 import time
 
-from absl import app, flags, logging
+from absl import app, flags
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from vivi_keras.training import commands
 
 _OUTPUT = flags.DEFINE_string("output", ".cache/demo", "Folder of the run.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the training.")
@@ -28,7 +31,6 @@ def main(argv):
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     from vivi_keras.video import demo_corpus
 
-    logging.set_verbosity(logging.WARNING)
     folder = pathlib.Path(_OUTPUT.value)
     films = folder / "films"
     demo_corpus.render_corpus(
@@ -145,7 +147,7 @@ class Clock:
 
 def run():
     """Runs from the command line."""
-    app.run(main)
+    commands.run("vivi_keras.training.demo", main)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""vivi-evaluate: scores an exported encoder on labelled images."""
+"""vivi-evaluate: scores an exported encoder on labelled images.
+
+Example:
+  vivi-evaluate --module=module --tasks=digits,fashion_mnist --output=scores
+"""
 
 import dataclasses
 import pathlib

@@ -3,10 +3,12 @@
 The film (Blender Foundation, CC-BY 3.0) comes inside the source package of
 moviepy 2.2.1. InfoNCE takes its negatives from other videos, so the film is
 cut, without decoding, into consecutive pieces that stand for videos.
+
+Example:
+  python -m vivi_keras.training.film --output=film
 """
 
 import hashlib
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,12 +17,11 @@ import tempfile
 import zipfile
 
 import av
-from absl import app, flags, logging
+from absl import app, flags
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from vivi_keras.training import commands, demo
 
-from vivi_keras.training import demo  # noqa: E402
-
+flags.adopt_module_key_flags(demo)
 flags.FLAGS.set_default("output", ".cache/film")
 _FILM = flags.DEFINE_string(
     "film", None, "A film of your own in place of Big Buck Bunny."
@@ -36,7 +37,6 @@ PIECE_SECONDS = 30.0
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
-    logging.set_verbosity(logging.WARNING)
     folder = pathlib.Path(flags.FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
     film = _FILM.value
@@ -137,7 +137,7 @@ def _copy_pieces(source, folder, piece_seconds):
 
 def run():
     """Runs from the command line."""
-    app.run(main)
+    commands.run("vivi_keras.training.film", main)
 
 
 if __name__ == "__main__":

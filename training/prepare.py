@@ -1,16 +1,16 @@
-"""vivi-prepare: videos -> a data set for pretraining."""
+"""vivi-prepare: videos -> a data set for pretraining.
 
-import os
+Example:
+  vivi-prepare --videos=films --dataset=data --workers=4
+"""
+
 import sys
 
 from absl import app, flags
 
-# Before TensorFlow is imported: its start-up lines would bury the bar.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from vivi_keras import video  # noqa: E402
-from vivi_keras.training import commands  # noqa: E402
-from vivi_keras.video import report as report_lib  # noqa: E402
+from vivi_keras import video
+from vivi_keras.training import commands
+from vivi_keras.video import report as report_lib
 
 _OPTIONS = (
     flags.DEFINE_string(

@@ -1,4 +1,8 @@
-"""vivi-pretrain: trains an encoder as a named config says."""
+"""vivi-pretrain: trains an encoder as a named config says.
+
+Example:
+  vivi-pretrain --config=vivi_ex4_demo --config.data.dataset=data --workdir=run
+"""
 
 import contextlib
 import difflib
@@ -329,8 +333,10 @@ def main(argv):
         if not value:
             raise app.UsageError(f"--{name} is missing.")
     from vivi_keras.training import streams
+    from vivi_keras.training.configs import ranges
 
     try:
+        ranges.check_numbers(_CONFIG.value)
         if streams.needs_videos(_CONFIG.value) and not (
             _CONFIG.value.data.dataset
         ):
@@ -372,25 +378,30 @@ def _two_steps(words):
 
 
 def named(argv):
-    """Replaces a row's name in `--config` by what config_flags takes.
+    """Puts `--config` first, a row's name replaced by its file.
 
     Raises: app.UsageError: an unknown row or an unknown key.
     """
     argv, config = list(argv), None
+    # It is read first, whatever the order: the others change its values.
     for i, word in enumerate(argv):
         flag, equals, value = word.lstrip("-").partition("=")
         if not word.startswith("-") or flag != "config":
             continue
         if not equals and i + 1 < len(argv):
             value = argv.pop(i + 1)
-        if value.endswith(".py") or ".py:" in value:
-            return argv
-        try:
-            config = rows.get_config(value)
-        except ValueError as error:
-            raise app.UsageError(str(error)) from None
-        argv[i] = f"--config={rows.__file__}:{value}"
+        del argv[i]
+        if not (value.endswith(".py") or ".py:" in value):
+            try:
+                config = rows.get_config(value)
+            except ValueError as error:
+                raise app.UsageError(str(error)) from None
+            value = f"{rows.__file__}:{value}"
+        argv.insert(1, f"--config={value}")
         break
+    else:
+        if any(word.lstrip("-").startswith("config.") for word in argv[1:]):
+            raise app.UsageError("--config is missing.")
     if config is not None:
         for word in argv:
             flag = word.lstrip("-").partition("=")[0]
@@ -416,10 +427,10 @@ def _check_key(config, flag):
 def run():
     """The console script vivi-pretrain."""
     try:
-        argv = named(sys.argv)
+        sys.argv = named(sys.argv)  # where config_flags reads it, too
     except app.UsageError as error:
         sys.exit(f"vivi-pretrain: {error}")
-    commands.run("vivi-pretrain", main, argv)
+    commands.run("vivi-pretrain", main)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,15 @@ def check_numbers(config) -> None:
     """Raises ValueError for a number with which no run could make sense."""
     for asked, (keeps, *names) in RULES.items():
         for name in names:
-            value = functools.reduce(operator.getitem, name.split("."), config)
+            try:
+                value = functools.reduce(
+                    operator.getitem, name.split("."), config
+                )
+            except (KeyError, TypeError):
+                raise ValueError(
+                    f"config.{name} is missing. A config must have every key"
+                    " of vivi_keras.training.configs.get_config('vivi_ex4')."
+                ) from None
             if not (math.isfinite(value) and keeps(value)):
                 raise ValueError(
                     f"config.{name} must be finite and {asked}. Got: {value}"

@@ -17,6 +17,8 @@ import tarfile
 import tempfile
 import zipfile
 
+import numpy as np
+
 
 class Unavailable(RuntimeError):
     """A package cannot be had here; the message says why."""
@@ -242,15 +244,14 @@ class ArraysOnly(pickle.Unpickler):
 
     _ALLOWED = {"_reconstruct", "ndarray", "dtype", "scalar"}
 
+    # Its name differs between NumPy 1 and 2; a file may come from either.
+    _MULTIARRAY = np.zeros(1).__reduce__()[0].__module__
+
     def find_class(self, module, name):
-        place = module.replace("numpy._core", "numpy.core")
-        if name in self._ALLOWED and place in (
-            "numpy",
-            "numpy.core.multiarray",
-        ):
-            return super().find_class(
-                module.replace("numpy.core", "numpy._core"), name
-            )
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            module = self._MULTIARRAY
+        if name in self._ALLOWED and module in ("numpy", self._MULTIARRAY):
+            return super().find_class(module, name)
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
