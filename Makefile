@@ -30,6 +30,11 @@ test-slow: install
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	# In an editable install the linter does not see training and export.
+	rm -rf build/lint
+	$(BIN)/python setup.py --quiet build_py --build-lib build/lint
+	cd build/lint && ../../$(BIN)/lint-imports --no-cache \
+		../../pyproject.toml
 
 demo: install
 	$(BIN)/python -m vivi_keras.training.demo --output=.cache/demo

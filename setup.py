@@ -17,7 +17,12 @@ MAPPED = {
 }
 
 # Each range was run by the tests at its oldest and at its newest version.
-TEST = ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.6,<1"]
+TEST = [
+    "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
+    "ruff>=0.6,<1",
+    "import-linter>=2.17,<3",
+]
 CONVERT = [
     "tf2onnx>=1.17,<2",
     "onnx>=1.17,<2",

@@ -126,7 +126,7 @@ def deal_shots(batch):
 def train(arm, config):
     """Trains one arm: (encoder, mean metrics of the last tenth)."""
     from vivi_keras.data import video_batches
-    from vivi_keras.training import build
+    from vivi_keras.runs import build
 
     if arm == "untrained":  # with batch norm adapted to the data
         return build.untrained_encoder(config, 60), {}
@@ -152,8 +152,8 @@ def train(arm, config):
 
 def scores(encoder, tasks):
     """Task -> kNN (and linear) accuracy, per cent, of frozen features."""
-    from vivi_keras.evaluation import protocols
-    from vivi_keras.evaluation.tasks import draw_split
+    from vivi_keras.evaluation.protocols import frozen
+    from vivi_keras.evaluation.tasks.task import draw_split
 
     found = {}
     for task in tasks:
@@ -163,30 +163,30 @@ def scores(encoder, tasks):
             rows = [(np.asarray(encoder(x)), y) for x, y in batches]
             parts[part] = [np.concatenate(x) for x in zip(*rows, strict=True)]
         (pool, labels), test = parts["train"], parts["test"]
-        knn = protocols.run_knn(pool, labels, *test, task.num_classes)
+        knn = frozen.run_knn(pool, labels, *test, task.num_classes)
         found[task.name] = {"knn": 100 * knn["accuracy"]}
         if task.name != "objects":  # hundreds of classes, five images each
             split = draw_split(len(pool), groups=task.groups)
-            linear = protocols.run_linear(pool, labels, *split, *test)
+            linear = frozen.run_linear(pool, labels, *split, *test)
             found[task.name]["linear"] = 100 * linear["accuracy"]
     return found
 
 
 def rendered_dataset(output, way):
     """The rendered films of a way, prepared; shared by its arms."""
-    from vivi_keras import video
+    from vivi_keras import prepare
 
     name = "_".join(["films", *sorted(way.films)])
     films, dataset = output / name, output / f"{name}_dataset"
     render(films, FILMS_SEED, NUM_FILMS, **way.films)
     if not (dataset / "report.json").exists():
-        video.prepare(films, dataset, **PREPARATION)
+        prepare.prepare(films, dataset, **PREPARATION)
     return dataset
 
 
 def render(folder, seed, num_films, **changes):
     """One object a film, hard cuts, small frames."""
-    from vivi_keras.video import demo_corpus
+    from vivi_keras.demo import corpus
 
     settings = {
         "height": 64,
@@ -195,9 +195,7 @@ def render(folder, seed, num_films, **changes):
         "dissolve_share": 0.0,
         **changes,
     }
-    demo_corpus.render_corpus(
-        folder, num_films=num_films, seed=seed, **settings
-    )
+    corpus.render_corpus(folder, num_films=num_films, seed=seed, **settings)
 
 
 def film_dataset(output, way):
@@ -205,16 +203,18 @@ def film_dataset(output, way):
 
     Raises: ValueError: the way changes the rendered films.
     """
-    from vivi_keras import video
-    from vivi_keras.training import film
+    from vivi_keras import prepare
+    from vivi_keras.demo import big_buck_bunny
 
     if way.films:
         raise ValueError(f"Expected a way with the films as they are: {way}")
     dataset = output / "film_dataset"
     if not (dataset / "report.json").exists():
-        path = film.fetch_film(output / film.MEMBER)
-        film.cut_film(path, output / "pieces", film.PIECE_SECONDS)
-        video.prepare(output / "pieces", dataset, **PREPARATION)
+        path = big_buck_bunny.fetch_film(output / big_buck_bunny.MEMBER)
+        big_buck_bunny.cut_film(
+            path, output / "pieces", big_buck_bunny.PIECE_SECONDS
+        )
+        prepare.prepare(output / "pieces", dataset, **PREPARATION)
     return dataset
 
 
@@ -225,13 +225,13 @@ def load_tasks(output, names):
     objects: which of the held-out objects; keys and queries are of other
     shots, with another ground, pose, size and light.
     """
-    from vivi_keras.evaluation import offline
-    from vivi_keras.evaluation.tasks import ImageTask, LabelledImages
-    from vivi_keras.video import demo_corpus
+    from vivi_keras.demo import crops
+    from vivi_keras.evaluation.tasks import offline_tfds
+    from vivi_keras.evaluation.tasks.task import ImageTask, LabelledImages
 
     held_out = output / "held_out_films"
     render(held_out, HELD_OUT_SEED, NUM_HELD_OUT)
-    images, labels, classes, films = demo_corpus.labelled_crops(
+    images, labels, classes, films = crops.labelled_crops(
         held_out, IMAGE_SIZE, per_film=CROPS
     )
 
@@ -251,7 +251,9 @@ def load_tasks(output, names):
         task("categories", classes, labels, first, ~first),
         task("objects", everyone, films, early, late),
     ]
-    more = [offline.load_task(n, output / "tasks", MAX_TEST) for n in names]
+    more = [
+        offline_tfds.load_task(n, output / "tasks", MAX_TEST) for n in names
+    ]
     return [*own, *more]
 
 

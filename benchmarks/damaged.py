@@ -17,7 +17,7 @@ import time
 import av
 import numpy as np
 
-from vivi_keras import video
+from vivi_keras import prepare
 
 FORMATS = {
     "a.mp4": "libx264",
@@ -86,7 +86,7 @@ def main():
             path.write_bytes(data)
             kinds[path.name] = kind
         start = time.monotonic()
-        report = video.prepare(
+        report = prepare.prepare(
             archive, pathlib.Path(folder) / "out", workers=arguments.workers
         )
         seconds = time.monotonic() - start

@@ -1,4 +1,4 @@
-"""Fits the network of `vivi_keras.video.gradual`, for `shots.py --fit`."""
+"""Fits the network of `vivi_keras.video.transitions`, for `shots.py --fit`."""
 
 import base64
 import pathlib
@@ -8,11 +8,11 @@ import splices
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from vivi_keras.video import gradual, gradual_weights
+from vivi_keras.video import transition_weights, transitions
 
 SIZE = (160, 90)
 SEEDS = range(1000, 1044)
-TARGET = pathlib.Path(gradual_weights.__file__)
+TARGET = pathlib.Path(transition_weights.__file__)
 
 
 def examples(media):
@@ -25,9 +25,9 @@ def examples(media):
         # About as much noise as compression leaves.
         noise = rng.normal(0, 1.5, (*film.shape[:3], 1))
         film = np.clip(film + noise, 0, 255).astype(np.uint8)
-        vectors = np.stack([gradual.tiny(image) for image in film])
-        values = gradual.features(
-            gradual.Distances(vectors), np.arange(len(film))
+        vectors = np.stack([transitions.tiny(image) for image in film])
+        values = transitions.features(
+            transitions.Distances(vectors), np.arange(len(film))
         )
         label, known = _labels(len(film), truth)
         inputs.append(values[known])

@@ -168,8 +168,8 @@ def load(rounds):
 
 def int8(dataset):
     """Prints kNN accuracy of the shipped modules as float32 and as int8."""
-    from vivi_keras import registry
     from vivi_keras.export import convert, metadata
+    from vivi_keras.models import registry
 
     for name in MODULES:
         path = registry.find(name)

@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from vivi_keras import data
-from vivi_keras.data import examples
+from vivi_keras.data import records as records_lib
 from vivi_keras.data.records import Records
 
 HEIGHT, WIDTH = 256, 456
@@ -54,7 +54,7 @@ def frames_of(dataset):
     records, jpegs = Records(dataset), []
     for index in range(len(records)):
         record = records.read(index)
-        places = examples.Example(record).strings("frames")
+        places = records_lib.Example(record).strings("frames")
         jpegs += [record[slice(*place)] for place in places]
     return jpegs
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import app, flags
 from sklearn.neighbors import KNeighborsClassifier
 
-from vivi_keras.evaluation import knn
+from vivi_keras.features import knn
 
 _ROWS = flags.DEFINE_integer("rows", 50_000, "Labelled rows.", 1)
 _WIDTH = flags.DEFINE_integer("width", 2048, "Features a row.", 1)

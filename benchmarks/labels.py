@@ -122,9 +122,9 @@ def _pair(text):
 def _fits(name, source, fraction):
     """Whether a share of the labels leaves each class one; says if not."""
     from vivi_keras.data import labelled
-    from vivi_keras.training import streams
+    from vivi_keras.runs import batches as batches_lib
 
-    images = streams.open_images(source, "train")
+    images = batches_lib.open_images(source, "train")
     try:
         labelled.take_fraction(images, fraction)
     except ValueError as error:
@@ -212,9 +212,10 @@ class _Runs:
         """Accuracy on training images whose labels the run did not see."""
         import tensorflow as tf
 
-        from vivi_keras.callbacks import test_labels
         from vivi_keras.data import image_batches
-        from vivi_keras.training import build, streams
+        from vivi_keras.runs import batches as batches_lib
+        from vivi_keras.runs import build
+        from vivi_keras.trainer.callbacks import test_labels
 
         config = self.config(arm, video, dataset, seed)
         # Settings that say what the config says anyway are the same run.
@@ -227,7 +228,7 @@ class _Runs:
             _train(config, workdir)
             model, _ = build.restore_model(workdir)
             images = _others(
-                streams.open_images(self.source, "train"),
+                batches_lib.open_images(self.source, "train"),
                 self.fraction,
                 config.seed,
             )
@@ -292,26 +293,27 @@ def _train(config, workdir):
     """(test accuracy or None, number of labels) of a run, done or not."""
     import keras
 
-    from vivi_keras.training import pretrain, streams
+    from vivi_keras.runs import batches as batches_lib
+    from vivi_keras.runs import run as run_lib
 
     file = workdir / "metrics.csv"
     rows = [*csv.DictReader(file.open())] if file.exists() else []
     if not rows or int(rows[-1]["step"]) < config.train.steps:
-        pretrain.pretrain(config, workdir, verbose=0)
+        run_lib.pretrain(config, workdir, verbose=0)
         keras.backend.clear_session()
         rows = [*csv.DictReader(file.open())]
-    if "images" not in streams.streams(config):
+    if "images" not in batches_lib.streams(config):
         return None, 0
     accuracy = rows[-1].get("test_top1")
     accuracy = None if accuracy is None else float(accuracy)
-    return accuracy, len(streams.labels_of(config))
+    return accuracy, len(batches_lib.labels_of(config))
 
 
 def _references(output, videos, seed):
     """Rows of the encoders that saw no labels, one seed."""
     if not _TRANSFER.value:
         return []
-    from vivi_keras.training import build
+    from vivi_keras.runs import build
 
     found = []
     for video, dataset in videos.items():
@@ -349,8 +351,8 @@ def _transfer(config, workdir, build_encoder=None):
     import keras
     import numpy as np
 
-    from vivi_keras.evaluation import protocols
-    from vivi_keras.training import build
+    from vivi_keras.evaluation.protocols import frozen
+    from vivi_keras.runs import build
 
     file = workdir / "transfer.json"
     found = json.loads(file.read_text()) if file.exists() else {}
@@ -370,7 +372,7 @@ def _transfer(config, workdir, build_encoder=None):
             batches = task.batches(part, size, 500)
             rows = [(np.asarray(network(x)), y) for x, y in batches]
             parts[part] = [np.concatenate(x) for x in zip(*rows, strict=True)]
-        result = protocols.run_linear(
+        result = frozen.run_linear(
             *parts["train"], train, validation, *parts["test"]
         )
         found[name] = result["accuracy"]
@@ -382,10 +384,10 @@ def _transfer(config, workdir, build_encoder=None):
 
 @functools.cache
 def _task(name):
-    from vivi_keras.evaluation import offline
+    from vivi_keras.evaluation.tasks import offline_tfds
 
     cache = pathlib.Path(_CACHE_DIR.value) / "offline"
-    return offline.load_task(name, cache, MAX_TEST)
+    return offline_tfds.load_task(name, cache, MAX_TEST)
 
 
 def _write(output, results):

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 
-from vivi_keras.video import cache, extract
+from vivi_keras.prepare import cache
+from vivi_keras.video import settings as settings_lib
 
 
 def prepare(path, settings, folder):
@@ -29,7 +30,7 @@ def prepare(path, settings, folder):
         "threads": os.cpu_count() + 1,  # as one worker alone is given
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "vivi_keras.video.worker"],
+        [sys.executable, "-m", "vivi_keras.prepare.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -50,7 +51,7 @@ def main():
     parser.add_argument("--frames_per_second", type=float, default=1.0)
     parser.add_argument("--max_frames_per_shot", type=int, default=8)
     arguments = parser.parse_args()
-    settings = extract.Settings(
+    settings = settings_lib.Settings(
         frames_per_second=arguments.frames_per_second,
         max_frames_per_shot=arguments.max_frames_per_shot,
     )

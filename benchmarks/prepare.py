@@ -20,7 +20,7 @@ import time
 
 import av
 
-from vivi_keras import video
+from vivi_keras import prepare as prepare_lib
 
 
 def bare(path, unused):
@@ -32,7 +32,7 @@ def bare(path, unused):
 
 
 def prepare(path, folder):
-    report = video.prepare(path, folder)
+    report = prepare_lib.prepare(path, folder)
     if report["videos_used"] != 1:
         raise ValueError(f"expected one video, got {report}")
 

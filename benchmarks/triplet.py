@@ -54,11 +54,11 @@ def textbook(rows, groups, margin):
 def ours(rows, groups, margin, size):
     import tensorflow as tf
 
-    from vivi_keras import losses
+    from vivi_keras import losses as losses_lib
 
     # Groups of one size: the mean over anchors is the mean over pairs.
     return tf.reduce_mean(
-        losses.semi_hard_triplet(rows, groups, margin, max_group_size=size)
+        losses_lib.semi_hard_triplet(rows, groups, margin, max_group_size=size)
     )
 
 

@@ -6,7 +6,7 @@ __all__ = ["export_encoder"]
 def __getattr__(name):
     # On first use: the checks and converters need neither Keras nor it.
     if name == "export_encoder":
-        from vivi_keras.export.saved_model import export_encoder
+        from vivi_keras.export.encoder import export_encoder
 
         return export_encoder
     raise AttributeError(

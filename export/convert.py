@@ -12,7 +12,6 @@ import tempfile
 
 import numpy as np
 
-from vivi_keras.export import golden
 from vivi_keras.export import metadata as metadata_lib
 
 ONNX_OPSET = 17
@@ -69,7 +68,7 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
             "image_size": list(size),
         },
         loaded,
-        golden.fitted_images(size) if calibration is None else frames,
+        metadata_lib.fitted_images(size) if calibration is None else frames,
     )
 
 
@@ -96,7 +95,7 @@ def to_onnx(module, output):
         told,
         {"format": "onnx", "type": "float32", "opset": ONNX_OPSET},
         loaded,
-        golden.fitted_images(None),
+        metadata_lib.fitted_images(None),
     )
 
 
@@ -130,12 +129,13 @@ def calibration_frames(dataset, image_size, count=_NUM_CALIBRATION):
         count: int, frames at most.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
-    from vivi_keras.evaluation import frames, tasks
+    from vivi_keras.data import frames
+    from vivi_keras.features import encoder
 
     shots = frames.shot_frames(dataset, frames_per_shot=1, max_shots=count)
     return np.concatenate(
         [
-            tasks.resize_images(np.asarray(frame)[None], image_size)
+            encoder.resize_images(np.asarray(frame)[None], image_size)
             for shot in shots
             for frame in shot.frames
         ]
@@ -151,9 +151,10 @@ def knn_accuracies(encoders, image_size, task="digits"):
         task: of the offline suite; digits come with scikit-learn.
     Returns: dict name -> accuracy in [0, 1].
     """
-    from vivi_keras.evaluation import offline, protocols
+    from vivi_keras.evaluation.protocols import frozen
+    from vivi_keras.evaluation.tasks import offline_tfds
 
-    task = offline.load_task(task)
+    task = offline_tfds.load_task(task)
     train = np.arange(min(1000, task.num_examples("train")))
 
     def part(encode, name):
@@ -166,7 +167,7 @@ def knn_accuracies(encoders, image_size, task="digits"):
     scores = {}
     for name, encode in encoders.items():
         features, labels = part(encode, "train")
-        scores[name] = protocols.run_knn(
+        scores[name] = frozen.run_knn(
             features[train],
             labels[train],
             *part(encode, "test"),

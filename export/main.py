@@ -9,7 +9,7 @@ import tempfile
 
 from absl import app, flags
 
-from vivi_keras.training import commands
+from vivi_keras import commands
 
 FORMATS = ("saved_model", "tflite", "onnx")
 # One process may import vivi-pretrain's flags as well (tests do).
@@ -104,10 +104,10 @@ def test_batches(workdir):
 
     Raises: ValueError: the run's row has no labels, or no test split.
     """
-    from vivi_keras import workdirs
-    from vivi_keras.training import streams
+    from vivi_keras.runs import batches as batches_lib
+    from vivi_keras.runs import workdir as workdir_lib
 
-    batches = streams.test_batches(workdirs.read_config(workdir))
+    batches = batches_lib.test_batches(workdir_lib.read_config(workdir))
     if batches is None:
         raise ValueError(
             "expected with --test a run of a row with labels, and with a"
@@ -120,7 +120,7 @@ def _test_scores(batches):
     """What the written module's signature `classify` gets right."""
     import tensorflow as tf
 
-    from vivi_keras import callbacks
+    from vivi_keras.trainer import callbacks
 
     module = tf.saved_model.load(_OUTPUT.value)
 
@@ -135,11 +135,11 @@ def _test_scores(batches):
 def _module(aside):
     """The folder of the module to write, made from a run if need be."""
     if _MODULE.value is not None:
-        from vivi_keras import registry
+        from vivi_keras.models import registry
 
         return registry.find(_MODULE.value)
-    from vivi_keras.export import export_encoder
-    from vivi_keras.training import build
+    from vivi_keras.export.encoder import export_encoder
+    from vivi_keras.runs import build
 
     model, metadata = build.restore_model(_WORKDIR.value, _EMA.value)
     # A classifier was trained on the last weights, not on their averages, and

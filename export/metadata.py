@@ -1,10 +1,69 @@
-"""What a module says about itself, readable without running it."""
+"""What an export stores beside the encoder: metadata, golden outputs."""
 
 import json
 import pathlib
 
+import numpy as np
+
 import vivi_keras
-from vivi_keras import archives
+from vivi_keras import files
+
+GOLDEN_NAME = "assets.extra/golden.npz"
+# Neither square nor constant, two images that differ: a module that mixes up
+# axes, images or channels cannot give the same features.
+_HEIGHT, _WIDTH = 64, 96
+
+
+def golden_images():
+    """Two fixed images of waves and speckle.
+
+    Returns: uint8 [2, 64, 96, 3].
+    """
+    rows, columns = np.mgrid[0:_HEIGHT, 0:_WIDTH].astype("float64")
+    images = []
+    for index in range(2):
+        channels = [
+            127.5
+            + 90
+            * np.sin(rows / (5 + channel) + index)
+            * np.cos(columns / (9 - 2 * channel) - index)
+            for channel in range(3)
+        ]
+        images.append(np.stack(channels, axis=-1))
+    speckle = np.random.default_rng(0).uniform(-30, 30, np.shape(images))
+    return np.clip(np.round(images + speckle), 0, 255).astype("uint8")
+
+
+def fitted_images(size):
+    """The golden images as a module takes them.
+
+    Args:
+        size: (H, W) in pixels, or None for their own.
+    Returns: float32 [2, H, W, 3] in [0, 1].
+    """
+    import tensorflow as tf
+
+    images = golden_images().astype("float32") / 255
+    if size is None:
+        return images
+    return np.clip(tf.image.resize(images, size).numpy(), 0, 1)
+
+
+def write_golden(path, encode):
+    """Stores the images and their features beside a module.
+
+    Args:
+        path: path of the SavedModel's folder.
+        encode: float32 [N, H, W, 3] in [0, 1] -> float32 [N, D].
+    Returns: float32 [2, D], the features stored.
+    """
+    images = golden_images()
+    features = np.asarray(encode(fitted_images(None)))
+    file = pathlib.Path(path) / GOLDEN_NAME
+    file.parent.mkdir(exist_ok=True)
+    np.savez(file, images=images, features=features)
+    return features
+
 
 # `assets.extra` is the folder that SavedModel leaves to its publishers.
 METADATA_NAME = "assets.extra/vivi.json"
@@ -59,7 +118,7 @@ def write_metadata(path, derived, described):
         },
         **derived,
         **described,
-        "content_sha256": archives.tree_sha256(path, [METADATA_NAME]),
+        "content_sha256": files.tree_sha256(path, [METADATA_NAME]),
     }
     file = pathlib.Path(path) / METADATA_NAME
     file.parent.mkdir(exist_ok=True)
@@ -99,3 +158,70 @@ def _without_paths(value):
     if isinstance(value, str) and pathlib.PurePath(value).is_absolute():
         return pathlib.PurePath(value).name
     return value
+
+
+def read_signatures(path):
+    """The signatures and variables of a SavedModel, from its files alone.
+
+    Args:
+        path: path of the SavedModel's folder.
+    Returns: dict of "signatures" (name -> inputs and outputs) and "variables"
+        (name -> text); a text tells the dtype, the shape, in which None is
+        any size, and whether a variable is trainable.
+    Raises: FileNotFoundError when there is no saved_model.pb.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = pathlib.Path(path) / "saved_model.pb"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"expected the folder of a SavedModel, got {str(path)!r}"
+        )
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    graph = saved.meta_graphs[0]
+    return {
+        "signatures": {
+            name: {
+                "inputs": _tensors(signature.inputs),
+                "outputs": _tensors(signature.outputs),
+            }
+            for name, signature in sorted(graph.signature_def.items())
+            if not name.startswith("__")
+        },
+        "variables": _variables(graph.object_graph_def),
+    }
+
+
+def write_signatures(path, file):
+    """Writes `read_signatures`, a line for each tensor and variable."""
+    text = json.dumps(read_signatures(path), indent=1, sort_keys=True)
+    pathlib.Path(file).write_text(text + "\n", encoding="utf-8")
+
+
+def _tensors(infos):
+    return {
+        key: f"{_dtype(info.dtype)} {_shape(info.tensor_shape)}"
+        for key, info in sorted(infos.items())
+    }
+
+
+def _variables(object_graph):
+    return {
+        node.variable.name: (
+            f"{_dtype(node.variable.dtype)} {_shape(node.variable.shape)}"
+            f"{' trainable' if node.variable.trainable else ''}"
+        )
+        for node in object_graph.nodes
+        if node.WhichOneof("kind") == "variable"
+    }
+
+
+def _shape(shape):
+    sizes = [None if dim.size < 0 else dim.size for dim in shape.dim]
+    return "[" + ", ".join(map(str, sizes)) + "]"
+
+
+def _dtype(number):
+    import tensorflow as tf
+
+    return tf.dtypes.as_dtype(number).name

@@ -7,9 +7,10 @@ import re
 import shutil
 import tempfile
 
-from vivi_keras import archives, registry
-from vivi_keras.export import cards, signatures
+from vivi_keras import files as files_lib
+from vivi_keras.export import cards
 from vivi_keras.export import metadata as metadata_lib
+from vivi_keras.models import registry
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9._-]*/[1-9][0-9]*")
 
@@ -49,13 +50,13 @@ def _write_hubs(module, name, output, told):
     archive = f"{short}-{version}.tar.gz"
     for hub in ("tfhub", "kaggle", "huggingface"):
         (output / hub).mkdir(parents=True)
-    archives.pack(module, output / "tfhub" / archive)
+    files_lib.pack(module, output / "tfhub" / archive)
     card = cards.tfhub_card(publisher, entry, told)
     (output / "tfhub" / f"{version}.md").write_text(card, encoding="utf-8")
     _write_kaggle(output / "kaggle", module, publisher, entry, told)
     folder = output / "huggingface" / short
     _copy(module, folder)
-    signatures.write_signatures(module, folder / "signatures.json")
+    metadata_lib.write_signatures(module, folder / "signatures.json")
     (folder / "README.md").write_text(
         cards.hugging_face_card(publisher, entry, told), encoding="utf-8"
     )
@@ -113,7 +114,7 @@ def _write_kaggle(folder, module, publisher, entry, told):
 
 def _entry(module):
     """What the registry says of a module with this very content."""
-    digest = archives.tree_sha256(module)
+    digest = files_lib.tree_sha256(module)
     for entry in registry.read_registry().values():
         if entry["sha256"] == digest:
             return dict(entry)

@@ -15,8 +15,8 @@ import tempfile
 
 from absl import app, flags
 
-from vivi_keras import archives, registry
-from vivi_keras.training import commands
+from vivi_keras import commands, files
+from vivi_keras.models import registry
 
 CHECKS_FILE = pathlib.Path(__file__).with_name("checks.py")
 TIMEOUT_SECONDS = 1800
@@ -76,7 +76,7 @@ def content_row(folder):
         return (name, "n/a", f"no {metadata.METADATA_NAME}")
     except ValueError as error:
         return (name, "MISS", f"{metadata.METADATA_NAME}: {error}")
-    found = archives.tree_sha256(folder, [metadata.METADATA_NAME])
+    found = files.tree_sha256(folder, [metadata.METADATA_NAME])
     if told != found:
         return (name, "MISS", f"told {told}, found {found}")
     return (name, "pass", found[:16])

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import layers
 
 from vivi_keras.objective import Objective, make_level
-from vivi_keras.trainer import ViviModel
+from vivi_keras.trainer.model import ViviModel
 
 LEVELS = {
     "rotation": {},

@@ -20,7 +20,7 @@ SCRIPTS = {
 MODULES = {
     "vivi_keras.training.demo": "--num_films",
     "vivi_keras.training.film": "--num_films",
-    "vivi_keras.hub_modules.publish": "--metrics",
+    "vivi_keras.export.publish": "--metrics",
 }
 FIRST_SCREEN = 24  # lines of a terminal
 
@@ -79,7 +79,7 @@ def test_unknown_flags_are_named(name):
 
 QUIET = """
 import sys
-from vivi_keras.training import commands
+from vivi_keras import commands
 
 def main(argv):
     import tensorflow as tf
@@ -117,7 +117,7 @@ def test_other_lines_of_an_import_are_shown(line, is_shown, tmp_path):
         "class config:\n    list_physical_devices = staticmethod(list)\n"
     )
     script = (
-        "from vivi_keras.training import commands\n"
+        "from vivi_keras import commands\n"
         "commands.hide_start_lines()\n"
         f"commands._GPU_DRIVER = {str(tmp_path / 'none')!r}\n"
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
@@ -135,7 +135,7 @@ def test_errors_while_tensorflow_loads_are_shown(tmp_path):
         "import os\nos.write(2, b'libx.so is damaged\\n')\n1 / 0\n"
     )
     script = (
-        "from vivi_keras.training import commands\n"
+        "from vivi_keras import commands\n"
         "commands.hide_start_lines()\n"
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import tensorflow\n"

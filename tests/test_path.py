@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from vivi_keras.training import build
-from vivi_keras.video import demo_corpus
+from vivi_keras.demo import corpus
+from vivi_keras.runs import build
 
 BIN = pathlib.Path(sys.executable).parent
 SMALL = (
@@ -47,7 +47,7 @@ def run(command, *arguments, status=0):
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    demo_corpus.render_corpus(
+    corpus.render_corpus(
         folder / "films",
         num_films=4,
         seed=5,

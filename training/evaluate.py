@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags
 
-from vivi_keras.training import commands
+from vivi_keras import commands
 
 _SUITES = ["offline", "vtab"]
 _ROBUST = ["imagenet_c", "vid_robust", "ytbb_robust", "video"]
@@ -161,17 +161,18 @@ def main(argv):
 
 def _evaluate(common):
     # TensorFlow is imported only once the flags are known to be good.
-    from vivi_keras.evaluation import pictures, suite
+    from vivi_keras.evaluation import evaluate
+    from vivi_keras.evaluation.reports import pictures
 
     pictures.check(_WORKDIR.value, _DATASET.value)
-    results = suite.evaluate(
+    results = evaluate.evaluate(
         _MODULE.value,
         _OUTPUT.value,
         suite=_SUITE.value,
         tasks=_tasks(),
         protocol_names=_PROTOCOLS.value,
         seeds=range(_SEEDS.value),
-        sweep=_sweep(suite.SWEEPS[_SUITE.value]),
+        sweep=_sweep(evaluate.SWEEPS[_SUITE.value]),
         budget_minutes=_BUDGET.value,
         demo_films=_DEMO_FILMS.value,
         data_dir=_DATA_DIR.value,
@@ -186,7 +187,7 @@ def _evaluate(common):
         module=_MODULE.value,
         workdir=_WORKDIR.value,
         dataset=_DATASET.value,
-        image_size=suite.IMAGE_SIZES[_SUITE.value] if size is None else size,
+        image_size=evaluate.IMAGE_SIZES[_SUITE.value] if size is None else size,
     ):
         print(f"drew {file}")
     name = results["encoders"][0]["name"]  # the module; others are beside it
@@ -213,9 +214,9 @@ def _evaluate_robustness(common):
             "Expected --tasks of a robustness suite to be at most one offline"
             f" task, with --suite=video; got {tasks}."
         )
-    from vivi_keras.evaluation import robust_suites
+    from vivi_keras.evaluation import evaluate
 
-    robust_suites.evaluate(
+    evaluate.evaluate_robust(
         _MODULE.value,
         _OUTPUT.value,
         suite_name=_SUITE.value,
@@ -258,15 +259,16 @@ def _numbers(flag, kind):
 
 def _prepare():
     if _SUITE.value == "vtab":
-        from vivi_keras.evaluation import suite, vtab
+        from vivi_keras.evaluation import evaluate
+        from vivi_keras.evaluation.tasks import vtab_tfds
 
-        names = suite.task_names("vtab", _tasks())
-        missing = vtab.prepare(names, _DATA_DIR.value)
+        names = evaluate.task_names("vtab", _tasks())
+        missing = vtab_tfds.prepare(names, _DATA_DIR.value)
     elif _SUITE.value == "offline":
-        from vivi_keras.evaluation import offline
+        from vivi_keras.evaluation.tasks import offline_tfds
 
         cache = pathlib.Path(_CACHE_DIR.value) / "offline"
-        missing = offline.prepare(_tasks(), cache)
+        missing = offline_tfds.prepare(_tasks(), cache)
     else:
         raise app.UsageError(
             f"Expected --prepare with a suite of {_SUITES}; the data of"
@@ -283,9 +285,9 @@ def _compare(folders):
         raise app.UsageError(
             "Expected results folders after --compare, and --output."
         )
-    from vivi_keras.evaluation import compare
+    from vivi_keras.evaluation.reports import comparison_page
 
-    for file in compare.compare(folders, _OUTPUT.value):
+    for file in comparison_page.compare(folders, _OUTPUT.value):
         print(f"wrote {file}")
 
 

@@ -8,9 +8,8 @@ import sys
 
 from absl import app, flags
 
-from vivi_keras import video
-from vivi_keras.training import commands
-from vivi_keras.video import report as report_lib
+from vivi_keras import commands, prepare
+from vivi_keras.prepare import report as report_lib
 
 _OPTIONS = (
     flags.DEFINE_string(
@@ -78,7 +77,7 @@ def main(argv):
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     options = {option.name: option.value for option in _OPTIONS}
     try:
-        report = video.prepare(
+        report = prepare.prepare(
             options.pop("videos"),
             options.pop("dataset"),
             show_progress=True,

@@ -5,29 +5,142 @@ models and losses work on Keras backends without TensorFlow.
 """
 
 import importlib
+import importlib.abc
+import importlib.util
+import sys
+import warnings
 
 __version__ = "0.1.0"
 
 _PLACES = {
     "ResNet50V2": "vivi_keras.models.resnet",
     "Objective": "vivi_keras.objective",
-    "ViviModel": "vivi_keras.trainer",
-    "HubEncoder": "vivi_keras.hub",
-    "load": "vivi_keras.hub",
+    "ViviModel": "vivi_keras.trainer.model",
+    "HubEncoder": "vivi_keras.models.hub",
+    "load": "vivi_keras.models.hub",
     "export_encoder": "vivi_keras.export",
 }
 _MODULES = (
     "data",
     "evaluation",
-    "hub",
     "losses",
     "models",
     "objective",
+    "prepare",
     "trainer",
     "video",
 )
+# Modules whose classes Keras finds by name in a file that it loads.
+_SAVED = (
+    "vivi_keras.models.heads",
+    "vivi_keras.models.resnet",
+    "vivi_keras.models.hub",
+    "vivi_keras.objective",
+    "vivi_keras.trainer.optimizers",
+)
+# Modules that had another name before, and where what they held is now.
+# Importing one warns.
+_MOVED = {
+    "vivi_keras.callbacks": ("trainer.callbacks", "trainer.collapse"),
+    "vivi_keras.checkpoints": ("runs.checkpoints", "checks"),
+    "vivi_keras.data.sources": ("data.image_sources",),
+    "vivi_keras.fields": ("trainer.batch",),
+    "vivi_keras.hub": ("models.hub",),
+    "vivi_keras.hub_modules.publish": ("export.publish",),
+    "vivi_keras.registry": ("models.registry",),
+    "vivi_keras.strategies": (
+        "trainer.strategies",
+        "trainer.workers",
+        "trainer.batch",
+        "trainer.tf_step",
+        "levels.replicas",
+    ),
+    "vivi_keras.training.probes": ("trainer.probe",),
+    "vivi_keras.video.demo_corpus": ("demo.corpus",),
+    "vivi_keras.video.prepare": ("prepare",),
+    "vivi_keras.watching": ("trainer.tensorboard", "trainer.callbacks"),
+}
 
 __all__ = sorted([*_PLACES, *_MODULES])
+
+
+class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports a module under its old name, with a warning."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in _MOVED:
+            return None
+        return importlib.util.spec_from_loader(name, self)
+
+    def exec_module(self, module):
+        _warn(module.__name__)
+        places = _MOVED[module.__name__]
+
+        def find(name):
+            for place in places:
+                found = importlib.import_module(f"vivi_keras.{place}")
+                if hasattr(found, name):
+                    return getattr(found, name)
+            raise AttributeError(
+                f"module {module.__name__!r} has no attribute {name!r}"
+            )
+
+        module.__getattr__ = find
+
+
+def _warn(name):
+    places = ", ".join(f"vivi_keras.{place}" for place in _MOVED[name])
+    warnings.warn(
+        f"{name} is no more. Its content is now in {places}.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+
+
+class _RegisterWithKeras(importlib.abc.MetaPathFinder):
+    """Registers our saved classes once Keras is imported, and not before.
+
+    Where one of our modules imports Keras, it waits until that one is whole.
+    """
+
+    def __init__(self):
+        self._num_loading = 0
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras" and not name.startswith("vivi_keras."):
+            return None
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    break
+        else:
+            return None
+        load = spec.loader.exec_module
+
+        def load_and_register(module):
+            self._num_loading += 1
+            try:
+                load(module)
+            finally:
+                self._num_loading -= 1
+            keras = sys.modules.get("keras")
+            if not self._num_loading and hasattr(keras, "__version__"):
+                self.register()
+
+        spec.loader.exec_module = load_and_register
+        return spec
+
+    def register(self):
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            for name in _SAVED:
+                importlib.import_module(name)
+
+
+sys.meta_path[:0] = [_MovedModules(), _RegisterWithKeras()]
+if "keras" in sys.modules:
+    sys.meta_path[1].register()
 
 
 def __getattr__(name):
@@ -35,6 +148,12 @@ def __getattr__(name):
         return getattr(importlib.import_module(_PLACES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"vivi_keras.{name}")
+    old = f"vivi_keras.{name}"
+    if old in _MOVED:
+        _warn(old)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(old)
     raise AttributeError(f"module 'vivi_keras' has no attribute {name!r}")
 
 

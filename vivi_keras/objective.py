@@ -6,6 +6,7 @@ import math
 import keras
 from keras import layers, ops, regularizers
 
+from vivi_keras.checks import one_of
 from vivi_keras.levels import (
     FrameExemplar,
     Level,
@@ -17,7 +18,6 @@ from vivi_keras.levels import (
     ShotOrder,
     Supervised,
     VideoInfoNCE,
-    one_of,
 )
 from vivi_keras.models import heads
 

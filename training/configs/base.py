@@ -1,9 +1,4 @@
-"""What every row starts from: the paper's scale, and a laptop's.
-
-Each value's tag says how sure it is: [P] read in the paper's abstract or a
-public summary, [G] read in public code of the same group, [R] recollected and
-not checked, [O] our own decision.
-"""
+"""The base config at paper and at demo scale."""
 
 import ml_collections
 
@@ -107,3 +102,21 @@ def demo_config() -> ml_collections.ConfigDict:
         test_every_steps=500,
     )
     return config
+
+
+EXEMPLAR = {  # [G] but for the levels it is used at
+    "loss": "triplet",
+    "margin": 0.5,
+    "temperature": 0.1,  # of the losses that have one  [O]
+    "head_units": 1000,
+    "negatives": "global",
+    "same_video_negatives": True,  # [R]
+}
+INFO_NCE = {
+    "weight": 0.04,  # lambda  [R]
+    "predictor": "lstm",  # [R]
+    "critic": "mlp",  # [R]
+    "units": 256,  # [R]
+    "pool": "mean",  # [R]
+    "negatives": "global",  # [R]
+}

@@ -4,7 +4,7 @@ At the paper's scale the images are ImageNet's, from TFDS, and sizes of
 batches and learning rates are our own [O] unless a tag says otherwise.
 """
 
-from vivi_keras.training.configs import levels
+from vivi_keras.training.configs import base
 
 SUPERVISED = {
     "weight": 1.0,  # gamma  [R]
@@ -26,7 +26,7 @@ def _images_only(config):
 
 def _self_supervised(config, kind):
     if kind == "exemplar":
-        config.objective.frame_exemplar = {"weight": 1.0, **levels.EXEMPLAR}
+        config.objective.frame_exemplar = {"weight": 1.0, **base.EXEMPLAR}
         config.data.images.update(views="exemplar", copies=8)  # [G]
     elif kind == "rotation":
         config.objective.rotation = {"weight": 1.0}

@@ -5,7 +5,7 @@ import difflib
 import ml_collections
 
 from vivi_keras.training.configs import base, labelled_rows
-from vivi_keras.training.configs.levels import EXEMPLAR, INFO_NCE
+from vivi_keras.training.configs.base import EXEMPLAR, INFO_NCE
 
 
 def _exemplar(level, num_shots, **levels):

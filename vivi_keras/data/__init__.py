@@ -1,9 +1,9 @@
 """Records to batches to views."""
 
+from vivi_keras.data.augment import colour_views
 from vivi_keras.data.batches import video_batches
 from vivi_keras.data.image_batches import labelled_batches, mixed_batches
 from vivi_keras.data.records import fingerprint
-from vivi_keras.data.views import colour_views
 
 __all__ = [
     "colour_views",

@@ -5,7 +5,8 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-from vivi_keras.data import clips, crops, examples
+from vivi_keras.data import crops, sampling
+from vivi_keras.data import records as records_lib
 from vivi_keras.data.records import Records
 
 MIN_IMAGE_SIZE = 8
@@ -87,8 +88,8 @@ def video_batches(
     @tf.autograph.experimental.do_not_convert
     def draw(positions):
         return (
-            clips.records_of_positions(positions, len(records), seed),
-            clips.draws_of_positions(
+            sampling.records_of_positions(positions, len(records), seed),
+            sampling.draws_of_positions(
                 positions, 1 + num_frames + crop_draws, seed
             ),
         )
@@ -129,8 +130,8 @@ def _read_clip(records, index, draws, num_shots, frames_per_shot):
     def read(index, draws):
         record = records.read(index)
         try:
-            example = examples.Example(record)
-            frames, shot_mask = clips.choose_frames(
+            example = records_lib.Example(record)
+            frames, shot_mask = sampling.choose_frames(
                 example.integers("shot_index"),
                 num_shots,
                 frames_per_shot,
@@ -253,7 +254,7 @@ def _has_two_videos(records):
     """Whether two records differ in their video; stops at the first such."""
     known = None
     for index in range(len(records)):
-        example = examples.Example(records.read(index))
+        example = records_lib.Example(records.read(index))
         video_id = example.integers("video_id")[0]
         if known is not None and video_id != known:
             return True

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from vivi_keras.data import seeds
+from vivi_keras.data import sampling
 
 # Inception crop [G]: share of the frame's area, width / height, tries.
 AREA_RANGE = (0.05, 1.0)
@@ -154,8 +154,8 @@ def inception_boxes(heights, widths, draws, area_range=AREA_RANGE):
     height = tf.cast(tf.gather(height, first, batch_dims=1), tf.int64)
     width = tf.cast(tf.gather(width, first, batch_dims=1), tf.int64)
     height, width = tf.maximum(height, 1), tf.maximum(width, 1)
-    top = seeds.integers(draws[:, -3], tf.maximum(heights - height, 0) + 1)
-    left = seeds.integers(draws[:, -2], tf.maximum(widths - width, 0) + 1)
+    top = sampling.integers(draws[:, -3], tf.maximum(heights - height, 0) + 1)
+    left = sampling.integers(draws[:, -2], tf.maximum(widths - width, 0) + 1)
     boxes = tf.stack([top, left, height, width], axis=1)
     return tf.where(found[:, tf.newaxis], boxes, centred)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from vivi_keras.data import batches, clips, crops
+from vivi_keras.data import batches, crops, sampling
+from vivi_keras.data.augment import DRAWS_PER_IMAGE, rand_augment
 from vivi_keras.data.labelled import without_labels
-from vivi_keras.data.rand_augment import DRAWS_PER_IMAGE, rand_augment
 
 # Keep images apart from videos, and from each other, under one seed.
 _IMAGE_SEED, _UNLABELLED_SEED = 0x1AB, 0x2AB
@@ -82,7 +82,7 @@ def labelled_batches(
     def choose(positions):
         return (
             _indices(positions, sources, total),
-            clips.draws_of_positions(
+            sampling.draws_of_positions(
                 positions, num_views * draws_per_view, seed ^ _IMAGE_SEED
             ),
         )
@@ -199,7 +199,7 @@ def _indices(positions, sources, total):
     for source, count, seed in sources:
         inside = (row >= start) & (row < start + count)
         place = tf.where(inside, step * count + row - start, 0)
-        found = clips.records_of_positions(place, len(source), seed)
+        found = sampling.records_of_positions(place, len(source), seed)
         indices += tf.where(inside, before + found, 0)
         start, before = start + count, before + len(source)
     return indices

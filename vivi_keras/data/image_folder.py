@@ -5,9 +5,8 @@ import pathlib
 
 import numpy as np
 
-from vivi_keras.data.labelled import checked
-from vivi_keras.data.pixels import decode_rgb
-from vivi_keras.readable import readable
+from vivi_keras.data.labelled import checked, decode_rgb
+from vivi_keras.files import readable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 

@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 
-from vivi_keras.evaluation import finetune, linear
+from vivi_keras.evaluation.protocols import finetune
+from vivi_keras.features import linear
 
 _SAMPLE = 16  # images that speeds are measured with
 

@@ -4,11 +4,10 @@ from vivi_keras.levels.base import (
     Level,
     LevelInputs,
     LevelOutput,
-    LocalReplicas,
-    one_of,
     share,
 )
 from vivi_keras.levels.exemplar import FrameExemplar, ShotExemplar
+from vivi_keras.levels.replicas import LocalReplicas
 from vivi_keras.levels.rotation import Rotation
 from vivi_keras.levels.supervised import Supervised
 from vivi_keras.levels.video import ShotOrder, VideoInfoNCE
@@ -24,6 +23,5 @@ __all__ = [
     "ShotOrder",
     "Supervised",
     "VideoInfoNCE",
-    "one_of",
     "share",
 ]

@@ -1,34 +1,14 @@
 """What a level gets, what it gives, and the layer that all levels are."""
 
 import dataclasses
-import difflib
 import math
 from typing import Any
 
 from keras import layers, ops
 
-Tensor = Any  # a tensor of whichever backend Keras runs on
+from vivi_keras.levels.replicas import LocalReplicas, Tensor
+
 NEGATIVES = ("global", "replica")
-
-
-class LocalReplicas:
-    """The replicas as a level sees them; this one stands for a single one.
-
-    Attributes:
-        index: int or int scalar tensor, this replica's place in [0, count).
-        count: int, how many replicas hold a part of the global batch.
-    """
-
-    index = 0
-    count = 1
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """[n, ...] of each replica -> [count * n, ...] in replica order.
-
-        Every replica must hold equally many rows. The gradient of a row
-        returns to the replica that holds it, summed over all replicas.
-        """
-        return tensor
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -172,16 +152,6 @@ class Level(layers.Layer):
             "weight": self.weight,
             "warmup_steps": self.warmup_steps,
         }
-
-
-def one_of(what: str, value, known):
-    """Raises ValueError naming the nearest known name unless it is one."""
-    if value not in known:
-        near = difflib.get_close_matches(str(value), known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{what} must be one of {sorted(known)}. Got: {value!r}.{hint}"
-        )
 
 
 def share(facts, weights):

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
+from vivi_keras import checks
 from vivi_keras.levels import base
-from vivi_keras.losses.diagnostics import embedding_metrics
+from vivi_keras.losses.embedding_metrics import embedding_metrics
 from vivi_keras.losses.info_nce import multi_positive_nce
 from vivi_keras.losses.triplet import semi_hard_pairs
 from vivi_keras.models import heads
@@ -40,8 +41,8 @@ class Exemplar(base.Level):
         **kwargs,
     ):
         super().__init__(weight, name, **kwargs)
-        base.one_of("loss", loss, LOSSES)
-        base.one_of("negatives", negatives, base.NEGATIVES)
+        checks.one_of("loss", loss, LOSSES)
+        checks.one_of("negatives", negatives, base.NEGATIVES)
         self.require(margin > 0, "margin > 0", margin)
         self.require(temperature > 0, "temperature > 0", temperature)
         self.require(head_units >= 1, "head_units >= 1", head_units)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from vivi_keras.levels import base
-from vivi_keras.losses.rotation import cross_entropy
+from vivi_keras.losses.cross_entropy import cross_entropy
 from vivi_keras.models import heads
 
 

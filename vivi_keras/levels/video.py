@@ -3,10 +3,11 @@
 import keras
 from keras import ops
 
+from vivi_keras import checks
 from vivi_keras.levels import base
+from vivi_keras.losses.cross_entropy import order
 from vivi_keras.losses.info_nce import info_nce_logits, info_nce_metrics
-from vivi_keras.losses.order import order
-from vivi_keras.models import heads, pooling, predictors
+from vivi_keras.models import heads
 
 
 def _shot_embeddings(layer, features):
@@ -50,10 +51,10 @@ class VideoInfoNCE(base.Level):
         **kwargs,
     ):
         super().__init__(weight, name, **kwargs)
-        base.one_of("predictor", predictor, predictors.PREDICTORS)
-        base.one_of("critic", critic, heads.CRITICS)
-        base.one_of("pool", pool, pooling.POOLINGS)
-        base.one_of("negatives", negatives, base.NEGATIVES)
+        checks.one_of("predictor", predictor, heads.PREDICTORS)
+        checks.one_of("critic", critic, heads.CRITICS)
+        checks.one_of("pool", pool, heads.POOLINGS)
+        checks.one_of("negatives", negatives, base.NEGATIVES)
         self._given = {
             "predictor": predictor,
             "critic": critic,
@@ -65,10 +66,8 @@ class VideoInfoNCE(base.Level):
         }
         self.negatives = negatives
         self.same_video_negatives = same_video_negatives
-        self.pool = pooling.POOLINGS[pool](name="pool")
-        self.predictor = predictors.PREDICTORS[predictor](
-            units, name="predictor"
-        )
+        self.pool = heads.POOLINGS[pool](name="pool")
+        self.predictor = heads.PREDICTORS[predictor](units, name="predictor")
         self.critic = heads.CRITICS[critic](units, name="critic")
         self.temperature = (
             self.critic.default_temperature
@@ -164,10 +163,10 @@ class ShotOrder(base.Level):
         **kwargs,
     ):
         super().__init__(weight, name, **kwargs)
-        base.one_of("pool", pool, pooling.POOLINGS)
+        checks.one_of("pool", pool, heads.POOLINGS)
         self.require(units >= 1, "units >= 1", units)
         self._given = {"units": units, "pool": pool}
-        self.pool = pooling.POOLINGS[pool](name="pool")
+        self.pool = heads.POOLINGS[pool](name="pool")
         self.head = heads.MLP(1, units, name="head")
 
     def check(self, num_shots, frames_per_shot, copies):

@@ -1,9 +1,8 @@
 """Losses as plain functions: per example, without state or replicas."""
 
+from vivi_keras.losses.cross_entropy import cross_entropy, order, rotation
 from vivi_keras.losses.groups import num_positives
 from vivi_keras.losses.info_nce import info_nce, multi_positive_nce
-from vivi_keras.losses.order import order
-from vivi_keras.losses.rotation import cross_entropy, rotation
 from vivi_keras.losses.triplet import semi_hard_triplet
 
 __all__ = [

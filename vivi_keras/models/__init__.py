@@ -1,18 +1,29 @@
-"""The encoder, and the parts that stand on its features in training."""
+"""The encoder, the parts that train on its features, and loading encoders.
 
-from vivi_keras.models.heads import MLP, CosineCritic, MLPCritic, linear_head
-from vivi_keras.models.pooling import AttentionPooling, MeanPooling
-from vivi_keras.models.predictors import LSTMPredictor, MLPPredictor
-from vivi_keras.models.resnet import ResNet50V2
+Names are imported on first use: reading the registry needs no Keras.
+"""
 
-__all__ = [
-    "MLP",
-    "AttentionPooling",
-    "CosineCritic",
-    "LSTMPredictor",
-    "MLPCritic",
-    "MLPPredictor",
-    "MeanPooling",
-    "ResNet50V2",
-    "linear_head",
-]
+import importlib
+
+_PLACES = {
+    "MLP": "heads",
+    "AttentionPooling": "heads",
+    "CosineCritic": "heads",
+    "LSTMPredictor": "heads",
+    "MLPCritic": "heads",
+    "MLPPredictor": "heads",
+    "MeanPooling": "heads",
+    "ResNet50V2": "resnet",
+    "linear_head": "heads",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name):
+    if name in _PLACES:
+        place = importlib.import_module(f"vivi_keras.models.{_PLACES[name]}")
+        return getattr(place, name)
+    raise AttributeError(
+        f"module 'vivi_keras.models' has no attribute {name!r}"
+    )

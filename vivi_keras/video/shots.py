@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import cv2
 
-from vivi_keras.video import decode, gradual
+from vivi_keras.video import decode, transitions
 
 DETECTORS = ("adaptive", "content", "histogram")
 
@@ -55,7 +55,7 @@ class CutDetector:
         # How many frames after a cut it is known at the latest.
         self.delay_frames = 32
         if detector == "adaptive":
-            self._gradual = gradual.Gradual()
+            self._gradual = transitions.Gradual()
             self.delay_frames = self._gradual.delay_frames
             self._detector = _faster(detectors.AdaptiveDetector)(
                 min_scene_len=1, min_content_val=12.0

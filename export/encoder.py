@@ -1,0 +1,175 @@
+"""A Keras image encoder -> a reusable SavedModel that loads anywhere.
+
+The SavedModel holds plain variables and functions only: no Keras object, no
+Python code. Its interface is the one `hub.KerasLayer` asks for
+(tensorflow.org/hub/reusable_saved_models) and its images follow the common
+convention for image feature vectors (tensorflow.org/hub/common_signatures).
+"""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+
+from vivi_keras.export import metadata as metadata_lib
+from vivi_keras.export.saved_model import make_module, unsynchronized
+
+WEIGHT_DTYPES = ("float32", "float16")
+# The last feature map of a ResNet is one cell per 32 x 32 pixels. [O]
+DEFAULT_MINIMUM_SIZE = 32
+DEFAULT_IMAGE_SIZE = (224, 224)
+
+
+def export_encoder(
+    encoder,
+    path,
+    *,
+    metadata=None,
+    classifier=None,
+    class_names=None,
+    weights=None,
+    weights_dtype="float32",
+):
+    """Writes an encoder as a reusable SavedModel.
+
+    `hub.KerasLayer(path, trainable=True)` and `vivi_keras.HubEncoder(path)`
+    load and fine-tune it. Beside it stand `assets.extra/vivi.json` (metadata)
+    and `assets.extra/golden.npz` (features of fixed images, to check against).
+
+    Args:
+        encoder: keras.Model or layer, images float32 [N, H, W, 3] in [0, 1]
+            -> features float [N, D], for any N, H and W.
+        path: folder to write; an older SavedModel there is replaced.
+        metadata: dict for vivi.json: row, config, seed, training_data, ...;
+            "image_size" [H, W] is the recommended input size and
+            "minimum_size" the smallest side in pixels.
+        classifier: keras layer, features -> logits [N, K]; adds the
+            signature `classify`, images -> `logits` and `probabilities`.
+        class_names: K names, stored as the metadata's "class_names"; None
+            for a classifier whose classes have none.
+        weights: dict from variable path to array, used in place of the
+            encoder's own values, such as moving averages; None for its own.
+        weights_dtype: "float32", or "float16" to store kernels in half the
+            space: computed in float32 all the same, and frozen, since
+            optimisers go astray in float16.
+    Returns: str, the path.
+    Raises:
+        ValueError: an encoder that is no such function, unknown weights,
+            class names that do not fit the classifier.
+        FileExistsError: `path` holds something that is no SavedModel.
+        OSError: the folder cannot be written.
+    """
+
+    _check_backend()
+    if weights_dtype not in WEIGHT_DTYPES:
+        raise ValueError(
+            f"expected weights_dtype in {WEIGHT_DTYPES}, got {weights_dtype!r}"
+        )
+    described = {
+        "image_size": list(DEFAULT_IMAGE_SIZE),
+        "minimum_size": DEFAULT_MINIMUM_SIZE,
+        **metadata_lib.check_described(metadata),
+    }
+    _check_free(path)
+    num_features = _check_encoder(encoder)
+    if class_names is not None:
+        described["class_names"] = _check_names(
+            class_names, classifier, num_features
+        )
+    parent = pathlib.Path(path).absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as aside:
+        folder = os.path.join(aside, "module")
+        with unsynchronized(encoder):
+            module, signatures = make_module(
+                encoder, classifier, num_features, weights, weights_dtype
+            )
+            _save(module, folder, signatures)
+        metadata_lib.write_golden(folder, module.__call__)
+        derived = {
+            "num_features": num_features,
+            "num_parameters": sum(
+                int(np.prod(v.shape)) for v in module.variables
+            ),
+            "weights": {
+                "dtype": weights_dtype,
+                "replaced": weights is not None,
+            },
+            "signatures": sorted(signatures),
+        }
+        metadata_lib.write_metadata(folder, derived, described)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        os.replace(folder, path)
+    return str(path)
+
+
+def _save(module, folder, signatures):
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.save(module, folder, signatures=signatures)
+    except tf.errors.OpError as error:  # a full disk, say
+        raise OSError(f"expected to write a SavedModel, got {error}") from error
+
+
+def _check_backend():
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "expected Keras on TensorFlow, which writes SavedModels, got the"
+            f" backend {keras.backend.backend()!r}; save the weights, set"
+            " KERAS_BACKEND=tensorflow and load them there"
+        )
+
+
+def _check_encoder(encoder):
+    """Checks that images become vectors; returns their number of features."""
+    if not isinstance(encoder, keras.layers.Layer):
+        raise ValueError(
+            f"expected a keras.Model or layer as encoder, got {type(encoder)}"
+        )
+    # Two sizes, neither square: catches encoders for one size alone.
+    for height, width in ((64, 96), (80, 72)):
+        images = np.zeros((1, height, width, 3), "float32")
+        shape = tuple(encoder(images, training=False).shape)
+        if len(shape) != 2 or shape[0] != 1:
+            raise ValueError(
+                "expected an encoder from images [N, H, W, 3] to features"
+                f" [N, D], got shape {shape} for one image"
+            )
+    if not encoder.trainable_variables:
+        raise ValueError(
+            "expected an encoder with trainable variables, got none: set"
+            " encoder.trainable = True before the export, which users of the"
+            " module decide anew"
+        )
+    return int(shape[1])
+
+
+def _check_names(class_names, classifier, num_features):
+    """The class names, one a logit of the classifier, as a list."""
+    if classifier is None:
+        raise ValueError("expected class_names only along with a classifier")
+    logits = classifier(np.zeros((1, num_features), "float32"))
+    if len(class_names) != logits.shape[-1]:
+        raise ValueError(
+            f"expected {logits.shape[-1]} class_names, one a logit, got"
+            f" {len(class_names)}"
+        )
+    return [str(name) for name in class_names]
+
+
+def _check_free(path):
+    """Refuses to write over anything that is no SavedModel."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        raise FileExistsError(f"expected a folder to write, got file {path}")
+    is_module = (path / "saved_model.pb").is_file()
+    if path.is_dir() and any(path.iterdir()) and not is_module:
+        raise FileExistsError(
+            "expected an empty or new folder or an older SavedModel, got"
+            f" {path}, which holds other files"
+        )

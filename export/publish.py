@@ -1,0 +1,341 @@
+"""Adds an exported module to this folder, and makes its pages.
+
+    python -m vivi_keras.export.publish MODULE --name=NAME --version=1 \\
+        --results=results.json --metrics=metrics.csv
+    python -m vivi_keras.export.publish
+
+The first copies the module and writes what can be known of it into
+registry.yaml; what a person has to say (description, training_data, licence,
+command, intended_use, limits) is written there by hand. The second makes the
+cards, signatures, README.md and index.html anew from registry.yaml.
+"""
+
+import csv
+import html
+import json
+import pathlib
+import shutil
+
+import yaml
+from absl import app, flags
+
+from vivi_keras import commands, files
+from vivi_keras.export import cards
+from vivi_keras.models import registry
+
+_COLUMNS = (
+    "module",
+    "network",
+    "features",
+    "input",
+    "training data",
+    "size",
+    "licence",
+)
+_INTRODUCTION = (
+    "Image encoders trained by this project, each a reusable SavedModel that"
+    " loads right after a clone. They are small and trained for minutes on a"
+    " CPU: to try the interface with, and to show what the method does, not to"
+    " be the best features to be had. Each card tells the data, the exact"
+    " command, measured results and limits."
+)
+_TRUST = (
+    "A SavedModel is a program: load only those of publishers you trust."
+    " vivi_keras.load compares the SHA-256 of registry.yaml first;"
+    " vivi-verify checks what a module promises."
+)
+_EXAMPLE = """import tensorflow_hub as hub
+import tf_keras  # hub.KerasLayer is a layer of tf_keras
+
+encoder = hub.KerasLayer("hub_modules/{key}", trainable=True)
+model = tf_keras.Sequential([encoder, tf_keras.layers.Dense(10)])"""
+_KERAS3_EXAMPLE = """import keras
+import vivi_keras
+
+encoder = vivi_keras.load("{key}", trainable=True)
+model = keras.Sequential([encoder, keras.layers.Dense(10)])"""
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem;
+  margin: 2.5rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin: 0 0 .3rem; }
+article { border: 1px solid var(--line); border-radius: .6rem;
+  padding: 1.1rem 1.3rem; margin: 1.4rem 0; }
+dl { display: grid; grid-template-columns: max-content 1fr;
+  gap: .15rem 1rem; margin: .8rem 0; }
+dt { opacity: .65; } dd { margin: 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; margin: .6rem 0;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: left;
+  border-bottom: 1px solid var(--line); }
+td.number, th.number { text-align: right; }
+pre { background: var(--soft); padding: .8rem 1rem; border-radius: .4rem;
+  overflow-x: auto; font-size: .88rem; }
+"""
+
+
+def readme(modules):
+    """README.md.
+
+    Args:
+        modules: list of (key "name/version", registry entry, vivi.json dict).
+    Returns: str.
+    """
+    lines = ["# Published encoders", "", _INTRODUCTION, ""]
+    lines += ["| " + " | ".join(_COLUMNS) + " |"]
+    lines += ["|" + "---|" * len(_COLUMNS)]
+    for key, entry, told in modules:
+        facts = _facts(key, entry, told)
+        facts["module"] = f"[{key}]({key}.md)"
+        lines.append("| " + " | ".join(facts[c] for c in _COLUMNS) + " |")
+    lines += ["", "```python", _EXAMPLE.format(key=modules[0][0]), "```", ""]
+    lines += ["In Keras 3:", ""]
+    lines += ["```python", _KERAS3_EXAMPLE.format(key=modules[0][0]), "```"]
+    lines += ["", _TRUST, ""]
+    lines += [
+        "This file, index.html, the cards and the signatures are made from",
+        "registry.yaml by `python -m vivi_keras.export.publish`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def index(modules):
+    """index.html, complete in itself; arguments as for `readme`."""
+    articles = "\n".join(_article(*module) for module in modules)
+    return (
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>vivi-keras: published encoders</title>\n"
+        f"<style>{_STYLE}</style></head><body>\n"
+        f"<h1>Published encoders</h1>\n<p>{html.escape(_INTRODUCTION)}</p>\n"
+        f"{articles}\n"
+        f"<p>{html.escape(_TRUST)}</p>\n</body></html>\n"
+    )
+
+
+def _facts(key, entry, told):
+    height, width = told["image_size"]
+    return {
+        "module": key,
+        "network": cards.network_name(told),
+        "features": str(told["num_features"]),
+        "input": f"{height} x {width}, or any of at least"
+        f" {told['minimum_size']}",
+        "training data": entry["training_data"]["name"],
+        "size": f"{entry['bytes'] / 1e6:.1f} MB",
+        "licence": entry["licence"],
+    }
+
+
+def _article(key, entry, told):
+    facts = {
+        **_facts(key, entry, told),
+        "method row": told["row"],
+        "SHA-256": entry["sha256"],
+    }
+    del facts["module"]
+    items = "".join(
+        f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>"
+        for k, v in facts.items()
+    )
+    return (
+        f'<article id="{key}"><h2><a href="{key}.md">{key}</a></h2>\n'
+        f"<p>{html.escape(' '.join(entry['description'].split()))}</p>\n"
+        f"<dl>{items}</dl>\n{_results(entry)}"
+        f"<pre>{html.escape(_EXAMPLE.format(key=key))}</pre></article>"
+    )
+
+
+def _results(entry):
+    rows = entry.get("results", {}).get("rows", [])
+    if not rows:
+        return ""
+    names = list(rows[0])
+
+    def line(tag, values):
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{_class(value)}>{html.escape(str(value))}</{tag}>"
+                for value in values
+            )
+            + "</tr>\n"
+        )
+
+    head = "".join(
+        f"<th{_class(rows[0][name])}>{html.escape(name)}</th>" for name in names
+    )
+    body = "".join(line("td", row.values()) for row in rows)
+    return (
+        f"<table><tr>{head}</tr>\n{body}</table>\n"
+        "<p>Accuracy in per cent, features frozen; the command stands in the"
+        " card.</p>\n"
+    )
+
+
+def _class(value):
+    return ' class="number"' if isinstance(value, (int, float)) else ""
+
+
+_NAME = flags.DEFINE_string("name", None, "Its name in the registry.")
+_VERSION = flags.DEFINE_integer("version", 1, "Its version.", 1)
+_RESULTS = flags.DEFINE_string(
+    "results", None, "results.json of vivi-evaluate on this module."
+)
+_METRICS = flags.DEFINE_string("metrics", None, "metrics.csv of its training.")
+PUBLISHER = "vivi-keras"
+_NUM_LOG_ROWS = 10
+
+
+def publish(module, name, version, results=None, metrics=None, root=None):
+    """Copies a module below `root` and enters it into registry.yaml.
+
+    Args:
+        module: folder written by `export_encoder`.
+        name, version: str and int.
+        results: path of a results.json whose rows are accuracies.
+        metrics: path of a metrics.csv.
+        root: folder of registry.yaml; None for this package's own.
+    Returns: dict, the entry.
+    """
+    root = _root(root)
+    folder = root / name / str(version)
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(module, folder)
+    (folder / "assets").mkdir(exist_ok=True)
+    if not any((folder / "assets").iterdir()):
+        (folder / "assets").rmdir()  # Git keeps no empty folder
+    entries = registry.read_registry(root / "registry.yaml")
+    key = f"{name}/{version}"
+    entry = {
+        **entries.get(key, {}),
+        "name": name,
+        "version": version,
+        "path": key,
+        "sha256": files.tree_sha256(folder),
+        "bytes": sum(
+            file.stat().st_size for file in folder.rglob("*") if file.is_file()
+        ),
+    }
+    if results is not None:
+        entry.setdefault("results", {})["rows"] = _read_results(results)
+    if metrics is not None:
+        entry["training_log"] = _read_metrics(metrics)
+    entries[key] = entry
+    _write_registry(root / "registry.yaml", list(entries.values()))
+    return entry
+
+
+def write_pages(root=None):
+    """Makes cards, signatures, README.md and index.html from the registry."""
+    from vivi_keras.export import metadata
+
+    root = _root(root)
+    modules = []
+    for key, entry in registry.read_registry(root / "registry.yaml").items():
+        folder = root / entry["path"]
+        told = metadata.read_metadata(folder)
+        modules.append((key, entry, told))
+        card = cards.tfhub_card(PUBLISHER, entry, told, bundled=True)
+        (root / f"{key}.md").write_text(card, encoding="utf-8")
+        metadata.write_signatures(folder, root / f"{key}.signatures.json")
+    if modules:
+        for name, make in (
+            ("README.md", readme),
+            ("index.html", index),
+        ):
+            (root / name).write_text(make(modules), encoding="utf-8")
+
+
+def _root(root):
+    return pathlib.Path(
+        registry.bundled_registry().parent if root is None else root
+    )
+
+
+def _read_results(file):
+    """Rows of a results.json: one a task and probe, one column an encoder.
+
+    Accuracies in per cent, means over the draws of the labels.
+    """
+    document = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+    table = {}
+    for row in document["rows"]:
+        cells = table.setdefault((row["task"], row["protocol"]), {})
+        cells.setdefault(row["encoder"], []).append(100 * row["accuracy"])
+    return [
+        {
+            "task": task,
+            "probe": probe,
+            **{
+                encoder: round(sum(draws) / len(draws), 1)
+                for encoder, draws in cells.items()
+            },
+        }
+        for (task, probe), cells in sorted(table.items())
+    ]
+
+
+def _read_metrics(file):
+    """About ten rows of a metrics.csv, its losses and accuracies alone."""
+    with open(file, newline="", encoding="utf-8") as source:
+        rows = list(csv.DictReader(source))
+    names = ["step"] + [
+        name for name in rows[0] if name.endswith(("loss", "accuracy"))
+    ]
+    spread = [
+        round((index + 1) * len(rows) / _NUM_LOG_ROWS) - 1
+        for index in range(_NUM_LOG_ROWS)
+    ]
+    return [
+        {
+            name: int(rows[place]["step"])
+            if name == "step"
+            else round(float(rows[place][name]), 3)
+            for name in names
+        }
+        for place in sorted(set(spread))
+        if place >= 0
+    ]
+
+
+def _write_registry(file, entries):
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper, value):
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+    Dumper.add_representer(str, text)
+    content = yaml.dump(
+        {"modules": entries}, Dumper=Dumper, sort_keys=False, width=78
+    )
+    file.write_text(content, encoding="utf-8")
+
+
+def main(argv):
+    if len(argv) > 2:
+        raise app.UsageError(f"expected one folder of a module, got {argv[1:]}")
+    if (len(argv) == 2) != (_NAME.value is not None):
+        raise app.UsageError("expected MODULE and --name together")
+    if len(argv) == 2:
+        entry = publish(
+            argv[1],
+            _NAME.value,
+            _VERSION.value,
+            _RESULTS.value,
+            _METRICS.value,
+        )
+        print(f"{entry['path']}: {entry['bytes']:,} bytes")
+        missing = {"description", "training_data", "licence"} - set(entry)
+        if missing:
+            print(f"write {sorted(missing)} into registry.yaml, then run again")
+            return
+    write_pages()
+
+
+if __name__ == "__main__":
+    commands.run("vivi_keras.export.publish", main)

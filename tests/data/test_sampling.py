@@ -1,0 +1,192 @@
+"""Pure sampling functions: records, shots, frames and crops."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from data_helpers import encode_jpeg, frame_pixels
+
+from vivi_keras.data import crops, sampling
+
+
+@pytest.mark.parametrize("num_records", [1, 2, 3, 10, 257])
+def test_each_epoch_is_a_permutation(num_records):
+    positions = tf.range(5 * num_records, dtype=tf.int64)
+    found = sampling.records_of_positions(positions, num_records, seed=4)
+    for epoch in found.numpy().reshape(5, num_records):
+        np.testing.assert_array_equal(np.sort(epoch), range(num_records))
+
+
+def test_first_records_of_epochs_are_uniform():
+    positions = 6 * tf.range(3000, dtype=tf.int64)
+    found = sampling.records_of_positions(positions, 6, seed=1).numpy()
+    counts = np.bincount(found, minlength=6)
+    # 5 degrees of freedom: above 22 with probability 0.0005.
+    assert ((counts - 500) ** 2 / 500).sum() < 22
+
+
+def test_positions_far_ahead_cost_nothing():
+    far = tf.constant([10**15, 10**15 + 1], tf.int64)
+    found = sampling.records_of_positions(far, 1000, seed=0).numpy()
+    assert ((found >= 0) & (found < 1000)).all()
+
+
+def slow_choice(shot_index, num_shots, frames_per_shot, draws):
+    """The rule of `choose_frames`, shot by shot."""
+    available = shot_index[-1] + 1
+    offset = int(draws[0] * (max(available - num_shots, 0) + 1))
+    draws = np.reshape(draws[1:], (num_shots, frames_per_shot))
+    frames, mask = [], []
+    for shot in range(num_shots):
+        members = np.flatnonzero(shot_index == offset + shot)
+        mask.append(len(members) > 0)
+        if not len(members):
+            frames.append([0] * frames_per_shot)
+        elif len(members) >= frames_per_shot:
+            spare = len(members) - frames_per_shot + 1
+            places = [int(draw * spare) for draw in sorted(draws[shot])]
+            frames.append([members[p + i] for i, p in enumerate(places)])
+        else:
+            frames.append(
+                [
+                    members[i * len(members) // frames_per_shot]
+                    for i in range(frames_per_shot)
+                ]
+            )
+    return frames, mask
+
+
+def test_chosen_frames_equal_the_slow_rule():
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        sizes = generator.integers(1, 9, generator.integers(1, 9))
+        shot_index = np.repeat(np.arange(len(sizes)), sizes)
+        num_shots, frames_per_shot = generator.integers(1, 6, 2).tolist()
+        draws = generator.random(1 + num_shots * frames_per_shot, np.float32)
+        frames, mask = sampling.choose_frames(
+            shot_index, num_shots, frames_per_shot, draws
+        )
+        expected = slow_choice(shot_index, num_shots, frames_per_shot, draws)
+        np.testing.assert_array_equal(frames, expected[0])
+        np.testing.assert_array_equal(mask, expected[1])
+        for shot in range(min(num_shots, len(sizes))):
+            chosen = shot_index[frames[shot]]
+            distinct = len(set(frames[shot].tolist()))
+            assert distinct == min(frames_per_shot, sizes[chosen[0]])
+
+
+def draw_boxes(num_boxes, height, width):
+    draws = sampling.uniforms(
+        sampling.fold(2, tf.range(num_boxes, dtype=tf.int64)),
+        crops.DRAWS_PER_CROP,
+    )
+    heights = tf.fill([num_boxes], tf.constant(height, tf.int64))
+    widths = tf.fill([num_boxes], tf.constant(width, tf.int64))
+    return crops.inception_boxes(heights, widths, draws).numpy()
+
+
+def slow_box(height, width, draws):
+    """The rule of `inception_boxes`, try by try."""
+    for area, aspect in zip(draws[:10], draws[10:20], strict=True):
+        area = (0.05 + 0.95 * area) * height * width
+        aspect = 3 / 4 + (4 / 3 - 3 / 4) * aspect
+        h, w = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+        if h <= height and w <= width:
+            h, w = max(h, 1), max(w, 1)
+            top = int(draws[-3] * (height - h + 1))
+            left = int(draws[-2] * (width - w + 1))
+            return [top, left, h, w]
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return [(height - h) // 2, (width - w) // 2, h, w]
+
+
+@pytest.mark.parametrize("size", [(60, 100), (100, 60), (40, 400), (1, 1)])
+def test_boxes_equal_the_slow_rule(size):
+    draws = sampling.uniforms(
+        sampling.fold(2, tf.range(400, dtype=tf.int64)), crops.DRAWS_PER_CROP
+    ).numpy()
+    expected = [slow_box(*size, row.astype(float)) for row in draws]
+    boxes = draw_boxes(400, *size)
+    # float32 against float64: a side may round to the other neighbour.
+    assert np.abs(boxes - expected).max() <= 1
+    assert (boxes != expected).mean() < 0.01
+
+
+def test_boxes_cover_the_range_and_stay_inside():
+    boxes = draw_boxes(3000, 240, 320)
+    top, left, height, width = boxes.T
+    assert (boxes[:, 2:] > 0).all() and (boxes[:, :2] >= 0).all()
+    assert (top + height <= 240).all() and (left + width <= 320).all()
+    area = height * width / (240 * 320)
+    assert 0.045 < area.min() < 0.06 and area.max() > 0.95
+    aspect = width / height
+    assert 0.73 < aspect.min() < 0.78 and 1.3 < aspect.max() < 1.36
+    assert (top == 0).any() and (top + height == 240).any()
+
+
+@pytest.mark.parametrize(
+    ("aspect", "expected"),
+    [(1.0, [0, 20, 60, 60]), (2.0, [5, 0, 50, 100]), (0.5, [0, 35, 60, 30])],
+)
+def test_centre_box_is_the_largest(aspect, expected):
+    boxes = crops.centre_boxes(
+        tf.constant([60], tf.int64), tf.constant([100], tf.int64), aspect
+    )
+    assert boxes.numpy().tolist() == [expected]
+
+
+def crop(pixels, real, draws, **arguments):
+    jpegs = [encode_jpeg(image, quality=100) for image in pixels]
+    return crops.crop_frames(
+        tf.constant(jpegs), tf.constant(real), tf.constant(draws), **arguments
+    ).numpy()
+
+
+def test_crops_equal_crops_of_the_whole_frame():
+    pixels = [
+        frame_pixels(video, 3, height=40 + video, width=70)
+        for video in range(3)
+    ]
+    draws = np.random.default_rng(1).random(
+        (3, 4, crops.DRAWS_PER_CROP), np.float32
+    )
+    real = [True, True, False]
+    result = crop(pixels, real, draws, size=(24, 40))
+    assert result.dtype == np.uint8 and result.shape == (3, 4, 24, 40, 3)
+    assert (result[2] == 0).all()
+    for k in range(2):
+        height, width = pixels[k].shape[:2]
+        top, left, h, w = (
+            crops.inception_boxes(
+                np.full(4, height), np.full(4, width), draws[k]
+            )
+            .numpy()
+            .T
+        )
+        for c in range(4):
+            window = pixels[k][top[c] :, left[c] :][: h[c], : w[c]]
+            expected = tf.image.resize(window, (24, 40)).numpy()
+            if draws[k, c, -1] < 0.5:
+                expected = expected[:, ::-1]
+            assert np.abs(result[k, c] - expected).max() < 8
+            assert np.abs(result[k, c] - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(8, 12), (90, 64)])
+def test_a_cut_is_a_float_resize_to_one_level(size, flip):
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    result = crops.cut(image, (3, 5, 40, 50), flip, size)
+    expected = tf.image.resize(image[3:43, 5:55], size).numpy()
+    expected = expected[:, ::-1] if flip else expected
+    assert result.dtype == np.uint8 and result.flags.c_contiguous
+    assert np.abs(result - expected).max() <= 1
+    place = np.zeros_like(result)
+    crops.cut(image, (3, 5, 40, 50), flip, size, place)
+    np.testing.assert_array_equal(place, result)
+
+
+def test_no_crop_is_the_unflipped_centre():
+    pixels = [frame_pixels(1, 2, height=48, width=80)]
+    draws = np.zeros((1, 1, crops.DRAWS_PER_CROP), np.float32)
+    result = crop(pixels, [True], draws, size=(48, 48), crop=None)
+    assert np.abs(result[0, 0] - pixels[0][:, 16:64].astype(int)).max() < 5

@@ -1,0 +1,165 @@
+"""The wheel, the source distribution, and make, as a new machine meets them."""
+
+import email
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+
+import pytest
+
+from vivi_keras import files
+from vivi_keras.models import registry
+
+BUNDLED = registry.read_registry()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel, built from the files of the source distribution alone."""
+    folder = tmp_path_factory.mktemp("build")
+    source = pathlib.Path(__file__).parents[1]
+    shutil.copytree(
+        source,
+        folder / "clone",
+        ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"),
+    )
+    build(folder / "clone", "sdist", folder)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    (unpacked,) = folder.glob("vivi*keras-*/")
+    build(unpacked, "wheel", folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def build(source, kind, output):
+    """Calls the build backend, as pip and build do."""
+    script = (
+        "import sys; from setuptools import build_meta;"
+        " getattr(build_meta, f'build_{sys.argv[1]}')(sys.argv[2])"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, kind, str(output)],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_wheel_holds_what_a_package_needs(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    library = tmp_path / "vivi_keras"
+    for key, entry in BUNDLED.items():
+        digest = files.tree_sha256(library / "hub_modules" / key)
+        assert digest == entry["sha256"]
+    assert (library / "hub_modules" / "index.html").is_file()
+    assert (library / "py.typed").is_file()
+    # No generic top-level name is taken.
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "vivi_keras",
+        next(tmp_path.glob("*.dist-info")).name,
+    }
+    source = pathlib.Path(__file__).parents[1]
+    for folder in ("vivi_keras", "training", "export", "hub_modules"):
+        inside = library if folder == "vivi_keras" else library / folder
+        modules = {
+            str(file.relative_to(source / folder))
+            for file in (source / folder).rglob("*.py")
+        }
+        installed = {
+            str(file.relative_to(inside)) for file in inside.rglob("*.py")
+        }
+        assert modules <= installed
+    (metadata_file,) = tmp_path.glob("*.dist-info/METADATA")
+    told = email.message_from_string(metadata_file.read_text("utf-8"))
+    assert set(told["Requires-Python"].split(",")) == {">=3.10", "<3.14"}
+    named = re.findall(r"3\.\d+", " ".join(told.get_all("Classifier")))
+    assert named == ["3.10", "3.11", "3.12", "3.13"]
+    assert "Typing :: Typed" in told.get_all("Classifier")
+    assert told["Keywords"] and told.get_all("Project-URL")
+    readme = (source / "README.md").read_text("utf-8")
+    for extra in told.get_all("Provides-Extra"):
+        assert f"\n| `{extra}` | " in readme, extra
+    for requirement in told.get_all("Requires-Dist"):
+        # Both ends are versions that the tests were run with.
+        assert re.search(r"<|==", requirement), requirement
+
+
+@pytest.mark.slow  # installs every requirement: two minutes
+def test_a_wheel_works_in_a_clean_environment(wheel, tmp_path):
+    venv.create(tmp_path / "env", with_pip=True)
+    scripts = tmp_path / "env" / "bin"
+    install = [str(scripts / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, str(wheel)], check=True)
+    names = [
+        entry.name
+        for entry in importlib.metadata.entry_points(group="console_scripts")
+        if entry.value.startswith("vivi_keras.")
+    ]
+    assert len(names) == 5
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("PYTHON")
+    }
+
+    def run(*command):
+        return subprocess.run(
+            [str(scripts / command[0]), *command[1:]],
+            cwd=tmp_path,  # away from the clone
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    for name in names:
+        done = run(name, "--help")
+        assert (done.returncode, done.stderr) == (0, ""), (name, done.stderr)
+        assert done.stdout.startswith(f"{name}: ")
+    key = min(BUNDLED, key=lambda key: BUNDLED[key]["bytes"])
+    done = run("vivi-verify", key)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 missed" in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [
+        ("echo 3.9", "3.9"),
+        ("echo 3.14", "3.14"),
+        ("exit 1", "which does not run"),
+    ],
+)
+def test_make_refuses_other_pythons_before_it_makes_anything(
+    answer, got, tmp_path
+):
+    for name in ("Makefile", "setup.py", "pyproject.toml"):
+        shutil.copy(pathlib.Path(__file__).parents[1] / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{answer}\n")
+    python.chmod(0o755)
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(
+        ["make", "test", f"PYTHON={python}"],
+        cwd=tmp_path,
+        # Not those of a make that runs the tests.
+        env={k: v for k, v in os.environ.items() if "MAKE" not in k},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "PYTHON must be Python 3.10 to 3.13." in line
+    assert line.endswith(f"Got: {python}, {got}.  Stop.")
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,49 @@
+"""Checks of arguments and texts of errors, in one wording."""
+
+import difflib
+import numbers
+import re
+
+# What TensorFlow puts around an error from within a graph.
+_FRAME = (
+    r"Graph execution error:$|Detected at node |<stack traces unavailable>"
+    r"|\d+ root error"
+)
+
+
+def reason(error) -> str:
+    """The line of an error that tells most, of TensorFlow's many."""
+    lines = [
+        re.sub(r"^( *\(\d+\) [A-Z_]+:)? *(\{\{.*?\}\} )?", "", line)
+        for line in str(error).split("\n")
+    ]
+    told = [line for line in lines if line and not re.match(_FRAME, line)]
+    return re.sub(r"^ValueError: ", "", told[0]) if told else str(error)
+
+
+def one_of(what: str, value, known):
+    """Raises ValueError naming the nearest known name unless it is one."""
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{what} must be one of {sorted(known)}. Got: {value!r}.{hint}"
+        )
+
+
+def check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"{name}: expected one of {', '.join(choices)}, got {value!r}"
+        )
+
+
+def check_range(name, value, low, high, kind=numbers.Real):
+    """Raises ValueError where an argument is no number of a range."""
+    if not isinstance(value, kind) or not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
+
+
+def check_whole(name, value, low, high):
+    """Raises ValueError where an argument is no whole number of a range."""
+    check_range(name, value, low, high, numbers.Integral)

@@ -1,0 +1,260 @@
+"""Random changes of colour: the views of a frame."""
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
+
+from vivi_keras.data import sampling
+
+NUM_OPERATIONS = 2  # [O]; the paper of RandAugment: 2 for ImageNet
+MAGNITUDE = 0.9  # 9 of 10  [O]
+DRAWS_PER_IMAGE = 2 * NUM_OPERATIONS
+_GREY = (128, 128, 128)
+# Full strength of each operation, as in AutoAugment's table.
+_DEGREES, _SHEAR, _SHIFT, _ENHANCE = 30, 0.3, 0.33, 0.9
+
+
+def _affine(matrix):
+    def apply(image, strength):
+        return image.transform(
+            image.size,
+            Image.Transform.AFFINE,
+            matrix(strength, *image.size),
+            Image.Resampling.BILINEAR,
+            fillcolor=_GREY,
+        )
+
+    return apply
+
+
+def _enhance(kind):
+    return lambda image, strength: kind(image).enhance(1 + _ENHANCE * strength)
+
+
+# Each takes an image and a strength in [-1, 1]; some use its size alone.
+OPERATIONS = {
+    "identity": lambda image, strength: image,
+    "auto_contrast": lambda image, strength: ImageOps.autocontrast(image),
+    "equalize": lambda image, strength: ImageOps.equalize(image),
+    "posterize": lambda image, strength: ImageOps.posterize(
+        image, 8 - round(4 * abs(strength))
+    ),
+    "solarize": lambda image, strength: ImageOps.solarize(
+        image, 255 - round(255 * abs(strength))
+    ),
+    "rotate": lambda image, strength: image.rotate(
+        _DEGREES * strength, Image.Resampling.BILINEAR, fillcolor=_GREY
+    ),
+    "colour": _enhance(ImageEnhance.Color),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+    "shear_x": _affine(lambda s, w, h: (1, _SHEAR * s, 0, 0, 1, 0)),
+    "shear_y": _affine(lambda s, w, h: (1, 0, 0, _SHEAR * s, 1, 0)),
+    "shift_x": _affine(lambda s, w, h: (1, 0, _SHIFT * s * w, 0, 1, 0)),
+    "shift_y": _affine(lambda s, w, h: (1, 0, 0, 0, 1, _SHIFT * s * h)),
+}
+
+
+def rand_augment(image, draws):
+    """Two operations drawn from 14, each at a drawn sign and full magnitude.
+
+    Args:
+        image: uint8 [H, W, 3].
+        draws: float [DRAWS_PER_IMAGE] in [0, 1).
+    Returns: uint8 [H, W, 3], a pure function of the arguments.
+    Source: Cubuk et al. 2019, arXiv 1909.13719.
+    """
+    picture = Image.fromarray(image)
+    operations = [*OPERATIONS.values()]
+    for choice, sign in np.asarray(draws).reshape(-1, 2):
+        operation = operations[int(choice * len(operations))]
+        picture = operation(picture, MAGNITUDE if sign < 0.5 else -MAGNITUDE)
+    return np.array(picture)
+
+
+POLICIES = ("exemplar", "rotation", None)
+
+# Exemplar policy [G]: S, V <- x ** power * factor + shift; H <- H + shift.
+POWER_LOG2 = 2.0
+FACTOR_LOG2 = 0.5
+VALUE_SHIFT = 0.1
+HUE_SHIFT = 0.1
+# Rotation policy [G].
+BRIGHTNESS = 32 / 255
+SATURATION_RANGE = (0.5, 1.5)
+GREY_PROBABILITY = 0.66
+
+_COLOUR = 3  # keeps this stream of random numbers apart from the crops'
+
+
+def colour_views(
+    images, seed, policy="exemplar", position=None, *, compiled=True
+):
+    """Images with randomly changed colours, each by its own seed.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        seed: int, integer scalar, or several of them as a sequence or a
+            vector, such as (seed, step).
+        policy: "exemplar" (hue, and power, factor and shift of saturation
+            and value [G]), "rotation" (brightness, saturation, grey [G]) or
+            None (no change).
+        position: int64 [N], the images' places in the global batch; None
+            for 0, 1, ... An image's change depends on (seed, position)
+            alone.
+        compiled: bool, compile the work on pixels with XLA: one pass over
+            memory instead of one for each operation, about ten times faster
+            on a CPU. Same values to 1e-5 without.
+    Returns: float32 [N, H, W, 3] in [0, 1].
+    Raises: ValueError: the policy is unknown or images are not uint8 with
+        3 channels.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"Expected policy in {POLICIES}; got {policy!r}.")
+    images = tf.convert_to_tensor(images)
+    if (
+        images.dtype != tf.uint8
+        or images.shape.rank != 4
+        or images.shape[-1] != 3
+    ):
+        raise ValueError(
+            "Expected images of type uint8 and shape [N, H, W, 3]; got "
+            f"{images.dtype.name} {images.shape}."
+        )
+    if policy is None:
+        return tf.cast(images, tf.float32) / 255
+    if position is None:
+        position = tf.range(tf.shape(images)[0])
+    keys = sampling.fold(_COLOUR, *_words(seed), position)
+    if policy == "exemplar":
+        changes = exemplar_changes(sampling.uniforms(keys, 7))
+        change = _compiled_exemplar if compiled else exemplar_colours
+    else:
+        changes = rotation_changes(sampling.uniforms(keys, 3))
+        change = _compiled_rotation if compiled else rotation_colours
+    return change(images, changes)
+
+
+def exemplar_changes(draws):
+    """The numbers of the exemplar policy from uniform ones [G].
+
+    Saturation and value have power, factor and shift of their own [O].
+
+    Args:
+        draws: float32 [N, 7] in [0, 1).
+    Returns: float32 [N, 7]: shift of the hue (in turns), power, factor and
+        shift of saturation, the same of value.
+    """
+    hue, *rest = tf.unstack(2 * draws - 1, axis=-1)
+    changes = [HUE_SHIFT * hue]
+    for power, factor, shift in (rest[:3], rest[3:]):
+        changes.append(2.0 ** (POWER_LOG2 * power))
+        changes.append(2.0 ** (FACTOR_LOG2 * factor))
+        changes.append(VALUE_SHIFT * shift)
+    return tf.stack(changes, axis=-1)
+
+
+def exemplar_colours(images, changes):
+    """S, V <- x ** power * factor + shift, H <- H + shift, per image.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        changes: float32 [N, 7], from `exemplar_changes`.
+    Returns: float32 [N, H, W, 3] in [0, 1].
+    """
+    changes = changes[:, tf.newaxis, tf.newaxis]  # [N, 1, 1, 7]
+    red, green, blue = tf.unstack(tf.cast(images, tf.float32), axis=-1)
+    value = tf.maximum(tf.maximum(red, green), blue)  # [N, H, W] in 0..255
+    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    # Whole numbers: what is below 1 is 0, and 0 / 1 serves as 0 / 0.
+    scale = 1 / tf.maximum(chroma, 1.0)
+    hue = tf.where(
+        value == red,
+        (green - blue) * scale,
+        tf.where(
+            value == green,
+            2 + (blue - red) * scale,
+            4 + (red - green) * scale,
+        ),
+    )  # in sixths of a turn, -1..5
+    hue += 6 * (1 + changes[..., 0])
+    saturation = _curve(chroma / tf.maximum(value, 1.0), changes[..., 1:4])
+    value = _curve(value / 255, changes[..., 4:7])
+    # Broadcasting over channels, not stacking three of them: XLA would
+    # compute the curves again for each part of a stack.
+    sixths = hue[..., tf.newaxis] + tf.constant([5.0, 3.0, 1.0])
+    sixths -= 6 * tf.floor(sixths / 6)
+    drop = tf.clip_by_value(tf.minimum(sixths, 4 - sixths), 0, 1)
+    value = value[..., tf.newaxis]
+    return value - value * saturation[..., tf.newaxis] * drop
+
+
+def _curve(channel, changes):
+    """channel ** power * factor + shift, clipped to [0, 1].
+
+    The power by exp and log, which XLA vectorises; log(0) gives 0.
+    """
+    power, factor, shift = tf.unstack(changes, axis=-1)
+    raised = tf.exp(power * tf.math.log(channel))
+    return tf.clip_by_value(raised * factor + shift, 0, 1)
+
+
+def rotation_changes(draws):
+    """The numbers of the rotation policy from uniform ones [G].
+
+    Args:
+        draws: float32 [N, 3] in [0, 1).
+    Returns: float32 [N, 3]: brightness added, factor of the saturation, 1
+        for grey or 0.
+    """
+    low, high = SATURATION_RANGE
+    return tf.stack(
+        [
+            BRIGHTNESS * (2 * draws[:, 0] - 1),
+            low + (high - low) * draws[:, 1],
+            tf.cast(draws[:, 2] < GREY_PROBABILITY, tf.float32),
+        ],
+        axis=-1,
+    )
+
+
+def rotation_colours(images, changes):
+    """Brightness, then saturation, then perhaps grey, per image.
+
+    Clipped to [0, 1] after the brightness, saturation to [0, 1] [O].
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        changes: float32 [N, 3], from `rotation_changes`.
+    Returns: float32 [N, H, W, 3] in [0, 1].
+    """
+    brightness, factor, grey = tf.unstack(
+        changes[:, tf.newaxis, tf.newaxis], axis=-1
+    )  # [N, 1, 1]
+    images = tf.cast(images, tf.float32) / 255 + brightness[..., tf.newaxis]
+    images = tf.clip_by_value(images, 0, 1)
+    red, green, blue = tf.unstack(images, axis=-1)
+    largest = tf.maximum(tf.maximum(red, green), blue)
+    chroma = largest - tf.minimum(tf.minimum(red, green), blue)
+    # A factor on HSV's saturation moves each channel away from the largest
+    # one, at most until the smallest is 0.
+    most = largest / tf.maximum(chroma, 1e-6)
+    factor = tf.minimum(factor, tf.maximum(most, 1.0))[..., tf.newaxis]
+    largest = largest[..., tf.newaxis]
+    images = largest - (largest - images) * factor
+    mean = sum(tf.unstack(images, axis=-1))[..., tf.newaxis] / 3
+    return tf.where(grey[..., tf.newaxis] > 0, mean, images)
+
+
+_compiled_exemplar = tf.function(exemplar_colours, jit_compile=True)
+_compiled_rotation = tf.function(rotation_colours, jit_compile=True)
+
+
+def _words(seed):
+    """The integers of a seed as a sequence."""
+    if isinstance(seed, (tuple, list)):
+        return seed
+    if getattr(seed, "shape", ()) != ():
+        return tf.unstack(tf.convert_to_tensor(seed))
+    return (seed,)

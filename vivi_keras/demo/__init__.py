@@ -1,0 +1,1 @@
+"""Films for demonstrations: rendered ones, and Big Buck Bunny."""

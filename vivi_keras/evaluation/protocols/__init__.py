@@ -1,0 +1,1 @@
+"""How features or encoders are scored on a task."""

@@ -1,0 +1,259 @@
+"""Common corruptions of images at five severities, and a probe under them.
+
+The kinds, and the strengths of those that do not depend on the image's size,
+are those of Hendrycks and Dietterich 2019, arXiv 1903.12261; lengths in
+pixels are theirs times the root of side / 224 [O]: in proportion to the side,
+the mildest blurs would leave small images as they are. The libraries that
+had them need NumPy 1, so they are drawn anew: a score here is not an
+ImageNet-C score.
+"""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from scipy import ndimage, signal
+
+from vivi_keras.features import cache, linear
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_SIDE = 224  # pixels that the published lengths are for
+
+
+def gaussian_noise(images, severity, generator):
+    scale = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
+    return images + generator.normal(0.0, scale, images.shape)
+
+
+def shot_noise(images, severity, generator):
+    photons = (60, 25, 12, 5, 3)[severity - 1]
+    return generator.poisson(images * photons) / photons
+
+
+def impulse_noise(images, severity, generator):
+    """A share of the values becomes 0 or 1."""
+    share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
+    hit = generator.uniform(size=images.shape) < share
+    return np.where(hit, generator.integers(0, 2, images.shape), images)
+
+
+def gaussian_blur(images, severity, generator):
+    del generator
+    sigma = (1, 2, 3, 4, 6)[severity - 1] * _scale(images)
+    return ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
+
+
+def defocus_blur(images, severity, generator):
+    """The mean over a disk."""
+    del generator
+    radius = (3, 4, 6, 8, 10)[severity - 1] * _scale(images)
+    reach = int(np.ceil(radius))
+    down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    # A pixel at the rim counts as far as the disk covers it.
+    kernel = np.clip(radius + 0.5 - np.hypot(down, right), 0.0, 1.0)
+    return _convolved(images, kernel[None])
+
+
+def motion_blur(images, severity, generator):
+    """A trail behind each image, in a direction of its own."""
+    reach, sigma = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))[severity - 1]
+    scale = _scale(images)
+    reach, sigma = max(1, round(reach * scale)), sigma * scale
+    angles = generator.uniform(-np.pi / 4, np.pi / 4, len(images))
+    kernels = np.zeros((len(images), 2 * reach + 1, 2 * reach + 1))
+    along = np.linspace(0, reach, 4 * reach + 1)
+    weights = np.exp(-0.5 * (along / sigma) ** 2)
+    rows = reach + np.round(np.outer(np.sin(angles), along)).astype(int)
+    columns = reach + np.round(np.outer(np.cos(angles), along)).astype(int)
+    place = np.arange(len(images))[:, None]
+    np.add.at(kernels, (place, rows, columns), weights[None])
+    return _convolved(images, kernels)
+
+
+def zoom_blur(images, severity, generator):
+    """The mean over zooms into the middle, from 1 up."""
+    del generator
+    largest = (1.10, 1.15, 1.20, 1.25, 1.30)[severity - 1]
+    zooms = np.linspace(1.0, largest, 11)
+    total = np.zeros_like(images, np.float64)
+    for zoom in zooms:
+        inset = (1.0 - 1.0 / zoom) / 2
+        box = [inset, inset, 1.0 - inset, 1.0 - inset]
+        total += tf.image.crop_and_resize(
+            images.astype(np.float32),
+            [box] * len(images),
+            range(len(images)),
+            images.shape[1:3],
+        ).numpy()
+    return total / len(zooms)
+
+
+def fog(images, severity, generator):
+    """Clouds of noise whose octaves fade, added and rescaled."""
+    density, fade = (
+        (1.5, 2.0),
+        (2.0, 2.0),
+        (2.5, 1.7),
+        (2.5, 1.5),
+        (3.0, 1.4),
+    )[severity - 1]
+    count, height, width, _ = images.shape
+    clouds, weight, cells = np.zeros((count, height, width)), 1.0, 2
+    while cells < max(height, width):
+        noise = generator.uniform(size=(count, cells, cells, 1))
+        clouds += (
+            weight
+            * (
+                tf.image.resize(noise, (height, width), "bicubic").numpy()[
+                    ..., 0
+                ]
+            )
+        )
+        weight, cells = weight / fade, cells * 2
+    clouds -= clouds.min(axis=(1, 2), keepdims=True)
+    clouds /= clouds.max(axis=(1, 2), keepdims=True)
+    brightest = images.max(axis=(1, 2, 3), keepdims=True)
+    return (images + density * clouds[..., None]) * (
+        brightest / (brightest + density)
+    )
+
+
+def brightness(images, severity, generator):
+    """Raises HSV's value."""
+    del generator
+    shift = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
+    value = images.max(axis=-1, keepdims=True)
+    raised = np.clip(value + shift, 0.0, 1.0)
+    return np.where(value > 0, images / np.maximum(value, 1e-9), 1.0) * raised
+
+
+def contrast(images, severity, generator):
+    del generator
+    factor = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    return (images - mean) * factor + mean
+
+
+def pixelate(images, severity, generator):
+    del generator
+    share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
+    size = images.shape[1:3]
+    small = [max(1, int(side * share)) for side in size]
+    values = tf.image.resize(images, small, method="area")
+    return tf.image.resize(values, size, method="nearest").numpy()
+
+
+def jpeg_compression(images, severity, generator):
+    del generator
+    quality = (25, 18, 15, 10, 7)[severity - 1]
+    found = []
+    for image in np.round(images * 255).astype(np.uint8):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=quality)
+        found.append(np.asarray(Image.open(stream)))
+    return np.stack(found) / 255.0
+
+
+CORRUPTIONS = {
+    function.__name__: function
+    for function in (
+        gaussian_noise,
+        shot_noise,
+        impulse_noise,
+        gaussian_blur,
+        defocus_blur,
+        motion_blur,
+        zoom_blur,
+        fog,
+        brightness,
+        contrast,
+        pixelate,
+        jpeg_compression,
+    )
+}
+
+
+def corrupt(images, name, severity, seed=0):
+    """Corrupts images; the same seed gives the same.
+
+    Args:
+        images: float [N, H, W, 3] in [0, 1].
+        name: a key of CORRUPTIONS. severity: int, of SEVERITIES.
+    Returns: float32 [N, H, W, 3] in [0, 1], rounded to 255 steps.
+    """
+    if name not in CORRUPTIONS or severity not in SEVERITIES:
+        raise ValueError(
+            f"Expected a corruption of {list(CORRUPTIONS)} at a severity of"
+            f" {SEVERITIES}; got {name!r} at {severity!r}."
+        )
+    images = np.asarray(images, np.float32)
+    place = list(CORRUPTIONS).index(name)
+    generator = np.random.default_rng((seed, place, severity))
+    found = CORRUPTIONS[name](images, severity, generator)
+    return (np.round(np.clip(found, 0.0, 1.0) * 255) / 255).astype(np.float32)
+
+
+def run(
+    encoder, task, pool, labels, *, image_size, limit=1000, seed=0, on_set=None
+):
+    """A linear probe of clean images, tested on corrupted ones.
+
+    Args:
+        pool: float [N, D], features of the training part. labels: int [N].
+        limit: int, test images at most, the first of the fixed order.
+        on_set: callable without arguments, called after each corruption at
+            each severity.
+    Returns: dict "accuracy" in [0, 1], the mean over corruptions and
+        severities, "clean" of the same images, and "by_corruption": name ->
+        accuracy at each severity.
+    """
+    train, held = task.split(0)
+    probe, _ = linear.fit_chosen(
+        pool[train], labels[train], pool[held], labels[held]
+    )
+    size = encoder.size_for(image_size)
+    parts = list(task.batches("test", size, cache.BATCH_SIZE, limit))
+    hits = dict.fromkeys(CORRUPTIONS)
+    classes = np.concatenate([part[1] for part in parts])
+
+    def accuracy(change):
+        predicted = [
+            probe.predict(encoder.features(change(images, place)))
+            for place, (images, _) in enumerate(parts)
+        ]
+        return float(np.mean(np.concatenate(predicted) == classes))
+
+    for name in CORRUPTIONS:
+        hits[name] = []
+        for severity in SEVERITIES:
+
+            def change(images, place, name=name, severity=severity):
+                return corrupt(images, name, severity, seed + 1000 * place)
+
+            hits[name].append(accuracy(change))
+            if on_set is not None:
+                on_set()
+    return {
+        "accuracy": float(np.mean(list(hits.values()))),
+        "clean": accuracy(lambda images, place: images),
+        "by_corruption": hits,
+        "num_test": len(classes),
+        "num_train": len(train) + len(held),
+    }
+
+
+def _scale(images):
+    return np.sqrt(min(images.shape[1:3]) / _SIDE)
+
+
+def _convolved(images, kernels):
+    """Images with kernels [N or 1, k, k] of any sum, edges repeated."""
+    kernels = kernels / kernels.sum(axis=(1, 2), keepdims=True)
+    reach = kernels.shape[1] // 2
+    padded = np.pad(
+        images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "edge"
+    )
+    return signal.fftconvolve(
+        padded, kernels[..., None], mode="valid", axes=(1, 2)
+    )

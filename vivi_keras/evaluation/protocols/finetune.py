@@ -1,0 +1,363 @@
+"""Full fine-tuning: VTAB's lightweight sweep, on any encoder and task.
+
+Source: Zhai et al. 2019, arXiv 1910.04867, section 3, and its public code.
+"""
+
+import dataclasses
+import hashlib
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from vivi_keras.features import cache
+from vivi_keras.features import encoder as encoder_lib
+
+PROTOCOL = "finetune"
+# Heads are widened to one of these, so that tasks share compiled steps.
+HEAD_WIDTHS = (16, 64, 128, 512, 1024)
+
+
+class Untrainable(ValueError):
+    """A module whose weights cannot be trained; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Settings of a sweep; the defaults are VTAB's lightweight one.
+
+    Every learning rate is tried with every number of steps; one that chooses
+    best on the validation images is trained anew on all of them, `runs` times
+    with seeds of their own. Ties go to the setting named first.
+    """
+
+    learning_rates: tuple = (0.1, 0.01)
+    steps: tuple = (2500, 10000)
+    batch_size: int = 512
+    runs: int = 3
+    momentum: float = 0.9
+    decay: float = 0.1
+    decay_at: tuple = (0.3, 0.6, 0.9)  # shares of the steps
+
+    def __post_init__(self):
+        for name in ("learning_rates", "steps"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0:
+                raise ValueError(
+                    f"Expected {name} above 0, at least one; got {values}."
+                )
+        if self.batch_size < 1 or self.runs < 1:
+            raise ValueError(
+                "Expected batch_size and runs of at least 1; got"
+                f" {self.batch_size} and {self.runs}."
+            )
+
+    @property
+    def settings(self):
+        """(learning rate, steps) of each setting, in order."""
+        return [(r, s) for r in self.learning_rates for s in self.steps]
+
+    def rate(self, step, start, num_steps):
+        """The learning rate of a step, counted from 0."""
+        passed = sum(step >= share * num_steps for share in self.decay_at)
+        return start * self.decay**passed
+
+    def num_images(self, num_tasks=1):
+        """Images trained on, at most: the longest setting may be chosen."""
+        steps = sum(s for _, s in self.settings) + self.runs * max(self.steps)
+        return num_tasks * steps * self.batch_size
+
+
+VTAB = Sweep()
+# What two cores can do with a small encoder at 64 pixels.  [O]
+SMALL = Sweep(steps=(150, 600), batch_size=64, runs=1)
+
+
+class FineTuner:
+    """Trains one encoder and a linear head; its compiled steps are kept.
+
+    Args:
+        encoder: a trainable `modules.Encoder`.
+    Raises: Untrainable.
+    """
+
+    def __init__(self, encoder):
+        if not getattr(encoder, "trainable_variables", []):
+            raise Untrainable(
+                f"{encoder.path} has no trainable variables: only a reusable"
+                " SavedModel or a Keras application can be fine-tuned"
+            )
+        if any(v.dtype == tf.float16 for v in encoder.variables):
+            raise Untrainable(
+                f"{encoder.path} has float16 weights, too coarse for small"
+                " updates: fine-tune an export with float32 weights"
+            )
+        self.encoder = encoder
+        self._start = [v.numpy() for v in encoder.variables]
+        self._velocities = [
+            tf.Variable(tf.zeros_like(v), trainable=False)
+            for v in encoder.trainable_variables
+        ]
+        self._heads = {}  # width -> _Head
+
+    def train(
+        self, images, labels, num_classes, sweep, setting, seed, on_step=None
+    ):
+        """Trains from the module's own weights and a head of zeros.
+
+        Args:
+            images: float32 [N, H, W, 3] in [0, 1]. labels: int [N].
+            setting: (learning rate, steps).
+            seed: int, of the order of images and of the module's own chance.
+            on_step: callable without arguments, called after each step.
+        Returns: callable images -> classes int64 [N], valid until the next
+            call of `train`.
+        Raises: FloatingPointError: the loss is not finite.
+        """
+        learning_rate, num_steps = setting
+        head = self._head(num_classes, images.shape[1:3])
+        self._reset(head)
+        tf.random.set_seed(seed)
+        batch_size = self.encoder_batch(sweep.batch_size)
+        order = endless_order(len(images), batch_size, seed)
+        for step in range(num_steps):
+            rows = next(order)
+            arguments = (
+                tf.constant(images[rows]),
+                tf.constant(labels[rows], tf.int32),
+                tf.constant(
+                    sweep.rate(step, learning_rate, num_steps), tf.float32
+                ),
+                tf.constant(sweep.momentum, tf.float32),
+                tf.constant(num_classes),
+            )
+            with encoder_lib.naming(self.encoder.path, "be trained"):
+                loss = head.step(*arguments)
+            if on_step is not None:
+                on_step()
+            if (step + 1) % 50 == 0 or step + 1 == num_steps:
+                _check_loss(loss, self.encoder, setting, step)
+        return lambda batch: head.predict(self.encoder, batch, num_classes)
+
+    def encoder_batch(self, wanted):
+        """The batch size used: a module may insist on its own."""
+        fixed = self.encoder.batch_size
+        return wanted if fixed is None else fixed
+
+    def restore(self):
+        """Puts the module's own weights back."""
+        for variable, value in zip(
+            self.encoder.variables, self._start, strict=True
+        ):
+            variable.assign(value)
+
+    def _reset(self, head):
+        self.restore()
+        for variable in [*self._velocities, *head.state]:
+            variable.assign(tf.zeros_like(variable))
+
+    def _head(self, num_classes, size):
+        width = next((w for w in HEAD_WIDTHS if w >= num_classes), num_classes)
+        if width not in self._heads:
+            blank = np.zeros((1, *size, 3))
+            num_features = self.encoder.features(blank).shape[1]
+            self._heads[width] = _Head(
+                self.encoder, self._velocities, num_features, width
+            )
+        return self._heads[width]
+
+
+class _Head:
+    """A zero linear head of some width, and its compiled step."""
+
+    def __init__(self, encoder, velocities, num_features, width):
+        self.kernel = tf.Variable(tf.zeros([num_features, width]))
+        self.bias = tf.Variable(tf.zeros([width]))
+        own = [
+            tf.Variable(tf.zeros_like(v), trainable=False)
+            for v in (self.kernel, self.bias)
+        ]
+        self.state = [self.kernel, self.bias, *own]
+        variables = [*encoder.trainable_variables, self.kernel, self.bias]
+        slots = [*velocities, *own]
+
+        @tf.function(reduce_retracing=True)
+        def step(images, labels, rate, momentum, num_classes):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                logits = self.logits(
+                    _trained(encoder, images), num_classes
+                )  # [N, width]
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels, logits
+                )
+                loss = tf.reduce_mean(losses)
+            gradients = tape.gradient(
+                loss, variables, unconnected_gradients="zero"
+            )
+            # Momentum as in tf.compat.v1: the rate is outside the sum.
+            for variable, slot, gradient in zip(
+                variables, slots, gradients, strict=True
+            ):
+                slot.assign(momentum * slot + gradient)
+                variable.assign_sub(rate * slot)
+            return loss
+
+        self.step = step
+
+    def logits(self, values, num_classes):
+        """Logits [N, width]; those of no class are as good as -infinity."""
+        logits = tf.matmul(values, self.kernel) + self.bias
+        spare = tf.range(tf.shape(logits)[1]) >= num_classes
+        return tf.where(spare[None, :], tf.constant(-1e9), logits)
+
+    def predict(self, encoder, images, num_classes):
+        """Classes int64 [N] of float32 [N, H, W, 3]."""
+        values = encoder.features(images)
+        logits = values @ self.kernel.numpy() + self.bias.numpy()
+        return logits[:, :num_classes].argmax(axis=1)
+
+
+def _trained(encoder, images):
+    try:
+        return encoder(images, training=True)
+    except (TypeError, ValueError) as error:
+        raise Untrainable(
+            f"{encoder.path} cannot be called with training=True:"
+            f" {str(error).strip().splitlines()[0]}"
+        ) from error
+
+
+def _check_loss(loss, encoder, setting, step):
+    if not math.isfinite(float(loss)):
+        raise FloatingPointError(
+            f"Fine-tuning of {encoder.path} gave a loss of {float(loss)} at"
+            f" step {step + 1} with (learning rate, steps) {setting}."
+        )
+
+
+def endless_order(count, batch_size, seed):
+    """Yields index batches of one size; each pass takes every image once."""
+    generator = np.random.default_rng(seed)
+    left = np.empty(0, np.int64)
+    while True:
+        while len(left) < batch_size:
+            left = np.concatenate([left, generator.permutation(count)])
+        yield left[:batch_size]
+        left = left[batch_size:]
+
+
+def run(tuner, task, image_size, sweep, kept=None, seeds=None, on_step=None):
+    """The whole sweep on one task.
+
+    Args:
+        tuner: FineTuner. task: an ImageTask or TfdsTask.
+        image_size: int, pixels a side asked for.
+        sweep: Sweep.
+        kept: a dict-like that holds what an interrupted sweep has done
+            already; each finished part is put there.
+        seeds: ints, one a run; 0, 1, ... `sweep.runs` - 1 if None. On a task
+            with a pool larger than 1,000, seeds draw other images too.
+        on_step: callable without arguments, called after each step.
+    Returns: list of dicts, one a run: "seed", "accuracy" in [0, 1],
+        "learning_rate", "steps", "validation" accuracy by setting.
+    """
+    kept = {} if kept is None else kept
+    size = tuner.encoder.size_for(image_size)
+    results = []
+    try:
+        for seed in range(sweep.runs) if seeds is None else seeds:
+            train, held = task.split(seed)
+            pool = _Pool(task, size, np.concatenate([train, held]))
+            chosen_by = _validation(
+                tuner, task, pool, len(train), sweep, kept, seed, on_step
+            )
+            best = max(sweep.settings, key=lambda s: chosen_by[_name(s)])
+            key = f"test/{seed}/{_name(best)}"
+            if key not in kept:
+                kept[key] = _test(
+                    tuner, task, pool, size, sweep, best, seed, on_step
+                )
+            results.append(
+                {
+                    "seed": seed,
+                    "accuracy": kept[key],
+                    "learning_rate": best[0],
+                    "steps": best[1],
+                    "validation": chosen_by,
+                    "num_train": len(pool.rows),
+                }
+            )
+    finally:
+        tuner.restore()
+    return results
+
+
+def _validation(tuner, task, pool, num_train, sweep, kept, seed, on_step):
+    """Validation accuracy by setting; one choice serves equal draws."""
+    draw = pool.key
+    found = {}
+    for setting in sweep.settings:
+        key = f"validation/{draw}/{_name(setting)}"
+        if key not in kept:
+            images, labels = pool.arrays()
+            try:
+                predict = tuner.train(
+                    images[:num_train],
+                    labels[:num_train],
+                    task.num_classes,
+                    sweep,
+                    setting,
+                    seed,
+                    on_step,
+                )
+                hits = predict(images[num_train:]) == labels[num_train:]
+                kept[key] = float(np.mean(hits))
+            except FloatingPointError:
+                kept[key] = -1.0  # diverged: any other is better
+        found[_name(setting)] = kept[key]
+    if max(found.values()) < 0:
+        raise FloatingPointError(
+            f"Task {task.name}: no setting of {sweep.settings} trained"
+            f" {tuner.encoder.path} without diverging."
+        )
+    return found
+
+
+def _test(tuner, task, pool, size, sweep, setting, seed, on_step):
+    images, labels = pool.arrays()
+    predict = tuner.train(
+        images, labels, task.num_classes, sweep, setting, seed, on_step
+    )
+    hits = count = 0
+    for batch, classes in task.batches("test", size, cache.BATCH_SIZE):
+        hits += int(np.sum(predict(batch) == classes))
+        count += len(classes)
+    return hits / count
+
+
+class _Pool:
+    """The images of one draw, decoded once, and only if they are needed."""
+
+    def __init__(self, task, size, rows):
+        self._task, self._size, self.rows = task, size, rows
+        self.key = hashlib.sha256(rows.tobytes()).hexdigest()[:12]
+        self._arrays = None
+
+    def arrays(self):
+        """(images float32 [N, H, W, 3], labels int64 [N])."""
+        if self._arrays is None:
+            wanted = int(self.rows.max()) + 1
+            parts = list(
+                self._task.batches(
+                    "train", self._size, cache.BATCH_SIZE, wanted
+                )
+            )
+            images = np.concatenate([p[0] for p in parts])
+            labels = np.concatenate([p[1] for p in parts])
+            self._arrays = images[self.rows], labels[self.rows]
+        return self._arrays
+
+
+def _name(setting):
+    return f"{setting[0]:g}x{setting[1]}"

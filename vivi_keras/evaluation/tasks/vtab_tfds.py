@@ -1,0 +1,196 @@
+"""VTAB-1k's tasks, prepared and read by TFDS."""
+
+import functools
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+
+from vivi_keras.evaluation.tasks import task
+from vivi_keras.evaluation.tasks.packages import Unavailable
+from vivi_keras.evaluation.tasks.vtab_tasks import SOURCES
+
+
+def load_task(name, data_dir=None, max_test=None):
+    """Loads one task that is prepared under `data_dir`.
+
+    Args:
+        name: a key of SOURCES.
+        data_dir: TFDS's data folder; None for TFDS's own default.
+        max_test: int, test images at most; None for all, as VTAB asks.
+    Returns: TfdsTask.
+    Raises: Unavailable: the data set, or this version of it, is not there.
+    """
+    source = SOURCES[name]
+    builder = find_builder(source.builder, data_dir)
+    sizes = split_sizes(builder)
+    if not sizes:
+        raise Unavailable(
+            f"{builder.info.full_name} is not prepared under"
+            f" {builder.data_dir}: run vivi-evaluate --suite=vtab --prepare"
+            f" --tasks={name} (with --data_dir where it should lie)"
+        )
+    return TfdsTask(source, builder, source.splits(sizes), max_test)
+
+
+def find_builder(name, data_dir=None):
+    """The TFDS builder of a name with a version pattern.
+
+    Raises: Unavailable: TFDS knows no such data set or version.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (AssertionError, tfds.core.DatasetNotFoundError) as error:
+        lines = str(error).strip().splitlines()
+        raise Unavailable(f"TFDS cannot give {name}: {lines[:1]}") from error
+
+
+def split_sizes(builder):
+    """Split name -> number of examples; empty where it is not prepared."""
+    return {k: v.num_examples for k, v in builder.info.splits.items()}
+
+
+def prepare(names, data_dir=None, show=print):
+    """Downloads and prepares tasks' data sets through TFDS.
+
+    Returns: dict of the tasks that cannot be had -> why.
+    """
+    missing, done = {}, {}
+    for name in names:
+        wanted = SOURCES[name].builder
+        if wanted not in done:
+            done[wanted] = _prepare(wanted, data_dir)
+        if done[wanted] is None:
+            show(f"{name}: {wanted} is prepared")
+        else:
+            missing[name] = done[wanted]
+            show(f"{name}: not available: {done[wanted]}")
+    return missing
+
+
+def _prepare(name, data_dir):
+    """None, or why it cannot be had."""
+    try:
+        builder = find_builder(name, data_dir)
+        builder.download_and_prepare()
+    except Unavailable as reason:
+        return str(reason)
+    except Exception as error:  # noqa: BLE001 - each data set fails its own way
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {' '.join(lines)[:300]}"
+    return None
+
+
+class TfdsTask:
+    """A task that is read from disk as it is needed.
+
+    Its training part is train800 followed by val200, in stored order.
+    """
+
+    licence = "see the data set's page at TFDS"
+    groups, has_draws = None, False
+
+    def __init__(self, source, builder, splits, max_test=None):
+        self.name, self.group = source.name, source.group
+        self.num_classes = source.num_classes
+        self.class_names = [str(i) for i in range(source.num_classes)]
+        self.splits = splits
+        self._source, self._builder = source, builder
+        self._max_test = max_test
+
+    @functools.cached_property
+    def fingerprint(self):
+        """Hash of the data set's version, its shards and the slices."""
+        info = self._builder.info
+        told = [self.name, info.full_name, self.splits, self._max_test]
+        told += [
+            (name, list(split.shard_lengths), split.num_bytes)
+            for name, split in sorted(info.splits.items())
+        ]
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    @functools.cached_property
+    def notes(self):
+        """What differs from the published splits, as a list of str."""
+        sizes = split_sizes(self._builder)
+        found = tuple(
+            num_examples(getattr(self.splits, part), sizes)
+            for part in ("train", "validation", "test")
+        )
+        if found == self._source.published:
+            return []
+        return [
+            f"{self._builder.info.full_name} has {found} images to train,"
+            f" validate and test on; published {self._source.published}"
+        ]
+
+    def num_examples(self, part):
+        """Images of "train" (train800 and val200) or "test"."""
+        sizes = split_sizes(self._builder)
+        if part == "train":
+            return num_examples(self.splits.train800, sizes) + num_examples(
+                self.splits.val200, sizes
+            )
+        count = num_examples(self.splits.test, sizes)
+        return count if self._max_test is None else min(count, self._max_test)
+
+    def split(self, seed=0, num_train=task.NUM_TRAIN, num_validation=None):
+        """(train, validation) indices: always train800 and val200.
+
+        The slices are the benchmark's own, whatever is asked.
+        """
+        del seed, num_train, num_validation
+        count = self.num_examples("train")
+        return np.arange(min(800, count)), np.arange(min(800, count), count)
+
+    def batches(self, part, size, batch_size, limit=None):
+        """Yields (float32 [n, *size, 3] in [0, 1], int64 [n]) in order."""
+        import tensorflow_datasets as tfds
+
+        task.check_part(part)
+        split = self.splits.test
+        if part == "train":
+            split = f"{self.splits.train800}+{self.splits.val200}"
+        data = self._builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        )
+        if part == "test" and self._max_test is not None:
+            data = data.take(self._max_test)
+        if limit is not None:
+            data = data.take(limit)
+
+        def convert(example):
+            image = tf.cast(self._source.image(example), tf.float32) / 255.0
+            # TF 2's bilinear resize with half-pixel centres, no smoothing.
+            return (
+                tf.image.resize(image, size, method="bilinear"),
+                self._source.label(example),
+            )
+
+        data = data.map(convert, tf.data.AUTOTUNE).batch(batch_size)
+        for images, labels in data.prefetch(tf.data.AUTOTUNE):
+            yield images.numpy(), self._checked(labels.numpy())
+
+    def _checked(self, labels):
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ValueError(
+                f"Task {self.name}: expected labels in [0, {self.num_classes});"
+                f" got {labels.min()} to {labels.max()}."
+            )
+        return labels
+
+
+def num_examples(split, sizes):
+    """Images in a slice such as "train[10:20]", of splits of known size."""
+    name, _, rest = split.partition("[")
+    if not rest:
+        return sizes[name]
+    start, _, stop = rest.rstrip("]").partition(":")
+    places = range(sizes[name])[
+        int(start) if start else None : int(stop) if stop else None
+    ]
+    return len(places)

@@ -1,0 +1,1 @@
+"""Frozen encoders: loading them, their features, kNN and linear probes."""

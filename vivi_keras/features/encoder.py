@@ -1,0 +1,377 @@
+"""An encoder as evaluation sees it: a saved module, never our own classes."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from vivi_keras.checks import reason
+
+
+class Unfit(ValueError):
+    """A module and a task that a protocol cannot score; it says why."""
+
+
+def resize_images(images, size):
+    """uint8 [N, H, W, 1 or 3] -> float32 [N, *size, 3] in [0, 1].
+
+    TF 2's bilinear resize with half-pixel centres, straight to `size`: no
+    crop, no flip (the VTAB preprocessing). Where an image is made smaller it
+    is not smoothed first, as there.
+    """
+    values = np.asarray(images, np.float32) / 255.0
+    if values.shape[3] == 1:
+        values = np.repeat(values, 3, axis=3)
+    if values.shape[1:3] == tuple(size):
+        return values
+    return tf.image.resize(values, size, method="bilinear").numpy()
+
+
+KERAS_PREFIX = "keras.applications."
+_SIGNATURES = ("image_feature_vector", "default", "serving_default")
+
+
+class Encoder:
+    """Images in, feature vectors out, whatever the file behind it is.
+
+    Made by `load_encoder`. `image_size` is the (height, width) that the
+    module insists on, or None if it takes any; `variables`,
+    `trainable_variables` and `regularization_losses` are those of a reusable
+    SavedModel (empty lists where the module is only a signature).
+    """
+
+    def __init__(
+        self,
+        name,
+        path,
+        call,
+        *,
+        digest,
+        holder,
+        image_size=None,
+        batch_size=None,
+        output=None,
+    ):
+        self.name, self.path = name, str(path)
+        # Another output of the same file is another encoder.
+        self.digest = digest if output is None else f"{digest}-{output}"
+        self.image_size, self.batch_size = image_size, batch_size
+        self.output = output
+        self._call, self._holder = call, holder
+        self.variables = list(getattr(holder, "variables", []))
+        self.trainable_variables = list(
+            getattr(holder, "trainable_variables", [])
+        )
+        self.regularization_losses = list(
+            getattr(holder, "regularization_losses", [])
+        )
+        self.notes = []
+        self._frozen = tf.function(
+            lambda images: self(images, training=False),
+            autograph=False,  # errors keep their own words
+        )
+
+    def __call__(self, images, training=False):
+        """Features float32 [N, D] of images float32 [N, H, W, 3] in [0, 1]."""
+        values = _pick(self._call(images, training), self.output, self.path)
+        if values.shape.rank == 4:  # [N, h, w, D]
+            self._note(f"maps {values.shape} averaged over height and width")
+            values = tf.reduce_mean(values, axis=(1, 2))
+        if values.shape.rank != 2:
+            raise ValueError(
+                f"Module {self.path} must give vectors [N, D] or maps"
+                f" [N, h, w, D]; got an output of shape {values.shape}."
+            )
+        return tf.cast(values, tf.float32)  # [N, D]
+
+    def features(self, images):
+        """Frozen features, as NumPy, of float32 [N, H, W, 3] in [0, 1].
+
+        A module with a fixed batch size gets its last batch filled up with
+        empty images, whose features are dropped again.
+
+        Raises: Unfit: a feature is not finite. ValueError: the module fails,
+            or does not give one row an image.
+        """
+        with naming(self.path, "be called"):
+            values = self._all_features(np.asarray(images, np.float32))
+        if len(values) != len(images):
+            raise ValueError(
+                f"Module {self.path} must give one row an image; got"
+                f" {len(values)} rows for {len(images)} images."
+            )
+        if not np.all(np.isfinite(values)):
+            raise Unfit(
+                f"Module {self.path} gives features that are NaN or inf"
+            )
+        return values
+
+    def _all_features(self, images):
+        if self.batch_size is None:
+            return self._frozen(tf.constant(images)).numpy()
+        parts = []
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            filled = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
+            filled[: len(part)] = part
+            values = self._frozen(tf.constant(filled)).numpy()
+            parts.append(values[: len(part)])
+        return np.concatenate(parts)
+
+    def size_for(self, wanted):
+        """The (height, width) to feed when `wanted` pixels a side are asked."""
+        if self.image_size is None:
+            return (wanted, wanted)
+        if self.image_size != (wanted, wanted):
+            self._note(
+                f"fixed input {self.image_size[0]}x{self.image_size[1]} used"
+                f" in place of {wanted}x{wanted}"
+            )
+        return self.image_size
+
+    def describe(self):
+        """What a report needs to name this encoder again, as plain JSON."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "sha256": self.digest,
+            "num_weights": int(
+                sum(np.prod(v.shape, dtype=np.int64) for v in self.variables)
+            ),
+            "metadata": _read_metadata(self.path),
+            "notes": list(self.notes),
+        }
+
+    def _note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
+    """Loads a reusable SavedModel, a plain SavedModel or a Keras application.
+
+    Args:
+        path: folder of a SavedModel, or "keras.applications.NAME".
+        name: what tables call it; if None the folder's name, with its
+            parent's where it is only a version ("encoder/1").
+        output: which output to use where a module has several.
+        weights: for a Keras application, "imagenet" or a weights file; None
+            or "none" leaves it at its random start, which `seed` fixes.
+        seed: int, of a Keras application's random start.
+    Returns: an Encoder.
+    Raises: FileNotFoundError, ValueError: also where its files are damaged.
+    """
+    text = str(path)
+    if text.startswith(KERAS_PREFIX):
+        return _load_application(text, name, weights, seed)
+    folder = pathlib.Path(text)
+    if not (folder / "saved_model.pb").is_file():
+        raise FileNotFoundError(
+            f"Expected a SavedModel folder (with saved_model.pb) or"
+            f" {KERAS_PREFIX}NAME; got {text}."
+        )
+    with naming(text, "be loaded"):
+        loaded = tf.saved_model.load(text)
+    if callable(loaded) and hasattr(loaded, "trainable_variables"):
+        call, spec = _reusable_call(loaded)
+    else:
+        call, spec = _signature_call(loaded, text)
+    shape = spec.shape if spec is not None else tf.TensorShape(None)
+    image_size, batch_size = _fixed_sizes(shape, text)
+    return Encoder(
+        name if name is not None else _folder_name(folder.resolve()),
+        text,
+        call,
+        digest=module_digest(folder),
+        holder=loaded,
+        image_size=image_size,
+        batch_size=batch_size,
+        output=output,
+    )
+
+
+@contextlib.contextmanager
+def naming(path, what):
+    """Makes an error of TensorFlow's a ValueError that names the module.
+
+    Files that are cut short are an IndexError.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, IndexError) as error:
+        raise ValueError(
+            f"Module {path} cannot {what}: {reason(error)}"
+        ) from error
+
+
+def _folder_name(folder):
+    """Its last part, or its last two where that is only a version."""
+    parts = folder.parts[-2:] if folder.name.isdigit() else [folder.name]
+    return "/".join(parts)
+
+
+def module_digest(path):
+    """SHA-256 over a SavedModel's graph and variables, as hex."""
+    digest = hashlib.sha256()
+    folder = pathlib.Path(path)
+    files = [folder / "saved_model.pb"]
+    files += sorted((folder / "variables").glob("*"))
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _reusable_call(loaded):
+    functions = getattr(loaded.__call__, "concrete_functions", [])
+    signatures = [f.structured_input_signature for f in functions]
+    spec, modes = None, set()
+    for value in tf.nest.flatten(signatures):
+        if isinstance(value, bool):
+            modes.add(value)
+        elif isinstance(value, tf.TensorSpec) and spec is None:
+            spec = value
+    if functions and not modes:  # a module without training modes
+        return lambda images, training: loaded(images), spec
+
+    def call(images, training):
+        return loaded(images, training=training)
+
+    return call, spec
+
+
+def _signature_call(loaded, path):
+    names = [n for n in _SIGNATURES if n in loaded.signatures]
+    if not names:
+        raise ValueError(
+            f"Module {path} can be called neither itself nor by one of the"
+            f" signatures {_SIGNATURES}; it has {list(loaded.signatures)}."
+        )
+    function = loaded.signatures[names[0]]
+    inputs = function.structured_input_signature[1]
+    if len(inputs) != 1:
+        raise ValueError(
+            f"Signature {names[0]!r} of {path} must take one input (images);"
+            f" got {sorted(inputs)}."
+        )
+    ((key, spec),) = inputs.items()
+    # The function lives only as long as the object it was loaded with.
+    return lambda images, training: function(**{key: images}), spec
+
+
+def _fixed_sizes(shape, path):
+    if shape.rank is None:
+        return None, None
+    if shape.rank != 4 or shape[3] not in (None, 3):
+        raise ValueError(
+            f"Module {path} must take images [N, H, W, 3]; it takes {shape}."
+        )
+    batch, height, width = shape[0], shape[1], shape[2]
+    if (height is None) != (width is None):
+        raise ValueError(f"Module {path} fixes only one side: {shape}.")
+    return (None if height is None else (height, width)), batch
+
+
+def _pick(outputs, wanted, path):
+    """The one tensor that is the feature vector, of one or several outputs."""
+    if not isinstance(outputs, dict | list | tuple):
+        if wanted is None:
+            return outputs
+        raise ValueError(f"Module {path} has one output; got {wanted!r}.")
+    if not isinstance(outputs, dict):
+        outputs = {str(i): value for i, value in enumerate(outputs)}
+    if wanted is not None and wanted in outputs:
+        return outputs[wanted]
+    if wanted is None and len(outputs) == 1:
+        return next(iter(outputs.values()))
+    if wanted is None and "default" in outputs:
+        return outputs["default"]
+    shapes = {key: tuple(value.shape) for key, value in outputs.items()}
+    raise ValueError(
+        f"Module {path} has several outputs, {shapes}; name the one to use"
+        f" (--output_name, or load_encoder's output). Got {wanted!r}."
+    )
+
+
+def _load_application(path, name, weights, seed):
+    import keras
+
+    kind = path[len(KERAS_PREFIX) :]
+    build = getattr(keras.applications, kind, None)
+    if not kind[:1].isupper() or build is None:
+        known = [n for n in dir(keras.applications) if n[0].isupper()]
+        raise ValueError(f"Expected one of {known} after {path!r}; got {kind}.")
+    if weights == "none":
+        weights = None
+    module = _application_module(kind)
+    keras.utils.set_random_seed(seed)
+    # input_shape (None, None, 3): any size, as a reusable module takes.
+    model = build(
+        include_top=False,
+        pooling="avg",
+        weights=weights,
+        input_shape=(None, None, 3),
+    )
+
+    def call(images, training):
+        scaled = module.preprocess_input(images * 255.0)
+        return model(scaled, training=training)
+
+    # Not the model's JSON: Keras numbers the layers of a process on and on.
+    digest = hashlib.sha256(f"{path} of Keras {keras.__version__}".encode())
+    for value in model.get_weights():
+        digest.update(value.tobytes())
+    return Encoder(
+        name if name is not None else _application_name(kind, weights),
+        path,
+        call,
+        digest=digest.hexdigest(),
+        holder=_KerasHolder(model),
+    )
+
+
+def _application_name(kind, weights):
+    return f"{kind}, random weights" if weights is None else kind
+
+
+def _application_module(kind):
+    """The submodule of keras.applications that holds `preprocess_input`."""
+    import keras
+
+    for module in vars(keras.applications).values():
+        if hasattr(module, "preprocess_input") and hasattr(module, kind):
+            return module
+    raise ValueError(f"keras.applications has no preprocessing for {kind}.")
+
+
+class _KerasHolder:
+    """Gives a Keras model's variables as plain TensorFlow ones."""
+
+    def __init__(self, model):
+        self.model = model
+        self.variables = [v.value for v in model.variables]
+        self.trainable_variables = [v.value for v in model.trainable_variables]
+        self.regularization_losses = []
+
+
+def _read_metadata(path):
+    file = pathlib.Path(path) / "assets.extra" / "vivi.json"
+    if not file.is_file():
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def frame_features(encoder, frames, image_size, batch_size=64):
+    """Features [N, D] of uint8 frames that may differ in size."""
+
+    size = encoder.size_for(image_size)
+    images = [resize_images(frame[None], size)[0] for frame in frames]
+    return np.concatenate(
+        [
+            encoder.features(np.stack(images[start : start + batch_size]))
+            for start in range(0, len(images), batch_size)
+        ]
+    )

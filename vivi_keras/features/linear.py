@@ -1,0 +1,115 @@
+"""A linear probe: multinomial logistic regression on frozen features."""
+
+import warnings
+
+import numpy as np
+import threadpoolctl
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from vivi_keras.features.encoder import Unfit
+
+# scikit-learn's C, the inverse of the L2 strength [O].
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+MAX_ITERATIONS = 300
+
+
+class Scaler:
+    """Shifts and scales each feature by its training mean and deviation."""
+
+    def __init__(self, features):
+        features = np.asarray(features, np.float64)
+        self.mean = features.mean(axis=0)
+        deviation = features.std(axis=0)
+        # A feature that never changes, but for float32's rounding, says
+        # nothing: leave it at zero.
+        largest = np.abs(features).max(axis=0)
+        varies = deviation > 1e-6 * largest
+        self.scale = np.where(varies, 1.0 / np.where(varies, deviation, 1), 0)
+
+    def __call__(self, features):
+        return (np.asarray(features, np.float64) - self.mean) * self.scale
+
+
+class LinearProbe:
+    """A fitted probe. `strength` is the C it was fitted with."""
+
+    def __init__(self, scaler, rotation, model, strength):
+        self._scaler, self._rotation, self._model = scaler, rotation, model
+        self.strength = strength
+
+    def predict(self, features):
+        """Classes int64 [N] of features float [N, D]."""
+        values = self._scaler(features)
+        if self._rotation is not None:
+            values = values @ self._rotation
+        with threadpoolctl.threadpool_limits(1):
+            return self._model.predict(values)
+
+    def accuracy(self, features, labels):
+        """Top-1 in [0, 1]."""
+        return float(np.mean(self.predict(features) == np.asarray(labels)))
+
+
+def fit(features, labels, strength=1.0, model=None):
+    """Fits one probe with a given strength.
+
+    Args:
+        features: float [N, D]. labels: int [N], at least two classes.
+        strength: float, scikit-learn's C.
+        model: a LogisticRegression to go on from, or None.
+    Raises: Unfit: all labels are one class.
+    """
+    _check_classes(labels)
+    scaler = Scaler(features)
+    values, rotation = _rotate(scaler(features))
+    model = _fit(values, labels, strength, model)
+    return LinearProbe(scaler, rotation, model, strength)
+
+
+def fit_chosen(
+    train, train_labels, validation, validation_labels, strengths=STRENGTHS
+):
+    """Chooses the strength on a validation part, then fits on both parts.
+
+    Returns: (LinearProbe, validation accuracy by strength as a dict).
+    """
+    _check_classes(train_labels)
+    scaler = Scaler(train)
+    values, rotation = _rotate(scaler(train))
+    model, accuracies = None, {}
+    for strength in sorted(strengths):  # each start from the one before
+        model = _fit(values, train_labels, strength, model)
+        probe = LinearProbe(scaler, rotation, model, strength)
+        accuracies[strength] = probe.accuracy(validation, validation_labels)
+    # The first of equals is the strongest penalty.
+    best = max(sorted(strengths), key=lambda s: accuracies[s])
+    both = np.concatenate([train, validation])
+    labels = np.concatenate([train_labels, validation_labels])
+    return fit(both, labels, best), accuracies
+
+
+def _rotate(values):
+    """Turns N < D features into N: an L2 penalty does not see rotations."""
+    if values.shape[0] >= values.shape[1]:
+        return values, None
+    left, lengths, right = np.linalg.svd(values, full_matrices=False)
+    return left * lengths, right.T
+
+
+def _fit(values, labels, strength, model):
+    if model is None:
+        model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
+    model.set_params(C=strength)
+    # lbfgs on matrices this small is many times slower with more threads.
+    with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(values, labels)
+
+
+def _check_classes(labels):
+    if len(np.unique(labels)) < 2:
+        raise Unfit(
+            "Expected labels of at least two classes; got only"
+            f" {np.unique(labels).tolist()}."
+        )

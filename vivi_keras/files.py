@@ -1,0 +1,262 @@
+"""Archives, hashes, locks and whole files on disk; names of files as text."""
+
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import socket
+import tarfile
+import tempfile
+import zlib
+
+_CHUNK_BYTES = 1 << 20
+# What an archive may unpack to: a few kB of zeros can fill any disk. [O]
+MAX_BYTES = 8 << 30
+MAX_MEMBERS = 10_000
+# What an archive that contradicts itself raises while it is read.
+_DAMAGED = (
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    gzip.BadGzipFile,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+
+
+def file_sha256(path):
+    """Hex SHA-256 of one file's bytes.
+
+    Args:
+        path: path of a regular file.
+    Returns: str of 64 hex digits.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_sha256(directory, exclude=()):
+    """Hex SHA-256 over the names and bytes of all files under a folder.
+
+    The hash depends on relative names (with "/") and contents alone, so a
+    copy of the folder has the same hash whatever its dates and owners.
+
+    Args:
+        directory: path of a folder.
+        exclude: relative names, with "/", that are left out.
+    Returns: str of 64 hex digits.
+    Raises: NotADirectoryError when `directory` is no folder.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise NotADirectoryError(f"expected a folder, got {str(directory)!r}")
+    digest = hashlib.sha256()
+    for name in _file_names(directory):
+        if name not in exclude:
+            line = f"{file_sha256(directory / name)}  {name}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def pack(directory, archive):
+    """Writes a folder's files as a .tar.gz whose names start at the folder.
+
+    Dates, owners and modes are fixed, so that they tell nothing about the
+    machine; the files stand at the top of the archive, as TF Hub expects.
+
+    Args:
+        directory: path of the folder to pack.
+        archive: path of the .tar.gz to write.
+    Returns: the path written.
+    """
+    directory = pathlib.Path(directory)
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in _file_names(directory):
+            info = tarfile.TarInfo(name)
+            info.size = (directory / name).stat().st_size
+            info.mode = 0o644
+            with open(directory / name, "rb") as file:
+                tar.addfile(info, file)
+    return str(archive)
+
+
+def unpack(archive, directory):
+    """Unpacks a .tar.gz into a new folder, or leaves nothing behind.
+
+    Args:
+        archive: path of the .tar.gz.
+        directory: the folder to make; must not exist.
+    Returns: the folder's path.
+    Raises:
+        FileExistsError: `directory` exists.
+        ValueError: the archive is damaged or truncated, holds too much, or
+            one of its members is a link or a device or lies outside the
+            folder.
+        OSError: the archive cannot be read, or the folder not written.
+    """
+    directory = pathlib.Path(directory)
+    if directory.exists():
+        raise FileExistsError(f"{str(directory)!r} exists already")
+    # Unpacked aside and renamed, so that an interrupted run leaves no
+    # half-filled folder under the final name.
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=".unpack-", dir=directory.parent)
+    try:
+        _extract_members(archive, pathlib.Path(aside))
+        os.chmod(aside, 0o755)
+        os.replace(aside, directory)
+    except _DAMAGED as error:
+        raise ValueError(
+            f"expected a whole .tar.gz, got {str(archive)!r}, which is"
+            f" truncated or damaged: {error}"
+        ) from error
+    except OSError as error:
+        if error.errno and error.filename is None:  # a full disk's
+            error.filename = str(directory.parent)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return str(directory)
+
+
+def _extract_members(archive, directory):
+    """Writes the archive's regular files; refuses every other member."""
+    num_bytes = 0
+    with (
+        gzip.open(archive) as stream,
+        tarfile.open(fileobj=stream, mode="r:") as tar,
+    ):
+        for index, member in enumerate(tar):
+            # By the header: nothing of a bomb is written.
+            num_bytes += member.size
+            if index >= MAX_MEMBERS or num_bytes > MAX_BYTES:
+                raise ValueError(
+                    f"expected an archive of at most {MAX_MEMBERS:,} files"
+                    f" and {MAX_BYTES:,} bytes, got more:"
+                    f" {num_bytes:,} bytes up to {member.name!r}"
+                )
+            target = _target(member, directory)
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with tar.extractfile(member) as source:
+                    _copy(source, target, member)
+        # gzip compares its checksum at the end, which tarfile never reads.
+        if len(stream.read(_CHUNK_BYTES)) == _CHUNK_BYTES:
+            raise tarfile.ReadError("more follows after its end")
+
+
+def _target(member, directory):
+    """Where a member goes, after the checks that it may go there."""
+    # Not left to tarfile's filters, which Python before 3.12 may lack.
+    if not (member.isfile() or member.isdir()):
+        raise ValueError(
+            "expected only files and folders in the archive, got the link or"
+            f" device {member.name!r}"
+        )
+    name = pathlib.PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or "\\" in member.name:
+        raise ValueError(
+            "expected only names inside the archive's own folder, got"
+            f" {member.name!r}"
+        )
+    return directory / name
+
+
+def _copy(source, target, member):
+    with open(target, "wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK_BYTES)
+    if target.stat().st_size != member.size:
+        raise EOFError(f"{member.name!r} is cut short")
+
+
+def _file_names(directory):
+    """Relative names, with "/", of all files under a folder, sorted."""
+    return sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file()
+    )
+
+
+def write_json(path, content):
+    """Writes JSON whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_text(
+        json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    os.replace(partial, path)
+
+
+def read_json(path):
+    """What `write_json` wrote; None where there is no file.
+
+    Raises: ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def check_output(path):
+    """Makes a folder for results, before hours of work rely on it.
+
+    Raises: OSError: it cannot be made or written to.
+    """
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f"{os.getpid()}.part"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
+def readable(path):
+    """A path as text that can be stored and shown anywhere.
+
+    Bytes that are no UTF-8 and control characters appear escaped.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+LOCK_FILE = "lock"
+
+
+@contextlib.contextmanager
+def locked(workdir):
+    """Holds a work directory; a process that dies lets go of it.
+
+    Raises: ValueError: another process holds it.
+    """
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{workdir} is in use by another run ({file.read().strip()})."
+                " Stop that run, or use another work directory."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

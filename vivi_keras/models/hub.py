@@ -1,0 +1,323 @@
+"""A native Keras 3 layer around any reusable SavedModel of an image encoder.
+
+`hub.KerasLayer` is a tf_keras layer, which Keras 3 models reject; this one
+trains the SavedModel's own variables inside Keras 3. A SavedModel is a
+program: load it only from publishers you trust.
+"""
+
+import json
+import pathlib
+
+import keras
+
+from vivi_keras.models import registry as registry_lib
+
+# What resampling may overshoot by; images in [0, 255] or [-1, 1] lie far out.
+_RANGE = (-0.25, 1.25)
+_TRAINING_NEEDS = ("variables", "trainable_variables")
+
+
+class RestoredVariable(keras.Variable):
+    """A Keras variable whose value *is* a variable of a loaded SavedModel.
+
+    Keras copies what it is given; a copy would be trained while the loaded
+    graph goes on with the original.
+
+    Args:
+        restored: tf.Variable.
+        trainable: bool.
+    """
+
+    def __init__(self, restored, trainable):
+        self._restored = restored
+        super().__init__(
+            lambda shape, dtype=None: restored,
+            shape=tuple(restored.shape),
+            dtype=restored.dtype.name,
+            trainable=trainable,
+            autocast=False,
+            name=restored.name.split(":")[0].replace("/", "_"),
+        )
+
+    def _initialize(self, value):
+        self._value = self._restored
+
+
+@keras.saving.register_keras_serializable(package="vivi_keras")
+class HubEncoder(keras.layers.Layer):
+    """Images -> features through a reusable SavedModel, frozen or trained.
+
+    Takes uint8 images, which it divides by 255, or float32 images in [0, 1];
+    refuses other dtypes and, when `check_range`, other values. Computes in
+    float32 whatever the dtype policy: the SavedModel's types are fixed. When
+    trainable, batch norm and the module's regularisation losses take part in
+    training, as in `hub.KerasLayer`.
+
+    Args:
+        path: folder of a SavedModel, or the name of a registered module such
+            as "name/1" (see `load`).
+        trainable: whether its weights are trained; may be set later.
+        check_range: whether float images outside [0, 1] are refused (a
+            little overshoot from resampling is let through).
+        **kwargs: `name` and `dtype` of the layer.
+    Attributes:
+        metadata: dict of the module's vivi.json, None when it has none.
+        num_features: int D, None when the module does not tell.
+    Raises:
+        FileNotFoundError: `path` is neither folder nor registered.
+        ValueError: it is no SavedModel, or not a reusable one.
+    """
+
+    def __init__(self, path, trainable=False, check_range=True, **kwargs):
+        super().__init__(**kwargs)
+        self.module_path = str(path)
+        self.check_range = check_range
+        folder = registry_lib.find(self.module_path)
+        self._module = _load_module(folder, trainable)
+        self._traced_shape, self._modes = _read_interface(self._module)
+        self.metadata = _read_metadata(folder)
+        self.num_features = _num_features(self._module)
+        trained = list(getattr(self._module, "trainable_variables", []))
+        known = {id(v) for v in trained}
+        others = [
+            v
+            for v in getattr(self._module, "variables", [])
+            if id(v) not in known
+        ]
+        # Attributes, so that Keras tracks them as this layer's weights.
+        self.module_trainable = [RestoredVariable(v, True) for v in trained]
+        self.module_frozen = [RestoredVariable(v, False) for v in others]
+        self.trainable = trainable
+        # The module's ops are another publisher's: XLA may not know them.
+        self.supports_jit = False
+        self.autocast = False
+        self.built = True
+
+    def call(self, images, training=None):
+        """uint8 or float32 [N, H, W, 3] -> float32 [N, D]."""
+        import tensorflow as tf
+
+        self._check_images(images.shape, images.dtype)
+        if None in images.shape[1:3]:  # not known before the graph runs
+            images = _check_sides(images, self._smallest())
+        if images.dtype == tf.uint8:
+            images = tf.cast(images, tf.float32) / 255.0
+        elif self.check_range:
+            images = _check_range(images)
+        training = bool(training) and self.trainable
+        if self.trainable:
+            _check_trainable(self._module, self._modes, self.module_path)
+            for loss in getattr(self._module, "regularization_losses", []):
+                self.add_loss(loss())
+        if images.shape[0] == 0 and self.num_features is not None:
+            # TensorFlow's convolutions on CPUs give an empty batch the
+            # channels of their input, and what follows fails.
+            return tf.zeros([0, self.num_features])
+        if not self._modes:
+            return self._module(images)
+        return self._module(images, training=training)
+
+    def compute_output_shape(self, input_shape):
+        """(N, H, W, 3) -> (N, D), after the checks on the input's shape."""
+        self._check_images(input_shape, None)
+        return (input_shape[0], self.num_features)
+
+    def compute_output_spec(self, images, training=None):
+        self._check_images(images.shape, images.dtype)
+        shape = (images.shape[0], self.num_features)
+        return keras.KerasTensor(shape, dtype="float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "path": self.module_path,
+            "check_range": self.check_range,
+        }
+
+    def _check_images(self, shape, dtype):
+        """Refuses what the module's own input cannot be."""
+        if dtype is not None:
+            name = keras.backend.standardize_dtype(dtype)
+            if name not in ("uint8", "float32"):
+                raise ValueError(
+                    "expected images as uint8, or as float32 in [0, 1], got"
+                    f" {name}; cast them first"
+                )
+        shape = tuple(shape)
+        if len(shape) != 4:
+            raise ValueError(
+                "expected images of shape [N, H, W, channels], got"
+                f" {list(shape)}"
+            )
+        if any(
+            size is not None and got is not None and size != got
+            for size, got in zip(self._traced_shape, shape, strict=True)
+        ):
+            raise ValueError(
+                f"expected images of shape {list(self._traced_shape)}, got"
+                f" {list(shape)}"
+            )
+        smallest = self._smallest()
+        sides = [side for side in shape[1:3] if side is not None]
+        if sides and min(sides) < smallest:
+            raise ValueError(
+                f"expected images of at least {smallest} x {smallest} pixels,"
+                f" got {list(shape)}; enlarge them first"
+            )
+
+    def _smallest(self):
+        """The least pixels a side, 1 when the module does not tell."""
+        return (self.metadata or {}).get("minimum_size", 1)
+
+
+def load(
+    name, trainable=False, *, registry=None, cache=None, sha256=None, **kwargs
+):
+    """The encoder of a registered module, of a folder or of a URL.
+
+    Args:
+        name: "name/version", "name" for its newest version, the path of a
+            module's folder or .tar.gz, or a URL of a .tar.gz.
+        trainable: whether the encoder's weights are trained.
+        registry: path of a registry.yaml; None for the one that comes along.
+        cache: folder for unpacked archives; None for $VIVI_KERAS_CACHE or
+            ~/.cache/vivi_keras.
+        sha256: of the archive's bytes, needed for a URL.
+        **kwargs: for `HubEncoder`.
+    Returns: HubEncoder.
+    Raises: FileNotFoundError for unknown names; ConnectionError for a URL
+        that cannot be read; ValueError for a wrong hash, a damaged archive,
+        or a module that is not reusable; OSError for a cache that cannot be
+        written.
+    """
+    folder = registry_lib.find(name, registry, cache, sha256)
+    # A bundled name means the same on every machine, a folder does not.
+    known = registry is None and registry_lib.is_registered(name)
+    return HubEncoder(name if known else folder, trainable, **kwargs)
+
+
+def _load_module(folder, trainable):
+    """Loads a SavedModel and checks that it is a reusable one."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "expected Keras on TensorFlow, which alone runs SavedModels, got"
+            f" the backend {keras.backend.backend()!r}; set"
+            " KERAS_BACKEND=tensorflow"
+        )
+    import tensorflow as tf
+
+    try:
+        module = tf.saved_model.load(str(folder))
+    except Exception as error:  # whatever the files of others may raise
+        raise ValueError(
+            f"expected a whole SavedModel in {str(folder)!r}, got"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    missing = [] if callable(module) else ["__call__"]
+    if not missing and not module.__call__.concrete_functions:
+        missing.append("traces of __call__")
+    if trainable:
+        missing += [a for a in _TRAINING_NEEDS if not hasattr(module, a)]
+    if missing:
+        signatures = sorted(getattr(module, "signatures", {}))
+        raise ValueError(
+            "expected a reusable SavedModel, got"
+            f" {str(folder)!r}, which lacks {', '.join(missing)}; its"
+            f" signatures {signatures} serve keras.layers.TFSMLayer"
+            " (inference alone)"
+        )
+    return module
+
+
+def _read_interface(module):
+    """The image shape that `__call__` was traced for, and training modes.
+
+    Returns: (4-tuple of int or None, set of bool; the set is empty when
+        `__call__` takes no `training`).
+    """
+    import tensorflow as tf
+
+    shape, modes, others = None, set(), []
+    for function in module.__call__.concrete_functions:
+        for value in tf.nest.flatten(function.structured_input_signature):
+            if isinstance(value, bool):
+                modes.add(value)
+            elif isinstance(value, tf.TensorSpec):
+                if value.dtype == tf.float32 and value.shape.rank in (None, 4):
+                    known = value.shape.rank is not None
+                    shape = tuple(value.shape) if known else (None,) * 4
+                else:
+                    others.append(value)
+    if shape is None:
+        raise ValueError(
+            "expected a module whose __call__ takes images float32 [N, H, W,"
+            f" 3], got one that takes {others}"
+        )
+    return shape, modes
+
+
+def _check_trainable(module, modes, path):
+    """Refuses to train a module that was not made for it."""
+    lacking = [a for a in _TRAINING_NEEDS if not hasattr(module, a)]
+    if modes and True not in modes:
+        lacking.append("a trace of __call__ with training=True")
+    if lacking:
+        raise ValueError(
+            f"expected a module that can be trained, got {path!r}, which"
+            f" lacks {', '.join(lacking)}; use trainable=False"
+        )
+
+
+def _num_features(module):
+    """The D of `__call__`'s output [N, D], or None when it does not tell."""
+    for function in module.__call__.concrete_functions:
+        shape = getattr(function.structured_outputs, "shape", None)
+        if shape is None or shape.rank not in (None, 2):
+            raise ValueError(
+                "expected a module whose __call__ gives features [N, D], got"
+                f" {function.structured_outputs}"
+            )
+        if shape.rank == 2:
+            return shape[1]
+    return None
+
+
+def _read_metadata(folder):
+    file = pathlib.Path(folder) / "assets.extra" / "vivi.json"
+    if not file.is_file():
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _check_range(images):
+    """The images, after a check in the graph that they are in [0, 1]."""
+    import tensorflow as tf
+
+    low, high = tf.reduce_min(images), tf.reduce_max(images)
+    # Written so that NaN fails it, and an empty batch passes.
+    fits = tf.logical_and(low >= _RANGE[0], high <= _RANGE[1])
+    message = (
+        "expected float images in [0, 1] (divide by 255, or pass uint8); got"
+    )
+    if tf.executing_eagerly():
+        if not fits:
+            raise ValueError(f"{message} [{float(low)}, {float(high)}]")
+        return images
+    return _after(tf.debugging.Assert(fits, [message, low, high]), images)
+
+
+def _check_sides(images, smallest):
+    """The images, after a check in the graph that they are large enough."""
+    import tensorflow as tf
+
+    sides = tf.shape(images)[1:3]
+    message = f"expected images of at least {smallest} pixels a side; got"
+    fits = tf.reduce_all(sides >= smallest)
+    return _after(tf.debugging.Assert(fits, [message, sides]), images)
+
+
+def _after(check, images):
+    import tensorflow as tf
+
+    with tf.control_dependencies([check]):
+        return tf.identity(images)

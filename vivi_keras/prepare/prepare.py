@@ -1,0 +1,331 @@
+"""An archive of videos -> a data set: parallel, resumable, none lost."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import os
+import pathlib
+import shutil
+import time
+
+from vivi_keras import checks, files
+from vivi_keras.prepare import cache as cache_lib
+from vivi_keras.prepare import find_videos, report, write_dataset
+from vivi_keras.prepare.progress import Progress
+from vivi_keras.prepare.watchdog import Limits, Pool
+from vivi_keras.video import settings as settings_lib
+from vivi_keras.video import sources
+
+# No other file would fare better: the run ends.
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+# Files at work or ready for it, a worker; more would fill the disk with copies
+# of remote files, and the hashing of local ones would outrun its cache.
+_AHEAD = 3
+
+
+def prepare(
+    videos,
+    dataset,
+    *,
+    frames_per_second=1.0,
+    short_side=256,
+    detector="adaptive",
+    max_shot_seconds=None,
+    min_shot_seconds=0.5,
+    short_shots="merge",
+    max_frames_per_shot=8,
+    jpeg_quality=90,
+    decoder="pyav",
+    frames_dirs=None,
+    frames_dirs_per_second=1.0,
+    sequence_examples=None,
+    shots_per_record=8,
+    workers=1,
+    hang_seconds=60.0,
+    file_seconds=4 * 3600.0,
+    strict=False,
+    show_progress=False,
+):
+    """Prepares every video of an archive into a TFDS data set.
+
+    Stopped at any time and started again it goes on where it was; files
+    added to the archive are prepared, those done are not done again.
+
+    Args:
+        videos: folder of video files of any format that FFmpeg reads, a text
+            file with a path a line, or a pattern such as gs://bucket/*.mp4;
+            None where only other sources are given.
+        dataset: folder of the data set; finished videos are kept in its
+            subfolder `prepared`.
+        frames_per_second: rate at which frames are kept.
+        short_side: pixels of the stored frames' short side.
+        detector: "adaptive", "content" or "histogram".
+        max_shot_seconds: longer shots are split; None leaves them.
+        min_shot_seconds, short_shots: shots that are shorter are joined to
+            the next one ("merge") or left out ("drop").
+        max_frames_per_shot: frames are thinned evenly beyond it.
+        jpeg_quality: 1 to 100.
+        decoder: "pyav" or "tfio".
+        frames_dirs: folder of folders of already extracted frames.
+        frames_dirs_per_second: rate at which those were extracted.
+        sequence_examples: TFRecord file, or folder of such, of
+            SequenceExamples with image/encoded and image/timestamp.
+        shots_per_record: most shots of one record.
+        workers: processes that decode at once.
+        hang_seconds: longest time without one more frame of a file.
+        file_seconds: longest time for one file; None for no limit.
+        strict: raise where a file had to be set aside.
+        show_progress: draw a progress bar.
+
+    Returns: the report, as written to report.json.
+
+    Raises:
+        ValueError: an argument is wrong, or no video could be used, or
+            `strict` and a file was set aside.
+        OSError: the data set cannot be written, as when the disk is full.
+    """
+    settings = settings_lib.Settings(
+        frames_per_second=float(frames_per_second),
+        short_side=short_side,
+        detector=detector,
+        max_shot_seconds=max_shot_seconds,
+        min_shot_seconds=float(min_shot_seconds),
+        short_shots=short_shots,
+        max_frames_per_shot=max_frames_per_shot,
+        jpeg_quality=jpeg_quality,
+        decoder=decoder,
+    )
+    limits = Limits(hang_seconds, file_seconds)
+    checks.check_whole("workers", workers, 1, 10_000)
+    checks.check_whole("shots_per_record", shots_per_record, 1, 1_000_000)
+    checks.check_range(
+        "frames_dirs_per_second", frames_dirs_per_second, *settings_lib.RATES
+    )
+    if decoder == "tfio":
+        from vivi_keras.video import tfio_decoder
+
+        tfio_decoder.check()
+    if videos is None and frames_dirs is None and sequence_examples is None:
+        raise ValueError(
+            "expected videos, frames_dirs or sequence_examples, got none"
+        )
+    directory = _directory(videos, dataset)
+    with _alone(directory):
+        found, summary = _run(
+            directory,
+            settings,
+            (videos, frames_dirs, float(frames_dirs_per_second)),
+            sequence_examples,
+            (workers, limits, show_progress),
+            shots_per_record,
+        )
+    failed = summary["videos_set_aside"] - summary["duplicates"]
+    if strict and failed:
+        raise ValueError(
+            f"strict: expected every video to be usable, {failed} of"
+            f" {len(found)} were set aside, see report.json"
+        )
+    return summary
+
+
+def _run(directory, settings, inputs, sequence_examples, how, per_record):
+    start = time.monotonic()
+    fetched = directory / ".fetched"
+    cache = cache_lib.Cache(directory / "prepared", settings)
+    cache.clean()
+    workers, limits, show_progress = how
+    try:
+        found, others = _find(directory, inputs, sequence_examples)
+        with Progress(found, show_progress) as progress:
+            _work(found, cache, settings, (workers, limits, fetched), progress)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+    summary = report.summary(found, others, settings)
+    summary["wall_seconds"] = time.monotonic() - start
+    report.write(directory, summary)
+    used = [f for f in found if f.status == "used"]
+    if not used:
+        raise ValueError(_nothing(summary, [*inputs[:2], sequence_examples]))
+    _pack(used, cache, directory, settings, per_record)
+    report.write_page(directory, summary, used, cache)
+    return found, summary
+
+
+def _find(directory, inputs, sequence_examples):
+    videos, frames_dirs, rate = inputs
+    found, others = [], 0
+    if videos is not None:
+        found, others = find_videos.find_videos(videos, [directory])
+    if frames_dirs is not None:
+        found += find_videos.find_frames(frames_dirs, rate, [directory])
+    if sequence_examples is not None:
+        found += find_videos.find_sequences(sequence_examples, [directory])
+    return found, others
+
+
+@contextlib.contextmanager
+def _alone(directory):
+    """Two runs at once would exchange each other's files."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"dataset: another run is preparing {directory}"
+            ) from error
+        yield
+
+
+def _directory(videos, dataset):
+    if not os.fspath(dataset):
+        raise ValueError("dataset: expected a folder, got an empty name")
+    directory = pathlib.Path(dataset)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"dataset: expected a folder, got a file: {dataset}")
+    if videos is not None and os.path.realpath(videos) == os.path.realpath(
+        directory
+    ):
+        raise ValueError(
+            "dataset: expected another folder than that of the videos, got"
+            f" {dataset}"
+        )
+    if (directory / "dataset_info.json").exists() and not (
+        directory / "vivi.json"
+    ).exists():
+        raise ValueError(
+            "dataset: expected a folder for vivi-prepare, got one that holds"
+            f" another data set: {dataset}"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _work(found, cache, settings, how, progress):
+    """Sees to it that every file is used, a duplicate or set aside."""
+    workers, limits, fetched = how
+    cores = (os.cpu_count() or 1) // workers
+    fixed = {
+        "settings": dataclasses.asdict(settings),
+        # As FFmpeg chooses: one more than there are cores, as one waits.
+        "threads": cores + 1 if cores > 1 else 1,
+    }
+    first, futures = {}, {}
+    hashes = cache_lib.Hashes(cache.directory.parent)
+    kept = cache, hashes
+    with Pool(workers, limits) as pool:
+        for file in found:
+            if _finished(file, first, hashes, cache, fetched):
+                progress.done(file)
+                continue
+            job = {
+                **fixed,
+                "source": dataclasses.asdict(file.source),
+                "entry": str(cache.path(file.content)),
+            }
+            futures[pool.submit(job, progress.of(file))] = file
+            _collect(futures, _AHEAD * workers, kept, fetched, progress)
+        hashes.save()
+        _collect(futures, 0, kept, fetched, progress)
+
+
+def _finished(file, first, hashes, cache, fetched):
+    """Hashes a file; True where it need not be prepared."""
+    if file.status != "waiting":
+        return True
+    try:
+        file.content, file.source = hashes.of(file.source, fetched)
+        same = first.setdefault(file.content, file)
+        if same is not file:
+            file.status = "duplicate"
+            file.reason = f"same content as {same.name}"
+        elif (video := cache.video(file.content)) is not None:
+            _use(file, video)
+        else:
+            file.source = sources.fetch(file.source, fetched)
+            return False
+    except OSError as error:
+        if error.errno in _FATAL - {errno.EACCES}:
+            raise
+        file.set_aside(f"cannot be read: {error.strerror}{_which(file, error)}")
+    _forget(file, fetched)
+    return True
+
+
+def _which(file, error):
+    """Which image of a folder of frames an error is about."""
+    if file.source.kind != "frames" or error.filename is None:
+        return ""
+    return f": {files.readable(os.path.basename(error.filename))}"
+
+
+def _collect(futures, at_most, kept, fetched, progress):
+    """Waits until no more than so many files are being prepared."""
+    while len(futures) > at_most:
+        done, _ = concurrent.futures.wait(
+            futures, return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        for future in done:
+            file = futures.pop(future)
+            _take(file, future.result(), *kept)
+            _forget(file, fetched)
+            progress.done(file)
+
+
+def _forget(file, fetched):
+    """Deletes the copy of a remote file."""
+    if pathlib.Path(file.source.path).parent == fetched:
+        pathlib.Path(file.source.path).unlink(missing_ok=True)
+
+
+def _use(file, video):
+    file.status = "used"
+    file.details = report.details(video)
+
+
+def _take(file, answer, cache, hashes):
+    if "failed" not in answer:
+        if hashes.unchanged(file.source):
+            _use(file, cache.video(file.content))
+        else:  # as when it is still being copied into the archive
+            cache.path(file.content).unlink()
+            file.set_aside("changed while it was read")
+        return
+    reason = answer.pop("failed")
+    if answer.get("errno") in _FATAL:
+        raise OSError(
+            answer["errno"],
+            f"the run was stopped at {file.name}: {reason}",
+            str(cache.directory),
+        )
+    file.set_aside(reason, **answer)
+
+
+def _nothing(summary, places):
+    if not summary["files"]:
+        names = " or ".join(os.fspath(p) for p in places if p is not None)
+        return f"videos: expected videos in {names}, found none"
+    reasons = "; ".join(
+        f"{f['path']}: {f['reason']}" for f in summary["files"][:5]
+    )
+    return f"none of {summary['videos_found']} videos could be used: {reasons}"
+
+
+def _pack(used, cache, directory, settings, shots_per_record):
+    entries = [(f.name, f.content, cache.path(f.content)) for f in used]
+    description = {
+        "settings": dataclasses.asdict(settings),
+        "shots_per_record": shots_per_record,
+        "num_videos": len(used),
+        "num_shots": sum(f.details["shots"] for f in used),
+        "num_frames": sum(f.details["frames_kept"] for f in used),
+        "video_seconds": sum(f.details["seconds"] for f in used),
+        "videos": [[f.name, f.content] for f in used],
+    }
+    if not write_dataset.is_whole(directory, description):
+        write_dataset.pack(entries, directory, description, shots_per_record)

@@ -1,0 +1,1 @@
+"""A training run on disk: its work directory, checkpoints, batches."""

@@ -1,0 +1,254 @@
+"""Checkpoints: complete or not there, written beside the training.
+
+The files are in TensorFlow's format; the folders around them are managed
+here and not by `tf.train.CheckpointManager`, which has no "every M-th step"
+and names the last checkpoint in a file of its own, so that a kill between the
+two writes, or a full disk, leaves it pointing at the wrong one. Here a
+checkpoint is a folder that gets its name when all of it is on disk: it is
+complete or not there, and the newest name is the last one.
+"""
+
+import concurrent.futures
+import logging
+import os
+import pathlib
+import re
+import shutil
+import time
+
+import numpy as np
+
+from vivi_keras.checks import reason
+from vivi_keras.levels import replicas
+
+PREFIX = "step_"
+RETRY_SECONDS = 1.0
+
+
+class CheckpointManager:
+    """Saves and restores a built ViviModel with its optimizer.
+
+    Everything a step depends on is in there: weights, optimizer (with
+    schedule, loss scale and moving averages), sums of the metrics, and the
+    step, which seeds the views and says the place in the data.
+
+    Args:
+        model: built and compiled ViviModel.
+        workdir: folder of the run.
+        keep: number of newest checkpoints that are kept.
+        keep_every_steps: None, or also keep those at multiples of it.
+        writes: False for workers that only read.
+    """
+
+    def __init__(
+        self, model, workdir, keep=3, keep_every_steps=None, writes=True
+    ):
+        self.model = model
+        self.folder = pathlib.Path(workdir) / "checkpoints"
+        self.keep = keep
+        self.keep_every_steps = keep_every_steps
+        self.writes = writes
+        self.variables = _named_variables(model)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
+        self._pending = None
+
+    def save(self, wait=False) -> None:
+        """Takes the values now and writes them beside the training.
+
+        A write that fails (a full disk) is warned of, tried again once, and
+        made good by the next save; training goes on. `check_saved` tells
+        whether the last one is there.
+
+        Args:
+            wait: return only when the checkpoint is on disk.
+        """
+        if self.writes:
+            self.wait()  # at most one copy of the values at a time
+            values = {
+                name: replicas.local(variable).numpy()
+                for name, variable in self.variables.items()
+            }
+            self._check_finite(values)
+            self._pending = self._writer.submit(
+                self._write, self.model.steps_done, values
+            )
+        if wait:
+            self.wait()
+
+    def _check_finite(self, values):
+        """Weights that are lost must not push good ones off the disk."""
+        names = [name for name in values if name.startswith("model/")]
+        bad = [name for name in names if not np.isfinite(values[name]).all()]
+        if bad:
+            steps = self.steps()
+            raise ValueError(
+                f"Weights of step {self.model.steps_done} are not finite, in"
+                f" {len(bad)} of {len(names)} arrays; they were not saved. The"
+                f" last checkpoint: {steps[-1] if steps else 'none'}. A lower"
+                " learning rate or optimizer.clip_norm may help;"
+                " --skip_nonfinite leaves such steps out."
+            )
+
+    def wait(self) -> None:
+        """Returns when nothing is being written."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def check_saved(self) -> None:
+        """Raises RuntimeError unless the model's step is on disk."""
+        self.wait()
+        steps, step = self.steps(), self.model.steps_done
+        if self.writes and step not in steps:
+            raise RuntimeError(
+                f"The checkpoint of step {step} could not be written into"
+                f" {self.folder}. The last good checkpoint:"
+                f" {steps[-1] if steps else 'none'}. With some space freed,"
+                " the same command goes on from it."
+            )
+
+    def _write(self, step, values):
+        for attempt in (1, 2):
+            try:
+                write_checkpoint(self.folder / f"{PREFIX}{step:08d}", values)
+                self._drop_old()
+                return
+            except Exception as error:  # TensorFlow's or the system's
+                logging.warning(
+                    "The checkpoint of step %d could not be written"
+                    " (attempt %d of 2): %s",
+                    step,
+                    attempt,
+                    reason(error),
+                )
+                time.sleep(RETRY_SECONDS * (attempt == 1))
+
+    def _drop_old(self):
+        steps = self.steps()
+        for step in steps[: -self.keep]:
+            every = self.keep_every_steps
+            if not every or step % every:
+                shutil.rmtree(self.folder / f"{PREFIX}{step:08d}")
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are, in order."""
+        return saved_steps(self.folder.parent)
+
+    def restore(self) -> int | None:
+        """Restores the last good checkpoint; returns its step, or None.
+
+        Raises: ValueError: it is of another model, or none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self.folder / f"{PREFIX}{step:08d}"
+            values = read_checkpoint(path)
+            if values is None:
+                continue
+            _check_same(path, values, self.variables)
+            for name, variable in self.variables.items():
+                variable.assign(values[name])
+            self.model.resumed = True
+            return step
+        if steps:
+            raise ValueError(
+                f"None of the checkpoints in {self.folder} can be read."
+                " Remove the folder to start anew"
+            )
+        return None
+
+
+def saved_steps(workdir) -> list[int]:
+    """The steps of a work directory's checkpoints, in order.
+
+    What else lies beside them is left alone.
+    """
+    return sorted(
+        int(path.name.removeprefix(PREFIX))
+        for path in (pathlib.Path(workdir) / "checkpoints").glob(f"{PREFIX}*")
+        if re.fullmatch(PREFIX + r"\d{8,}", path.name) and path.is_dir()
+    )
+
+
+def _named_variables(model):
+    """Place -> tf.Variable of the model and its optimizer.
+
+    Keras numbers its names through a process ("lstm_1"), so that they differ
+    between two models of one config; places do not.
+    """
+    return {
+        f"{kind}/{index:04d}": variable.value
+        for kind, owner in (("model", model), ("optimizer", model.optimizer))
+        for index, variable in enumerate(owner.variables)
+    }
+
+
+def write_checkpoint(path, values) -> None:
+    """Writes arrays by name into a folder that appears when complete."""
+    import tensorflow as tf
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f"unfinished_{path.name}"
+    for old in path.parent.glob("unfinished_*"):
+        shutil.rmtree(old, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(unfinished / "state"),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(value) for value in values.values()],
+        )
+        for file in unfinished.iterdir():
+            _to_disk(file)
+    except BaseException:
+        # On a full disk, others need the space.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.rename(path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_checkpoint(path) -> dict | None:
+    """Arrays by name, or None (and a warning) if they cannot all be read."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(path / "state"))
+        return {
+            name: reader.get_tensor(name)
+            for name in reader.get_variable_to_shape_map()
+        }
+    except (
+        tf.errors.OpError,
+        IndexError,  # what a file that ends early gives
+        ValueError,
+        RuntimeError,
+    ) as error:
+        logging.warning(
+            "The checkpoint %s is damaged (%s); falling back to the one"
+            " before.",
+            path,
+            reason(error),
+        )
+        return None
+
+
+def _check_same(path, values, variables):
+    for name in sorted({*values, *variables}):
+        there = values[name].shape if name in values else None
+        here = tuple(variables[name].shape) if name in variables else None
+        if there != here:
+            raise ValueError(
+                f"The checkpoint {path} is of another model: {name} has shape"
+                f" {there} there and {here} here (None: it is missing)"
+            )

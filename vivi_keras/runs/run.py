@@ -1,0 +1,268 @@
+"""A training run in a work directory, from its first to its last step."""
+
+import contextlib
+import functools
+import math
+import pathlib
+import sys
+import time
+
+# EX_TEMPFAIL: stopped by SIGTERM with the step saved; start it again.
+PREEMPTED_STATUS = 75
+_STARTED = time.monotonic()
+
+
+def pretrain(
+    config,
+    workdir,
+    verbose=None,
+    callbacks=(),
+    *,
+    strategy="auto",
+    allow_new_data=False,
+    skip_nonfinite=False,
+    xla="auto",
+    steps_per_execution=1,
+    prefetch=2,
+    probe=None,
+    probe_every_steps=None,
+    profile_steps=None,
+):
+    """Trains the model of a config, or goes on from its last checkpoint.
+
+    Args:
+        config: ConfigDict as `training.configs.get_config` gives it.
+        workdir: folder of the run: config.json, checkpoints/, tensorboard/
+            and metrics.csv.
+        verbose: of `keras.Model.fit`; by default a bar on a terminal, else a
+            line for each epoch.
+        callbacks: more Keras callbacks.
+        strategy: see `strategies.make_strategy`.
+        allow_new_data: go on though the data set has changed.
+        skip_nonfinite: leave out steps whose loss is not finite.
+        xla: "on", "off", or "auto" for on with one GPU.
+        steps_per_execution: int, steps between two looks of the callbacks.
+        prefetch: int, batches that wait ready for the step.
+        probe: None, or what `probes.ProbeData` takes.
+        probe_every_steps: int; None for `train.checkpoint_every_steps`.
+        profile_steps: None, or (start, stop) of the steps to profile.
+    Returns: the trained ViviModel.
+    Raises: ValueError: bad settings, or a work directory of another run, or
+        in use. Preempted: SIGTERM came; the step is saved.
+        strategies.WorkerLost: another worker is gone.
+    """
+    from vivi_keras.runs import batches as batches_lib
+    from vivi_keras.runs import build, checkpoints, config_checks
+    from vivi_keras.runs import workdir as workdir_lib
+    from vivi_keras.trainer import (
+        batch,
+        strategies,
+        tensorboard,
+        workers,
+    )
+    from vivi_keras.trainer.callbacks import (
+        MeasureSpeed,
+        SaveCheckpoints,
+        StopAtNonFinite,
+        StopAtSigterm,
+    )
+    from vivi_keras.trainer.collapse import WarnOfCollapse
+
+    config_checks.check_numbers(config)
+    workdir, train = pathlib.Path(workdir), config.train
+    strategy = strategies.make_strategy(strategy)
+    is_chief = _is_chief(strategy)
+    if is_chief:
+        workdir_lib.check_writable(workdir)
+
+    @functools.lru_cache(maxsize=1)
+    def batches(start, stop):
+        return strategies.distributed_batches(
+            strategy,
+            lambda shard: batches_lib.build_batches(
+                config, start, stop - start, shard
+            ),
+            prefetch,
+        )
+
+    with contextlib.ExitStack() as stack:
+        # From here on: what comes before the first step may take long.
+        sigterm = stack.enter_context(StopAtSigterm())
+        batches_lib.name_labels(config)
+        stack.enter_context(strategies.computing_in(train.precision))
+        # Those that training most likely begins with: they are kept for it.
+        saved = checkpoints.saved_steps(workdir)
+        spans = _spans(saved[-1] if saved else 0, train)
+        if spans:
+            spec = batches(*spans[0]).element_spec
+        else:  # nothing is trained
+            spec = build.element_spec(config)
+        spec = batch.replica_spec(spec, 1)
+        with strategy.scope():
+            model = build.build_model(
+                config,
+                skip_nonfinite,
+                jit_compile={"on": True, "off": False}.get(xla, xla),
+            )
+        model.build_from(spec)
+        speed = MeasureSpeed(batches_lib.images_per_step(config))
+        pages = _pages(config, workdir, probe, probe_every_steps, profile_steps)
+        if config.model.init and not saved:
+            build.start_from(model.encoder, config.model.init)
+        # Settings that cannot work have failed by now: no folder is made for
+        # them.
+        if is_chief:
+            _claim(stack, config, workdir, allow_new_data)
+        manager = checkpoints.CheckpointManager(
+            model,
+            workdir,
+            train.keep_checkpoints,
+            train.keep_every_steps,
+            writes=is_chief,
+        )
+        stack.enter_context(workers.lost_workers_told(strategy))
+        _train(
+            model,
+            batches,
+            train,
+            manager,
+            steps_per_execution,
+            verbose=verbose,
+            callbacks=[
+                StopAtNonFinite(manager),
+                WarnOfCollapse(),
+                speed,
+                *(pages if is_chief else ()),
+                SaveCheckpoints(manager, train.checkpoint_every_steps),
+                sigterm,
+                *callbacks,
+            ],
+        )
+        manager.check_saved()
+    if is_chief:
+        for page in pages:
+            if isinstance(page, tensorboard.Profile) and not page.done:
+                print(
+                    f"No profile: this run was at its end before step"
+                    f" {page.start} of its own.",
+                    flush=True,
+                )
+        print(speed.report(_STARTED), flush=True)
+    if sigterm.stopped and model.steps_done < train.steps:
+        raise Preempted(
+            f"SIGTERM came; saved step {model.steps_done} of {train.steps}."
+            " The same command goes on from there."
+        )
+    return model
+
+
+def _claim(stack, config, workdir, allow_new_data):
+    from vivi_keras import files
+    from vivi_keras.runs import batches as batches_lib
+    from vivi_keras.runs import workdir as workdir_lib
+
+    stack.enter_context(files.locked(workdir))
+    workdir_lib.claim_workdir(
+        workdir, config, batches_lib.data_fingerprint(config), allow_new_data
+    )
+    (workdir / "checkpoints").mkdir(exist_ok=True)
+
+
+def _train(model, batches, train, manager, steps_per_execution, **fit):
+    """Calls `fit` from the last checkpoint to the end, or until SIGTERM."""
+    import tensorflow as tf
+
+    from vivi_keras import checks
+
+    step = manager.restore()
+    if step is None:
+        step = 0
+        if not train.steps:
+            manager.save(wait=True)
+    else:
+        print(f"Going on from step {step} of {train.steps}.", flush=True)
+    if fit["verbose"] is None:
+        fit["verbose"] = 1 if sys.stdout.isatty() else 2
+    every = train.log_every_steps
+    # A checkpoint at the end of a row of metrics holds that row's sums.
+    model.resumed = step % every != 0
+    for start, stop in _spans(step, train):
+        steps = min(every, stop - start)
+        # As many as divide an epoch, so that none ends inside an execution.
+        at_once = math.gcd(steps_per_execution, steps)
+        if model.steps_per_execution != at_once:
+            model.steps_per_execution = at_once
+            model.train_function = None
+        try:
+            model.fit(
+                batches(start, stop),
+                initial_epoch=start // every,
+                epochs=-(-stop // every),
+                steps_per_epoch=steps,
+                **fit,
+            )
+        except tf.errors.InvalidArgumentError as error:  # mostly a batch's
+            step = model.steps_done
+            if step:
+                manager.save(wait=True)
+            raise ValueError(
+                f"Step {step + 1} failed; the last checkpoint:"
+                f" {step or 'none'}. {checks.reason(error)}"
+            ) from error
+        if model.stop_training:
+            return
+
+
+class Preempted(Exception):
+    """Training was told to stop, and can go on later."""
+
+
+def _is_chief(strategy):
+    return strategy.extended.should_checkpoint
+
+
+def _spans(step, train):
+    """Parts of [step, train.steps) that `fit` can cut into equal epochs."""
+    steps, every = train.steps, train.log_every_steps
+    cuts = {step, min(steps, -(-step // every) * every), steps}
+    cuts.add(max(step, steps // every * every))
+    cuts = sorted(cuts)
+    return list(zip(cuts, cuts[1:], strict=False)) if step < steps else []
+
+
+def _pages(config, workdir, probe, probe_every_steps, profile_steps):
+    """What the chief writes for its user; the logs are complete before."""
+    from vivi_keras.runs import batches as batches_lib
+    from vivi_keras.runs import build
+    from vivi_keras.trainer import callbacks, tensorboard
+
+    train, folder, pages = config.train, workdir / "tensorboard", []
+    test_batches = batches_lib.test_batches(config)
+    if test_batches is not None:
+        pages.append(
+            callbacks.TestLabels(
+                test_batches, train.test_every_steps, train.steps
+            )
+        )
+    if probe is not None:
+        from vivi_keras.trainer import probe as probe_lib
+
+        data = probe_lib.ProbeData(probe, config.data.image_size)
+        every = probe_every_steps
+        if every is None:
+            every = train.checkpoint_every_steps
+        names = [data.class_names[label] for label in data.labels]
+        pages += [
+            probe_lib.Probe(data, every, train.steps),
+            tensorboard.WriteProjector(folder, data.images, names),
+        ]
+    if profile_steps is not None:
+        pages.append(tensorboard.Profile(folder / "profile", *profile_steps))
+    return [
+        *pages,
+        callbacks.WriteMetrics(workdir / "metrics.csv"),
+        tensorboard.Summaries(str(folder)),
+        tensorboard.ShowViews(
+            folder / "views", lambda step: build.build_views(config, step)
+        ),
+    ]

@@ -1,0 +1,126 @@
+"""A work directory: whose it is, and what may go on in it."""
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from vivi_keras.runs.checkpoints import saved_steps
+
+CONFIG_FILE = "config.json"
+
+
+def check_writable(workdir) -> None:
+    """Tells early where a run could write nothing; makes no folder.
+
+    Raises: ValueError: it is no folder, or may not be written or made.
+    """
+    for place in (pathlib.Path(workdir), pathlib.Path(workdir, "checkpoints")):
+        place = place.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise ValueError(
+                f"Expected a folder as work directory; {place} is a file."
+            )
+        if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+            raise ValueError(
+                f"Expected a work directory that can be written; {place} may"
+                " not be written."
+            )
+
+
+def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
+    """Writes the config into a new work directory, or compares it.
+
+    The data set may have moved: its content is what must be the same.
+
+    Args:
+        workdir: folder of the run.
+        config: ConfigDict of the run.
+        fingerprint: of the data set.
+        allow_new_data: go on with data that differ, and record these.
+    Raises: ValueError: the work directory belongs to another config or to
+        other data, or has checkpoints but no config.
+    """
+    folder = pathlib.Path(workdir)
+    mine = {
+        "config": json.loads(config.to_json()),
+        "data_fingerprint": fingerprint,
+    }
+    if not (folder / CONFIG_FILE).exists():
+        steps = saved_steps(folder)
+        if steps:
+            raise ValueError(
+                f"Expected {CONFIG_FILE} beside the checkpoints in {workdir},"
+                f" which go to step {steps[-1]}; it is missing. Put it back, or"
+                " use another work directory."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder, mine)
+        return
+    record = _read(folder)
+    record["config"]["data"]["dataset"] = mine["config"]["data"]["dataset"]
+    changes = [*differences(record["config"], mine["config"])]
+    if changes:
+        raise ValueError(
+            f"{workdir} holds a run with another config:\n  "
+            + "\n  ".join(changes)
+            + "\nUse another --workdir, or the same settings."
+        )
+    if record["data_fingerprint"] != fingerprint and not allow_new_data:
+        raise ValueError(
+            f"The data set {config.data.dataset} is not the one that the run"
+            f" in {workdir} began with: expected fingerprint"
+            f" {record['data_fingerprint'][:12]}..., got"
+            f" {fingerprint[:12]}... Use --allow_new_data to go on with it."
+        )
+    _write(folder, mine)
+
+
+def _write(folder, record):
+    # Renamed into place: a kill in between must not leave half a file.
+    file = folder / f"{CONFIG_FILE}.new"
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    file.rename(folder / CONFIG_FILE)
+
+
+def differences(there, here, prefix=""):
+    """Yields one line for each value in which two nested dicts differ."""
+    for key in sorted({*there, *here}):
+        name = f"{prefix}{key}"
+        a, b = there.get(key, "(none)"), here.get(key, "(none)")
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differences(a, b, f"{name}.")
+        elif a != b:
+            yield f"{name}: {a!r} there, {b!r} here"
+
+
+def read_config(workdir) -> ml_collections.ConfigDict:
+    """The config a run was started with.
+
+    Raises: FileNotFoundError: the folder holds no run.
+    """
+    return ml_collections.ConfigDict(_read(workdir)["config"])
+
+
+def read_fingerprint(workdir) -> str:
+    """What identifies the data a run was started with."""
+    return _read(workdir)["data_fingerprint"]
+
+
+def _read(workdir):
+    file = pathlib.Path(workdir) / CONFIG_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"Expected the folder of a vivi-pretrain run; {file} is missing."
+        )
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("config", "data_fingerprint")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected {file} as vivi-pretrain wrote it; it is damaged:"
+            f" {error!r}."
+        ) from None

@@ -1,0 +1,14 @@
+"""One training step: the model, its batches, strategies and callbacks."""
+
+__all__ = ["ViviModel"]
+
+
+def __getattr__(name):
+    # On first use: levels and callbacks of one's own need not the model.
+    if name == "ViviModel":
+        from vivi_keras.trainer.model import ViviModel
+
+        return ViviModel
+    raise AttributeError(
+        f"module 'vivi_keras.trainer' has no attribute {name!r}"
+    )

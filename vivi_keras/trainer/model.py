@@ -1,0 +1,475 @@
+"""ViviModel: one train step of the hierarchy, under any strategy."""
+
+import math
+
+import keras
+from keras import ops
+
+from vivi_keras.levels import replicas as replicas_lib
+from vivi_keras.trainer import batch as batch_lib
+from vivi_keras.trainer import tf_step
+
+VIEW_POLICIES = ("exemplar", "rotation", None)
+STATISTICS = ("both", "videos", "images")
+
+
+class ViviModel(keras.Model):
+    """Trains an image encoder on video clips, labelled images or both.
+
+    A batch is a dict of "frames", "shot_mask" and "video_id" (see
+    `data.video_batches`), of "image" and "label" (`data.labelled_batches`),
+    or of all five (`data.mixed_batches`). What no level learns from is
+    passed over. Frames and images go through the encoder together, as in
+    S4L.
+
+    `compile(optimizer)` and `fit(batches)` work as for any Keras model,
+    under every `tf.distribute` strategy. The losses are the objective's; the
+    progress bar shows the mean of each part since the metrics were reset.
+
+    Args:
+        encoder: keras.Model, images float [N, H, W, 3] in [0, 1] ->
+            features [N, D].
+        objective: vivi_keras.Objective.
+        views: colour policy of the frames, "exemplar", "rotation" or None.
+        image_views: colour policy of the images.
+        separate_passes: encode frames and images one after the other, each
+            normalised by its own batch statistics, instead of together.
+        statistics: with separate passes, whose statistics the moving
+            averages of batch norm take in: "both", "videos" or "images".
+        seed: int; the views of a step depend on (seed, step) alone.
+        micro_batches: int A; the batch is taken in A parts whose gradients
+            are averaged. Batch norm and negatives see one part at a time.
+        skip_nonfinite: leave the weights as they were after a step whose
+            loss or gradient is not finite; the metric "skipped" tells the
+            share of such steps.
+        average_decay: float in [0, 1), of the moving averages of the
+            encoder's variables; 0 keeps none. After step t the decay is
+            min(average_decay, (1 + t) / (10 + t)), so that the averages
+            forget the first weights soon.
+        name: of the model.
+    Attributes:
+        step: int64 variable, the number of batches taken so far.
+        steps_done: int, the same outside of a step.
+        learning_rate: float, of the next step.
+        averages: list of the moving averages, in the order of
+            `encoder.variables`; empty where none are kept.
+        metric_names: what `fit` shows, known once built.
+        input_wait_seconds: float, for how long `fit` waited for batches.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        objective: keras.layers.Layer,
+        views: str | None = "exemplar",
+        image_views: str | None = None,
+        separate_passes: bool = False,
+        statistics: str = "both",
+        seed: int = 0,
+        micro_batches: int = 1,
+        skip_nonfinite: bool = False,
+        average_decay: float = 0.0,
+        name: str = "vivi",
+    ):
+        super().__init__(name=name)
+        for argument, value, known in (
+            ("views", views, VIEW_POLICIES),
+            ("image_views", image_views, VIEW_POLICIES),
+            ("statistics", statistics, STATISTICS),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{argument} must be one of {known}. Got: {value!r}"
+                )
+        if statistics != "both" and not separate_passes:
+            raise ValueError(
+                f"statistics={statistics!r} needs separate_passes=True:"
+                " encoded together, frames and images share them"
+            )
+        if micro_batches < 1:
+            raise ValueError(
+                f"micro_batches must be >= 1. Got: {micro_batches}"
+            )
+        if not 0 <= average_decay < 1:
+            raise ValueError(
+                f"average_decay must be in [0, 1). Got: {average_decay}"
+            )
+        self.encoder = encoder
+        self.objective = objective
+        self.views = views
+        self.image_views = image_views
+        self.separate_passes = separate_passes
+        self.statistics = statistics
+        self.seed = seed
+        self.micro_batches = micro_batches
+        self.skip_nonfinite = skip_nonfinite
+        self.average_decay = average_decay
+        self.averages = []
+        self.input_wait_seconds = 0.0
+        self.resumed = False
+        self.metric_names = ()
+        self.step = self._add_state("step", (), "int64")
+        self.totals = None  # sums of the metrics, then of the steps
+
+    def _add_state(self, name, shape, dtype):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    @property
+    def steps_done(self) -> int:
+        return int(replicas_lib.local(self.step.value))
+
+    @property
+    def learning_rate(self) -> float:
+        rate = self.optimizer.learning_rate
+        return float(replicas_lib.local(getattr(rate, "value", rate)))
+
+    # Building -----------------------------------------------------------
+
+    def build_from(self, element_spec):
+        """Makes every variable for batches like `element_spec`.
+
+        `fit` does this by itself, without drawing a batch (Keras would draw
+        one, which shifts a resumed stream by one).
+
+        Args:
+            element_spec: dict of tf.TensorSpec or of arrays, of one
+                replica's part of a batch.
+        """
+        if self.built:
+            return
+        spec = self._used(element_spec)
+        self._check(spec)
+        batch = {
+            name: ops.zeros((2, *spec[name].shape[1:]), spec[name].dtype)
+            for name in ("shot_mask", "video_id", "label")
+            if name in spec
+        }
+        clip, copies, size = batch_lib.batch_shape(spec)
+        clip = (2 if "frames" in spec else 0, *clip[1:])
+        rows = math.prod(clip) + 2 * copies
+        with self.distribute_strategy.scope():
+            self.encoder(ops.zeros((1, *size, 3)))
+            depth = self.encoder.output_shape[-1]
+            features = ops.zeros((rows * self.objective.num_turns, depth))
+            outputs = self._parts(features, clip, copies, batch, False)
+            names = (*_named_parts(outputs), "loss")
+            if self.skip_nonfinite:
+                names = (*names, "skipped")
+            self.metric_names = names
+            self.totals = self._add_state(
+                "totals", (len(names) + 1,), "float32"
+            )
+            if self.average_decay:
+                self._start_averages()
+            if self.optimizer is not None and not self.optimizer.built:
+                self._build_optimizer()
+        self.built = True
+
+    def _start_averages(self):
+        for index, variable in enumerate(self.encoder.variables):
+            self.averages.append(
+                keras.Variable(
+                    ops.copy(variable),
+                    trainable=False,
+                    dtype=variable.dtype,
+                    name=f"average_{index}",
+                    # Each replica keeps its own; all of them are equal.
+                    synchronization="on_read",
+                    aggregation="only_first_replica",
+                )
+            )
+
+    def _build_optimizer(self):
+        if keras.backend.backend() == "tensorflow":
+            tf_step.give_decay_to(self.optimizer, self.trainable_variables)
+        self.optimizer.build(self.trainable_variables)
+
+    def _used(self, batch):
+        """The part of a batch, or of its spec, that a level learns from."""
+        return batch_lib.used(batch, self.objective.streams)
+
+    def _check(self, spec):
+        streams = batch_lib.streams(spec)
+        clip, copies, _ = batch_lib.batch_shape(spec)
+        self.objective.validate(*clip[1:], streams=streams)
+        for name in ("frames", "image"):
+            rows = spec[name].shape[0] if name in spec else None
+            if rows is not None and rows % self.micro_batches:
+                raise ValueError(
+                    f"The rows of {name} of each replica must be a multiple"
+                    f" of micro_batches={self.micro_batches}. Got: {rows}"
+                )
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is None:
+            batch, _, _ = keras.utils.unpack_x_y_sample_weight(data_batch)
+            self.build_from(batch)
+            return
+        data = iterator.data_adapter.get_tf_dataset()
+        spec, _, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
+        self.build_from(
+            batch_lib.replica_spec(
+                spec, self.distribute_strategy.num_replicas_in_sync
+            )
+        )
+
+    # The step -----------------------------------------------------------
+
+    def call(self, batch, training=False):
+        """Level name -> (losses [N], weights [N], metrics) of one batch."""
+        used = self._used(batch)
+        clip, copies, size = batch_lib.batch_shape(used)
+        streams = {}
+        for word, (name, stream, views) in enumerate(
+            (
+                ("frames", "videos", self.views),
+                ("image", "images", self.image_views),
+            )
+        ):
+            if name in used:
+                streams[stream] = self.objective.transform_images(
+                    self._coloured(
+                        ops.reshape(used[name], (-1, *size, 3)),
+                        batch.get(f"{name}_row"),
+                        views,
+                        word,
+                    )
+                )
+        features = self._encode(streams, training)
+        return self._parts(features, clip, copies, used, training)
+
+    def _encode(self, streams, training):
+        """Features of the videos' rows, then of the images'."""
+        if len(streams) == 1 or not self.separate_passes:
+            rows = [*streams.values()]
+            rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
+            return self.encoder(rows, training=training)
+        features = []
+        for stream, rows in streams.items():
+            kept = []
+            if training and self.statistics not in ("both", stream):
+                kept = self.encoder.non_trainable_variables
+            before = [ops.copy(variable.value) for variable in kept]
+            features.append(self.encoder(rows, training=training))
+            for variable, value in zip(kept, before, strict=True):
+                variable.assign(value)
+        return ops.concatenate(features)
+
+    def _parts(self, features, clip, image_copies, batch, training):
+        labels = None
+        if image_copies:
+            images = features.shape[0] // self.objective.num_turns
+            images = (images - math.prod(clip)) // image_copies
+            labels = batch.get("label", -ops.ones((images,), "int32"))
+        inputs = self.objective.level_inputs(
+            features,
+            clip_shape=clip,
+            shot_mask=batch.get("shot_mask", ops.zeros((0, 0), "bool")),
+            video_id=batch.get("video_id", ops.zeros((0,), "int64")),
+            replicas=replicas_lib.current_replicas(),
+            labels=labels,
+            image_copies=image_copies,
+        )
+        outputs = self.objective(inputs, training=training)
+        return {
+            name: (output.losses, output.weights, output.metrics)
+            for name, output in outputs.items()
+        }
+
+    def _coloured(self, images, rows, views, word):
+        """uint8 [N, H, W, 3] -> float32 in [0, 1], seeded by global place."""
+        if views is None:
+            return ops.cast(images, "float32") / 255.0
+        # TensorFlow's own operations: other backends train with views=None.
+        from vivi_keras.data.augment import colour_views
+
+        position = None
+        if rows is not None:
+            each = images.shape[0] // rows.shape[0]
+            position = rows[:, None] * each + ops.arange(each, dtype="int64")
+            position = ops.reshape(position, (-1,))
+        seed = (self.seed, self.step.value)
+        if word:  # keeps images apart from frames of the same place
+            seed = (*seed, word)
+        return colour_views(images, seed, views, position)
+
+    def classify(self, images):
+        """Logits of images, as the encoder is used after training.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+        Returns: float32 [N, K].
+        Raises: ValueError: the objective has no supervised level.
+        """
+        head = self.objective.classifier
+        if head is None:
+            raise ValueError("The objective has no supervised level.")
+        images = ops.cast(images, "float32") / 255.0
+        features = self.encoder(images, training=False)
+        return ops.cast(head(features), "float32")
+
+    def _total(self, outputs):
+        """This replica's share of the loss, and metrics of the global batch.
+
+        The replicas' shares add up to the loss of the global batch, as the
+        optimizer adds up their gradients.
+        """
+        replicas = replicas_lib.current_replicas()
+        parts = _named_parts(outputs)
+        sums = ops.stack([part[0] for part in parts.values()])
+        weights = ops.stack([part[1] for part in parts.values()])
+        shares = dict(
+            zip(
+                parts,
+                ops.unstack(ops.divide_no_nan(sums, replicas.sum(weights))),
+                strict=True,
+            )
+        )
+        total = sum(
+            level.weight_at(self.step) * shares[f"{level.name}_loss"]
+            for level in self.objective.levels
+        )
+        for penalty in self.losses:  # counted once, not once a replica
+            total += ops.cast(penalty, "float32") / replicas.count
+        metrics = replicas.sum(ops.stack([*shares.values(), total]))
+        return total, metrics
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The total loss of `call`'s outputs, for Keras's own steps."""
+        return self._total(y_pred)[0]
+
+    def train_step(self, data, *rest):
+        """One update of the weights from one (replica's part of a) batch."""
+        if keras.backend.backend() != "tensorflow":
+            return super().train_step(data, *rest)
+        import tensorflow as tf
+
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        state = self._state() if self.skip_nonfinite else []
+        gradients, metrics = self._gradients(batch)
+        if self.skip_nonfinite or tf_step.scales_loss(self.optimizer):
+            gradients, finite = tf_step.agree(gradients, metrics)
+        gradients = tf_step.clipped(self.optimizer, gradients)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self._move_averages()
+        for variable, value in state:
+            variable.assign(tf.where(finite, variable.value, value))
+        if self.skip_nonfinite:
+            metrics = tf.where(finite, metrics, 0.0)
+            skipped = 1.0 - tf.cast(finite, "float32")
+            metrics = tf.concat([metrics, skipped[None]], 0)
+        self.step.assign_add(1)
+        return self._logs(metrics)
+
+    def _state(self):
+        """(variable, value) of all that a skipped step must not change."""
+
+        # Not the loss scale: a skipped step is what lowers it.
+        optimizer = tf_step.inner(self.optimizer)
+        return [
+            (variable, ops.copy(variable.value))
+            for variable in [*self.variables, *optimizer.variables]
+            if variable is not self.step and variable is not self.totals
+        ]
+
+    def _move_averages(self):
+        if not self.averages:
+            return
+        step = ops.cast(self.step, "float32")
+        keep = ops.minimum(self.average_decay, (1.0 + step) / (10.0 + step))
+        for average, variable in zip(
+            self.averages, self.encoder.variables, strict=True
+        ):
+            share = ops.cast(keep, average.dtype)
+            average.assign(share * average + (1 - share) * variable.value)
+
+    def _gradients(self, batch):
+        """Gradients and metrics, means over the micro-batches."""
+        import tensorflow as tf
+
+        gradients, metrics = None, 0.0
+        for part in batch_lib.micro_batches(batch, self.micro_batches):
+            # One after the other: else the activations of all parts would
+            # be in memory at once.
+            done = [g for g in gradients or () if g is not None]
+            with tf.control_dependencies(done):
+                part = {name: tf.identity(x) for name, x in part.items()}
+            with tf.GradientTape() as tape:
+                total, part_metrics = self._total(self(part, training=True))
+                loss = self.optimizer.scale_loss(total / self.micro_batches)
+            new = tape.gradient(loss, self.trainable_variables)
+            metrics += part_metrics / self.micro_batches
+            if gradients is None:
+                gradients = new
+            else:
+                gradients = [
+                    a if b is None else a + b
+                    for a, b in zip(gradients, new, strict=True)
+                ]
+        return gradients, metrics
+
+    def test_step(self, data):
+        """The losses of one batch, at no change of the weights."""
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self._logs(self._total(self(batch, training=False))[1])
+
+    def _logs(self, metrics):
+        """Adds to the totals; name -> mean since they were reset."""
+        self.totals.assign_add(ops.concatenate([metrics, ops.ones(1)]))
+        means = self.totals[:-1] / self.totals[-1]
+        return dict(zip(self.metric_names, ops.unstack(means), strict=True))
+
+    def fit(self, *args, shuffle=False, **kwargs):
+        """As `keras.Model.fit`; batches come shuffled already."""
+        return super().fit(*args, shuffle=shuffle, **kwargs)
+
+    def reset_metrics(self):
+        """Starts the shown means anew, except right after a restore."""
+        super().reset_metrics()
+        if self.resumed:
+            self.resumed = False
+        elif self.totals is not None:
+            self.totals.assign(ops.zeros_like(self.totals))
+
+    # Keras's own functions reduce the logs in ways that fail under
+    # MultiWorkerMirroredStrategy; here the replicas' logs are equal already.
+
+    def make_train_function(self, force=False):
+        """Makes the function that `fit` calls for each step or several."""
+        if keras.backend.backend() != "tensorflow":
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = tf_step.step_function(self, self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        """Makes the function that `evaluate` calls for each step."""
+        if keras.backend.backend() != "tensorflow":
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = tf_step.step_function(self, self.test_step)
+        return self.test_function
+
+
+def _named_parts(outputs):
+    """Metric name -> (sum, weight), float32 scalars."""
+    parts = {}
+    for name, (losses, weights, metrics) in outputs.items():
+        weights = ops.cast(weights, "float32")
+        losses = ops.cast(losses, "float32")
+        parts[f"{name}_loss"] = (ops.sum(losses * weights), ops.sum(weights))
+        for metric, (value, weight) in metrics.items():
+            value = ops.cast(value, "float32")
+            weight = ops.cast(weight, "float32")
+            parts[f"{name}_{metric}"] = (value * weight, weight)
+    return parts

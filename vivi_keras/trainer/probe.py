@@ -1,0 +1,145 @@
+"""An online probe: how well simple classifiers do on the encoder so far.
+
+It stands here and not beside the other callbacks since it uses the protocols
+of `vivi_keras.evaluation`, which come after these. Its figures show how a run
+goes; the scores of an encoder are those of what `vivi-export` wrote.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from vivi_keras.data import image_sources, labelled
+from vivi_keras.features import knn, linear
+from vivi_keras.trainer import callbacks, tensorboard
+
+NUM_IMAGES = 1000  # in each of the two parts, at most
+
+
+class Probe(keras.callbacks.Callback):
+    """Adds probe_knn and probe_linear, accuracies in [0, 1], to the logs.
+
+    Every N steps two classifiers are fitted to the features of the training
+    part and scored on the test part; no gradient reaches the encoder. The
+    linear one is fitted anew each time: so its accuracy depends on the
+    weights alone, and a run that was interrupted shows the same curve. They
+    are in the logs of the epochs in which they were measured.
+
+    Args:
+        data: ProbeData.
+        every_steps: int N.
+        last_step: None, or a step after which they are measured, too.
+    """
+
+    def __init__(self, data, every_steps, last_step=None):
+        super().__init__()
+        if every_steps < 1:
+            raise ValueError(
+                f"The probe's every_steps must be >= 1. Got: {every_steps}"
+            )
+        self.data = data
+        self.every_steps = every_steps
+        self.last_step = last_step
+        self.found = {}  # of this epoch, the last
+
+    def on_train_begin(self, logs=None):
+        self.probed = self.model.steps_done // self.every_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.model.steps_done
+        now = step // self.every_steps
+        if now > self.probed or step == self.last_step:
+            self.probed = now
+            self._measure()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update(self.found)
+        self.found = {}
+
+    @callbacks.sparing
+    def _measure(self):
+        self.found = self.measure()
+
+    def measure(self) -> dict[str, float]:
+        """The accuracies of the encoder as it is now."""
+        data = self.data
+        features = tensorboard.encode(self.model.encoder, data.images)
+        train, test = features[: data.num_train], features[data.num_train :]
+        seen, unseen = (
+            data.labels[: data.num_train],
+            data.labels[data.num_train :],
+        )
+        guesses = {
+            "knn": knn.predict(test, train, seen, len(data.class_names)),
+            "linear": linear.fit(train, seen).predict(test),
+        }
+        return {
+            f"probe_{name}": float(np.mean(guess == unseen))
+            for name, guess in guesses.items()
+        }
+
+
+class ProbeData:
+    """The images of a probe, half for training and half for the test.
+
+    Args:
+        name: "digits", "fashion_mnist", a folder with a folder of images for
+            each class, or the name of a prepared TFDS data set.
+        image_size: int, pixels a side.
+    Attributes:
+        images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` train.
+        labels: int64 [N]. class_names: one a label.
+    Raises: ValueError: there is no such data, or it, or a half of it, has
+        only one class.
+    """
+
+    def __init__(self, name, image_size):
+        source = _source(name)
+        if len(source.class_names) < 2:
+            raise ValueError(
+                "Expected a probe set of at least 2 classes;"
+                f" {name!r} has only {', '.join(source.class_names)!r}."
+            )
+        order = np.random.default_rng(0).permutation(len(source))
+        self.num_train = min(NUM_IMAGES, len(source) // 2)
+        order = order[: 2 * self.num_train]
+        self.labels = source.labels[order]
+        for half in np.split(self.labels, [self.num_train]):
+            if len(np.unique(half)) < 2:
+                raise ValueError(
+                    "Expected a probe set with several images of each class;"
+                    f" drawn halves of {name!r} hold one class alone."
+                )
+        self.class_names = source.class_names
+        self.images = np.stack(
+            [_resized(source.read(index), image_size) for index in order]
+        )
+
+
+def _source(name):
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        return labelled.from_arrays(pixels, digits.target)
+    known = name == "fashion_mnist" or name.startswith("tfds:")
+    if known or pathlib.Path(name).is_dir():
+        return image_sources.open_images(name)
+    try:
+        return image_sources.from_tfds(name)
+    except ValueError as error:
+        raise ValueError(
+            "Expected the probe to be 'digits', 'fashion_mnist', a folder of"
+            " class folders or the name of a TFDS data set; got"
+            f" {name!r}. {error}"
+        ) from error
+
+
+def _resized(image, size):
+    import tensorflow as tf
+
+    resized = tf.image.resize(image, (size, size), antialias=True)
+    return np.clip(resized.numpy() / 255, 0, 1)

@@ -1,0 +1,179 @@
+"""Distributed training: choosing a strategy, sharding the input; precision."""
+
+import contextlib
+import os
+
+import keras
+from absl import logging
+
+from vivi_keras.trainer import batch as batch_lib
+from vivi_keras.trainer import workers
+
+POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+PRECISIONS = ("auto", *POLICIES)
+
+
+@contextlib.contextmanager
+def computing_in(precision: str):
+    """Layers that are made in this context compute in `precision`.
+
+    A model that is compiled in it with "float16" scales its loss.
+
+    Args:
+        precision: "float32", "bfloat16", "float16" or "auto": bfloat16 on a
+            TPU, whose matrix unit has no other, else float32.
+    Raises: ValueError: another name.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}."
+            f" Got: {precision!r}"
+        )
+    if precision == "auto":
+        precision = "bfloat16" if _has_tpu() else "float32"
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _has_tpu():
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("TPU"))
+
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+
+
+def make_strategy(name="auto"):
+    """A `tf.distribute` strategy by name.
+
+    Args:
+        name: "auto" (a TPU if found, else all GPUs, else one device), "one",
+            "mirrored" (all GPUs, or all logical CPUs where there is no GPU),
+            "multiworker" (workers as TF_CONFIG says) or "tpu".
+    Raises: ValueError: unknown name, or a wrong TF_CONFIG. RuntimeError: the
+        device is missing, or a worker is not there after `WAIT_SECONDS`.
+    """
+    import tensorflow as tf
+
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"strategy must be one of {', '.join(STRATEGIES)}. Got: {name!r}"
+        )
+    if name == "multiworker":  # must come before devices are looked for
+        return _multiworker_strategy(tf)
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "auto":
+        if os.environ.get("TF_CONFIG"):
+            logging.warning(
+                "TF_CONFIG is set, but strategy=auto trains without other"
+                " workers. strategy=multiworker would use it"
+            )
+        if _tpu_address() is not None:
+            name = "tpu"
+        else:
+            name = "mirrored" if len(gpus) > 1 else "one"
+    if name == "tpu":
+        return _tpu_strategy(tf)
+    if name == "mirrored":
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        if len(devices) < 2:
+            raise RuntimeError(
+                "strategy=mirrored needs 2 or more GPUs (or logical CPUs)."
+                f" Found: {[device.name for device in devices]}."
+                " Use strategy=one"
+            )
+        return tf.distribute.MirroredStrategy([d.name for d in devices])
+    return tf.distribute.get_strategy()
+
+
+def _tpu_address():
+    """Where a TPU is said to be by the environment, or None."""
+    if os.environ.get("TPU_NAME") or os.environ.get("COLAB_TPU_ADDR"):
+        return os.environ.get("TPU_NAME", "")
+    # A TPU VM names its chips in this variable, or has them as devices.
+    if os.environ.get("TPU_ACCELERATOR_TYPE") or os.path.exists("/dev/accel0"):
+        return "local"
+    return None
+
+
+def _tpu_strategy(tf):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu=_tpu_address()
+        )
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:
+        raise RuntimeError(
+            "strategy=tpu found no TPU (TPU_NAME is"
+            f" {_tpu_address()!r}): {error}"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _multiworker_strategy(tf):
+    if not os.environ.get("TF_CONFIG"):
+        raise RuntimeError(
+            "strategy=multiworker needs TF_CONFIG (cluster and task of this"
+            " worker, as JSON) in the environment. It is not set"
+        )
+    workers.wait_for_workers(*workers.read_tf_config(os.environ["TF_CONFIG"]))
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def distributed_batches(strategy, make_batches, prefetch=2):
+    """Batches of which every worker reads only its own rows.
+
+    Args:
+        strategy: a `tf.distribute` strategy.
+        make_batches: function of `shard=(index, count)` -> tf.data.Dataset
+            of rows [index * B / count, (index + 1) * B / count) of each
+            global batch.
+        prefetch: int, batches that wait ready for the step.
+    Returns: a distributed data set, for `model.fit`; with several workers it
+        is endless, so that `fit` needs `steps_per_epoch`.
+    Raises: ValueError: the rows cannot be divided among the replicas.
+    """
+    import tensorflow as tf
+
+    if strategy.num_replicas_in_sync == 1:
+        return make_batches((0, 1)).prefetch(prefetch)
+
+    def of_worker(context):
+        shard = (context.input_pipeline_id, context.num_input_pipelines)
+        replicas = context.num_replicas_in_sync // shard[1]
+        batches = make_batches(shard)
+        batch_lib.replica_spec(
+            batches.element_spec, replicas
+        )  # or it says why not
+        if replicas > 1:
+            batches = batches.flat_map(lambda batch: _split(batch, replicas))
+        if shard[1] > 1:
+            # Endless: else every step asks all workers whether one of them
+            # has come to an end, and the shapes are no longer known.
+            endless = tf.data.experimental.assert_cardinality(
+                tf.data.INFINITE_CARDINALITY
+            )
+            batches = batches.repeat().apply(endless)
+        return batches.prefetch(prefetch * replicas)
+
+    def _split(batch, replicas):
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                name: tf.reshape(x, (replicas, -1, *x.shape[1:]))
+                for name, x in batch.items()
+            }
+        )
+
+    return strategy.distribute_datasets_from_function(of_worker)

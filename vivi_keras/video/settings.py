@@ -1,0 +1,49 @@
+"""Settings of `extract`: what is kept of a video."""
+
+import dataclasses
+
+from vivi_keras.checks import check_choice, check_range, check_whole
+from vivi_keras.video import shots
+
+RATES = (1e-4, 1000)  # frames a second that make sense
+FORMAT = 3  # raised when the same file and settings give other bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the content of a prepared video.
+
+    Attributes:
+        frames_per_second: rate at which frames are kept. [R] 1.
+        short_side: pixels of the stored frames' short side. [O]
+        detector: see `shots.DETECTORS`.
+        max_shot_seconds: longer shots are split; None leaves them.
+        min_shot_seconds: shorter shots are merged or dropped. [O]
+        short_shots: "merge" (with the next shot) or "drop".
+        max_frames_per_shot: frames are thinned evenly beyond it. [O]
+        jpeg_quality: 1 to 100. [O]
+        decoder: "pyav" or "tfio".
+    """
+
+    frames_per_second: float = 1.0
+    short_side: int = 256
+    detector: str = "adaptive"
+    max_shot_seconds: float | None = None
+    min_shot_seconds: float = 0.5
+    short_shots: str = "merge"
+    max_frames_per_shot: int = 8
+    jpeg_quality: int = 90
+    decoder: str = "pyav"
+
+    def __post_init__(self):
+        check_choice("detector", self.detector, shots.DETECTORS)
+        check_choice("short_shots", self.short_shots, ("merge", "drop"))
+        check_choice("decoder", self.decoder, ("pyav", "tfio"))
+        check_range("frames_per_second", self.frames_per_second, *RATES)
+        check_whole("short_side", self.short_side, 16, 8192)
+        check_whole("max_frames_per_shot", self.max_frames_per_shot, 2, 1000)
+        check_whole("jpeg_quality", self.jpeg_quality, 1, 100)
+        check_range("min_shot_seconds", self.min_shot_seconds, 0, 3600)
+        if self.max_shot_seconds is not None:
+            low = max(2 * self.min_shot_seconds, 0.1)
+            check_range("max_shot_seconds", self.max_shot_seconds, low, 1e9)
