@@ -14,6 +14,8 @@ VERSION = $(shell { $(PYTHON) -c \
 	$(if $(filter 3.10 3.11 3.12 3.13,$(VERSION)),,$(error PYTHON must be \
 		Python 3.10 to 3.13. Got: $(PYTHON), \
 		$(or $(VERSION),which does not run)))
+	# Another Python's environment would be mixed with this one's.
+	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	# An old pip can search for hours where a new one needs seconds.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

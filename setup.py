@@ -1,8 +1,17 @@
 """Packaging of vivi-keras."""
 
 import pathlib
+import sys
 
 import setuptools
+
+if not (3, 10) <= sys.version_info < (3, 14):
+    # python_requires says so, too, but an old pip first fetches all the rest.
+    sys.exit(
+        "vivi-keras needs Python 3.10 to 3.13. Got: {}.{}".format(
+            *sys.version_info
+        )
+    )
 
 ROOT = pathlib.Path(__file__).parent
 LIBRARY = setuptools.find_packages(include=["vivi_keras", "vivi_keras.*"])

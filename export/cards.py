@@ -200,8 +200,7 @@ def _training(entry, told):
     data = _data(entry, told)
     lines = ["## Training", ""]
     lines += [f"- {key}: {value}" for key, value in data.items()]
-    if "command" in entry:
-        lines += ["", "```", entry["command"].strip(), "```"]
+    lines += ["", *_command(entry)]
     log = entry.get("training_log")
     if log:
         names = list(log[0])
@@ -222,11 +221,15 @@ def _results(entry):
         "",
         *_table(names, rows),
         "",
-        "```",
-        results["command"].strip(),
-        "```",
+        *_command(results),
         "",
     ]
+
+
+def _command(entry):
+    return (
+        ["```", entry["command"].strip(), "```"] if "command" in entry else []
+    )
 
 
 def _table(names, rows):

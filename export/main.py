@@ -59,7 +59,7 @@ def main(argv):
         raise app.UsageError(f"expected flags alone, got {argv[1:]}")
     if (_WORKDIR.value is None) == (_MODULE.value is None):
         raise app.UsageError("expected one of --workdir and --module")
-    if _OUTPUT.value is None:
+    if not _OUTPUT.value:
         raise app.UsageError("expected --output")
     if _MODULE.value is not None and (
         _EMA.value or _WEIGHTS_DTYPE.value != "float32"

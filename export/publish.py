@@ -14,13 +14,15 @@ import csv
 import html
 import json
 import pathlib
+import re
 import shutil
+import tempfile
 
 import yaml
 from absl import app, flags
 
 from vivi_keras import commands, files
-from vivi_keras.export import cards
+from vivi_keras.export import cards, metadata
 from vivi_keras.models import registry
 
 _COLUMNS = (
@@ -186,6 +188,14 @@ _RESULTS = flags.DEFINE_string(
 _METRICS = flags.DEFINE_string("metrics", None, "metrics.csv of its training.")
 PUBLISHER = "vivi-keras"
 _NUM_LOG_ROWS = 10
+_WRITTEN_BY_HAND = {
+    "command",
+    "description",
+    "intended_use",
+    "licence",
+    "limits",
+    "training_data",
+}
 
 
 def publish(module, name, version, results=None, metrics=None, root=None):
@@ -198,15 +208,30 @@ def publish(module, name, version, results=None, metrics=None, root=None):
         metrics: path of a metrics.csv.
         root: folder of registry.yaml; None for this package's own.
     Returns: dict, the entry.
+    Raises: ValueError: another form of name, or files that hold something
+        else. OSError: a file is missing.
     """
-    root = _root(root)
+    root, module = _root(root), pathlib.Path(module)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise ValueError(
+            "name must be lower-case letters, digits and any of ._- after the"
+            f" first. Got: {name!r}"
+        )
+    metadata.read_metadata(module)  # or it is no module of ours
+    rows = None if results is None else _read_results(results)
+    log = None if metrics is None else _read_metrics(metrics)
     folder = root / name / str(version)
-    if folder.exists():
-        shutil.rmtree(folder)
-    shutil.copytree(module, folder)
-    (folder / "assets").mkdir(exist_ok=True)
-    if not any((folder / "assets").iterdir()):
-        (folder / "assets").rmdir()  # Git keeps no empty folder
+    if module.resolve() != folder.resolve():
+        folder.parent.mkdir(exist_ok=True)
+        # Beside it until it is whole.
+        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+            shutil.copytree(module, f"{aside}/new")
+            if folder.exists():
+                folder.rename(f"{aside}/old")
+            pathlib.Path(aside, "new").rename(folder)
+    assets = folder / "assets"
+    if assets.is_dir() and not any(assets.iterdir()):
+        assets.rmdir()  # Git keeps no empty folder
     entries = registry.read_registry(root / "registry.yaml")
     key = f"{name}/{version}"
     entry = {
@@ -219,10 +244,10 @@ def publish(module, name, version, results=None, metrics=None, root=None):
             file.stat().st_size for file in folder.rglob("*") if file.is_file()
         ),
     }
-    if results is not None:
-        entry.setdefault("results", {})["rows"] = _read_results(results)
-    if metrics is not None:
-        entry["training_log"] = _read_metrics(metrics)
+    if rows is not None:
+        entry.setdefault("results", {})["rows"] = rows
+    if log is not None:
+        entry["training_log"] = log
     entries[key] = entry
     _write_registry(root / "registry.yaml", list(entries.values()))
     return entry
@@ -230,8 +255,6 @@ def publish(module, name, version, results=None, metrics=None, root=None):
 
 def write_pages(root=None):
     """Makes cards, signatures, README.md and index.html from the registry."""
-    from vivi_keras.export import metadata
-
     root = _root(root)
     modules = []
     for key, entry in registry.read_registry(root / "registry.yaml").items():
@@ -262,6 +285,8 @@ def _read_results(file):
     """
     document = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     table = {}
+    if not isinstance(document, dict) or "rows" not in document:
+        raise ValueError(f"{file} must be a results.json of vivi-evaluate.")
     for row in document["rows"]:
         cells = table.setdefault((row["task"], row["protocol"]), {})
         cells.setdefault(row["encoder"], []).append(100 * row["accuracy"])
@@ -282,6 +307,8 @@ def _read_metrics(file):
     """About ten rows of a metrics.csv, its losses and accuracies alone."""
     with open(file, newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
+    if not rows or "step" not in rows[0]:
+        raise ValueError(f"{file} must be a metrics.csv of vivi-pretrain.")
     names = ["step"] + [
         name for name in rows[0] if name.endswith(("loss", "accuracy"))
     ]
@@ -330,7 +357,7 @@ def main(argv):
             _METRICS.value,
         )
         print(f"{entry['path']}: {entry['bytes']:,} bytes")
-        missing = {"description", "training_data", "licence"} - set(entry)
+        missing = _WRITTEN_BY_HAND - set(entry)
         if missing:
             print(f"write {sorted(missing)} into registry.yaml, then run again")
             return
@@ -338,4 +365,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    commands.run("vivi_keras.export.publish", main)
+    commands.run("python -m vivi_keras.export.publish", main)

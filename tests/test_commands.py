@@ -19,7 +19,7 @@ SCRIPTS = {
 }
 MODULES = {
     "vivi_keras.training.demo": "--num_films",
-    "vivi_keras.training.film": "--num_films",
+    "vivi_keras.training.film": "--film",
     "vivi_keras.export.publish": "--metrics",
 }
 FIRST_SCREEN = 24  # lines of a terminal
@@ -86,7 +86,8 @@ def main(argv):
     tf.function(lambda x: x + 1, jit_compile=True)(1.0)
     print("done")
 
-commands.run("script", main, ["script"])
+sys.argv = ["script"]
+commands.run("script", main)
 """
 
 
@@ -175,3 +176,77 @@ def test_evaluate_fails_in_one_line(arguments, message, tmp_path):
     assert status == 1
     assert re.search(message, shown), shown
     assert "Traceback" not in shown
+
+
+def test_the_last_words_of_a_tensorflow_that_aborts_are_shown(tmp_path):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'compiled to use AVX\\n')\nos.abort()\n"
+    )
+    script = (
+        "from vivi_keras import commands\n"
+        "commands.hide_start_lines()\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import tensorflow\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == -6
+    assert "compiled to use AVX" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config=vivi_ex4", "--config=vivi_ex2"], "is given twice"),
+        (["--config"], "--config has no value."),
+        (["--config=vivi_ex4/x"], "must end in .py"),
+        (["--config={folder}/none.py"], "must be a row or a file. Got: "),
+        (["--config={folder}/exits.py"], "fails: SystemExit: 3"),
+        (["--config={folder}/raises.py"], "fails: ZeroDivisionError: division"),
+        (["--config={folder}/syntax.py"], "fails: SyntaxError: "),
+        (["--config={folder}/empty.py"], "has no attribute 'get_config'"),
+        (["--config={folder}/none_back.py"], "Got: NoneType"),
+        (
+            ["--config={folder}/good.py", "--config.train.stps=1"],
+            "Did you mean config.train.steps?",
+        ),
+        (["--flagfile={folder}/flags"], "Unknown config 'vivi_ex5'"),
+    ],
+)
+def test_configs_that_cannot_be_had_are_told(arguments, said, tmp_path):
+    for name, text in {
+        "exits": "import sys\nsys.exit(3)",
+        "raises": "def get_config():\n    1 / 0",
+        "syntax": "def get_config(:",
+        "empty": "",
+        "none_back": "def get_config():\n    pass",
+        "good": "from vivi_keras.training import configs\n"
+        "def get_config():\n    return configs.get_config('vivi_ex4_demo')",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text + "\n")
+    (tmp_path / "flags").write_text("--config=vivi_ex5\n")
+    words = [word.format(folder=tmp_path) for word in arguments]
+    shown, status = run_as("vivi-pretrain", "--workdir=w", *words)
+    assert status == 1
+    assert shown.startswith("vivi-pretrain: ") and said in shown, shown
+    assert "Traceback" not in shown and shown.count("\n") <= 2, shown
+
+
+@pytest.mark.parametrize("wrong", ["--config=no_row", "--hlep", "--config"])
+def test_help_comes_before_mistakes(wrong):
+    shown, status = run_as("vivi-pretrain", wrong, "--help")
+    assert status == 0 and "vivi-pretrain --config=" in shown
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_is_no_failure(name, closed):
+    module, _ = SCRIPTS[name]
+    script = START.format([name, "--help"], module)
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, script],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -14,9 +14,9 @@ from absl import app, flags
 from vivi_keras import commands
 from vivi_keras.training import pipeline
 
-_OUTPUT = flags.DEFINE_string("output", ".cache/demo", "Folder of the run.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the training.")
-_STEPS = flags.DEFINE_integer("steps", None, "Training steps.", 1)
+OUTPUT = flags.DEFINE_string("output", ".cache/demo", "Folder of the run.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the training.")
+STEPS = flags.DEFINE_integer("steps", None, "Training steps.", 1)
 _NUM_FILMS = flags.DEFINE_integer("num_films", 160, "Films trained on.", 2)
 
 # Corpora of different seeds share no object.
@@ -28,7 +28,7 @@ def main(argv):
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     from vivi_keras.demo import corpus
 
-    folder = pathlib.Path(_OUTPUT.value)
+    folder = pathlib.Path(OUTPUT.value)
     films = folder / "films"
     corpus.render_corpus(
         films,
@@ -42,14 +42,14 @@ def main(argv):
     pipeline.run_path(
         films,
         folder,
-        {"seed": _SEED.value, "steps": _STEPS.value},
+        {"seed": SEED.value, "steps": STEPS.value},
         frames_per_second=4.0,
     )
 
 
 def run():
     """Runs from the command line."""
-    commands.run("vivi_keras.training.demo", main)
+    commands.run("python -m vivi_keras.training.demo", main)
 
 
 if __name__ == "__main__":

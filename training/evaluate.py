@@ -140,7 +140,7 @@ def main(argv):
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
     if _PREPARE.value:
         return _prepare()
-    if _MODULE.value is None or _OUTPUT.value is None:
+    if not _MODULE.value or not _OUTPUT.value:
         raise app.UsageError("Expected --module and --output.")
     common = {
         "baselines": pair_baselines(

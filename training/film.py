@@ -21,7 +21,8 @@ from vivi_keras.demo.big_buck_bunny import (
 )
 from vivi_keras.training import demo, pipeline
 
-flags.adopt_module_key_flags(demo)
+for _flag in (demo.OUTPUT, demo.SEED, demo.STEPS):
+    flags.declare_key_flag(_flag.name)
 flags.FLAGS.set_default("output", ".cache/film")
 _FILM = flags.DEFINE_string(
     "film", None, "A film of your own in place of Big Buck Bunny."
@@ -31,24 +32,31 @@ _FILM = flags.DEFINE_string(
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
-    folder = pathlib.Path(flags.FLAGS.output)
+    folder = pathlib.Path(demo.OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     film = _FILM.value
     if film is None:
         film = fetch_film(folder / MEMBER)
+    if not pathlib.Path(film).is_file():
+        raise FileNotFoundError(f"--film must be a video file. Got: {film!r}")
     pieces = cut_film(film, folder / "pieces", PIECE_SECONDS)
+    if len(pieces) < 2:
+        raise ValueError(
+            f"--film must be longer than {PIECE_SECONDS:.0f} s, as negatives"
+            f" come from other pieces. Got: {len(pieces)} piece of {film}"
+        )
     print(f"{film}: {len(pieces)} pieces of about {PIECE_SECONDS:.0f} s")
     pipeline.run_path(
         folder / "pieces",
         folder,
-        {"seed": flags.FLAGS.seed, "steps": flags.FLAGS.steps},
+        {"seed": demo.SEED.value, "steps": demo.STEPS.value},
         frames_per_second=4.0,
     )
 
 
 def run():
     """Runs from the command line."""
-    commands.run("vivi_keras.training.film", main)
+    commands.run("python -m vivi_keras.training.film", main)
 
 
 if __name__ == "__main__":

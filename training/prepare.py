@@ -4,8 +4,6 @@ Example:
   vivi-prepare --videos=films --dataset=data --workers=4
 """
 
-import sys
-
 from absl import app, flags
 
 from vivi_keras import commands, prepare
@@ -101,8 +99,6 @@ def main(argv):
 
 def run():
     """Entry point of the console script."""
-    # File names may hold characters that the terminal has none for.
-    sys.stdout.reconfigure(errors="backslashreplace")
     flags.mark_flag_as_required("dataset")
     commands.run("vivi-prepare", main)
 

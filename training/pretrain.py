@@ -4,8 +4,6 @@ Example:
   vivi-pretrain --config=vivi_ex4_demo --config.data.dataset=data --workdir=run
 """
 
-import sys
-
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -119,11 +117,7 @@ def _two_steps(words):
 
 def run():
     """The console script vivi-pretrain."""
-    try:
-        sys.argv = flags_lib.named(sys.argv)  # where config_flags reads it, too
-    except app.UsageError as error:
-        sys.exit(f"vivi-pretrain: {error}")
-    commands.run("vivi-pretrain", main)
+    commands.run("vivi-pretrain", main, flags_lib.prepare_argv)
 
 
 if __name__ == "__main__":

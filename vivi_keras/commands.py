@@ -1,12 +1,12 @@
 """How the scripts start and fail: flags, help, one line of error."""
 
+import contextlib
 import functools
 import gc
-import importlib.util
+import importlib.abc
 import os
-import re
+import subprocess
 import sys
-import tempfile
 
 from absl import app, flags, logging
 
@@ -14,27 +14,35 @@ _TOLD = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
 
 # What TensorFlow writes to file descriptor 2 on every start, below Python and
 # partly before its own log level counts.
-_START_LINES = re.compile(
-    r"All log messages before absl::InitializeLog"
-    r"|oneDNN custom operations are on"
-    r"|This TensorFlow binary is optimized"
-    r"|To enable the following instructions"
-    r"|Could not find TensorRT"
-    r"|XLA service 0x|StreamExecutor device|Compiled cluster using XLA"
+_START_LINES = (
+    "All log messages before absl::InitializeLog"
+    "|oneDNN custom operations are on"
+    "|This TensorFlow binary is optimized"
+    "|To enable the following instructions"
+    "|Could not find TensorRT"
 )
 # The same on a machine without a GPU; with one they are real errors.
-_NO_GPU_LINES = re.compile(
-    r"Could not find cuda drivers"
-    r"|failed call to cuInit"
-    r"|no NVIDIA GPU device is present"
-    r"|Unable to register cu"
-    r"|Cannot dlopen some GPU libraries"
-    r"|Skipping registering GPU devices"
+_NO_GPU_LINES = (
+    "|Could not find cuda drivers"
+    "|failed call to cuInit"
+    "|no NVIDIA GPU device is present"
+    "|Unable to register cu"
+    "|Cannot dlopen some GPU libraries"
+    "|Skipping registering GPU devices"
 )
 _GPU_DRIVER = "/dev/nvidiactl"
+# A process of its own: what TensorFlow writes before it aborts is not lost.
+_FILTER = """
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.search(sys.argv[1].encode(), line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+_HELP = ("h", "help", "helpshort", "helpfull", "helpxml", "?")
 
 
-def run(name, main, argv=None):
+def run(name, main, prepare_argv=None):
     """Parses the flags and calls `main`; never returns.
 
     `--help` shows the docstring and the flags of main's module, also where a
@@ -46,8 +54,10 @@ def run(name, main, argv=None):
     Args:
         name: str, the script's.
         main: function of the arguments left over by the flags.
-        argv: list of str; None for `sys.argv`.
+        prepare_argv: function of `sys.argv` -> the arguments to parse; it may
+            raise `app.UsageError`.
     """
+    _open_streams()
     script = sys.modules["__main__"]
     module = sys.modules[main.__module__]
     if module is not script:
@@ -57,19 +67,40 @@ def run(name, main, argv=None):
     hide_start_lines()
     app.run(
         functools.partial(tell, name, main),
-        argv=argv,
-        flags_parser=functools.partial(_parse, name),
+        argv=sys.argv,
+        flags_parser=functools.partial(_parse, name, prepare_argv),
     )
 
 
-def _parse(name, argv):
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        said = str(error)
-    except SystemExit:  # --help, which absl ends with status 1
+def _open_streams():
+    """Any text can be printed, and a closed stream swallows what is printed."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+        # File names may hold characters that the terminal has none for.
+        getattr(sys, stream).reconfigure(errors="backslashreplace")
+
+
+def _parse(name, prepare_argv, argv):
+    if _asks_for_help(argv):
+        with contextlib.suppress(SystemExit):  # absl's, with status 1
+            word = next(w for w in argv[1:] if w.lstrip("-") in _HELP)
+            word = "--help" if word == "-h" else word
+            flags.FLAGS([argv[0], word])
         sys.exit(0)
+    try:
+        if prepare_argv is not None:
+            # config_flags reads sys.argv itself.
+            argv[:] = sys.argv[:] = prepare_argv(argv)
+        return flags.FLAGS(argv)
+    except (flags.Error, app.UsageError) as error:
+        said = str(error)
     end(name, f"{said}\nSee {name} --help.", 1)
+
+
+def _asks_for_help(argv):
+    words = argv[1 : argv.index("--") if "--" in argv else None]
+    return any(w.startswith("-") and w.lstrip("-") in _HELP for w in words)
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):
@@ -78,12 +109,14 @@ class _QuietImport(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name != "tensorflow":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
-            load = spec.loader.exec_module
-            spec.loader.exec_module = functools.partial(_load_quietly, load)
-        return spec
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    load = spec.loader.exec_module
+                    spec.loader.exec_module = functools.partial(_load, load)
+                    return spec
+        return None
 
 
 def hide_start_lines():
@@ -93,39 +126,40 @@ def hide_start_lines():
     """
     # Its log says again what exceptions say, and much that is no error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" not in sys.modules and not any(
-        isinstance(finder, _QuietImport) for finder in sys.meta_path
-    ):
+    if not any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _QuietImport())
 
 
-def _load_quietly(load, module):
-    sys.stderr.flush()
-    shown = os.dup(2)
+def _load(load, module):
+    with _start_lines_hidden():
+        load(module)
+        # Looks for a GPU, which writes lines of its own.
+        module.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _start_lines_hidden():
+    hidden = _START_LINES
+    if not os.path.exists(_GPU_DRIVER):
+        hidden += _NO_GPU_LINES
     try:
-        with tempfile.TemporaryFile() as written:
-            os.dup2(written.fileno(), 2)
-            try:
-                load(module)
-                # Looks for a GPU, which writes lines of its own.
-                module.config.list_physical_devices()
-            finally:
-                os.dup2(shown, 2)
-                written.seek(0)
-                _show(written.read().decode(errors="replace"))
-    finally:
-        os.close(shown)
-
-
-def _show(text):
-    """Writes the lines that are not written on every start."""
-    has_gpu = os.path.exists(_GPU_DRIVER)
-    for line in text.splitlines(keepends=True):
-        if _START_LINES.search(line):
-            continue
-        if has_gpu or not _NO_GPU_LINES.search(line):
-            sys.stderr.write(line)
+        shown = os.dup(2)
+    except OSError:  # closed: nothing is shown
+        yield
+        return
     sys.stderr.flush()
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _FILTER, hidden],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for this process
+    ) as process:
+        os.dup2(process.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def tell(name, main, argv):
@@ -139,6 +173,8 @@ def tell(name, main, argv):
         if not isinstance(error, _told()):
             raise
         logging.debug("where it was raised", exc_info=True)
+        if isinstance(error, BrokenPipeError):  # nobody reads what is left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         said, status = str(error), 1
         if isinstance(error, app.UsageError):
             said = f"{said}\nSee {name} --help."

@@ -237,3 +237,29 @@ def test_pages_are_those_that_the_registry_makes(tmp_path):
         assert (ROOT / page).read_text() == (
             tmp_path / "hub" / page
         ).read_text(), page
+
+
+def test_what_is_no_module_is_not_published(path, tmp_path):
+    root = tmp_path / "hub"
+    root.mkdir()
+    (root / "registry.yaml").write_text("modules: []\n")
+    publish.publish(path, "kept", 1, root=root)
+    before = files_lib.tree_sha256(root / "kept" / "1")
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "metrics.csv").write_text("")
+    for module, name, more, error in (
+        (tmp_path / "nowhere", "kept", {}, FileNotFoundError),
+        (tmp_path, "kept", {}, FileNotFoundError),
+        (path, "../kept", {}, ValueError),
+        (path, "", {}, ValueError),
+        (path, "kept", {"results": tmp_path / "results.json"}, ValueError),
+        (path, "kept", {"metrics": tmp_path / "metrics.csv"}, ValueError),
+    ):
+        with pytest.raises(error):
+            publish.publish(module, name, 1, root=root, **more)
+        assert files_lib.tree_sha256(root / "kept" / "1") == before
+    # In place, and over itself.
+    publish.publish(root / "kept" / "1", "kept", 1, root=root)
+    publish.publish(path, "kept", 1, root=root)
+    assert files_lib.tree_sha256(root / "kept" / "1") == before
+    assert [p.name for p in (root / "kept").iterdir()] == ["1"]

@@ -1,43 +1,82 @@
-"""The flag --config: a row's name, and keys that exist."""
+"""The flag --config: a row's name or a file, and keys that exist."""
 
 import difflib
+import importlib.util
+import os
 
-from absl import app
+import ml_collections
+from absl import app, flags
 
 from vivi_keras.training.configs import rows
 
 
-def named(argv):
+def prepare_argv(argv):
     """Puts `--config` first, a row's name replaced by its file.
 
-    Raises: app.UsageError: an unknown row or an unknown key.
+    It is read first, as the flags `--config.KEY` change its values. Files of
+    flags (`--flagfile`) are read, too.
+
+    Raises: app.UsageError: an unknown row or key, or a file without a config.
     """
-    argv, config = list(argv), None
-    # It is read first, whatever the order: the others change its values.
-    for i, word in enumerate(argv):
+    words = flags.FLAGS.read_flags_from_files(argv[1:])
+    end = words.index("--") if "--" in words else len(words)
+    words, rest = words[:end], words[end:]
+    values, others = [], []
+    words.reverse()
+    while words:
+        word = words.pop()
         flag, equals, value = word.lstrip("-").partition("=")
         if not word.startswith("-") or flag != "config":
-            continue
-        if not equals and i + 1 < len(argv):
-            value = argv.pop(i + 1)
-        del argv[i]
-        if not (value.endswith(".py") or ".py:" in value):
-            try:
-                config = rows.get_config(value)
-            except ValueError as error:
-                raise app.UsageError(str(error)) from None
-            value = f"{rows.__file__}:{value}"
-        argv.insert(1, f"--config={value}")
-        break
-    else:
-        if any(word.lstrip("-").startswith("config.") for word in argv[1:]):
+            others.append(word)
+        elif equals or words:
+            values.append(value if equals else words.pop())
+        else:
+            raise app.UsageError("--config has no value.")
+    keys = [
+        word.lstrip("-").partition("=")[0]
+        for word in others
+        if word.startswith("-") and word.lstrip("-").startswith("config.")
+    ]
+    if not values:
+        if keys:
             raise app.UsageError("--config is missing.")
-    if config is not None:
-        for word in argv:
-            flag = word.lstrip("-").partition("=")[0]
-            if word.startswith("-") and flag.startswith("config."):
-                _check_key(config, flag)
-    return argv
+        return [argv[0], *others, *rest]
+    if len(values) > 1:
+        raise app.UsageError(f"--config is given twice: {', '.join(values)}")
+    path, config = _find_config(values[0])
+    for key in keys:
+        _check_key(config, key)
+    return [argv[0], f"--config={path}", *others, *rest]
+
+
+def _find_config(value):
+    """(what config_flags takes, the config) of a row's name or a file."""
+    file, colon, argument = value.partition(".py:")
+    if not (colon or value.endswith(".py")):
+        try:
+            return f"{rows.__file__}:{value}", rows.get_config(value)
+        except ValueError as error:
+            raise app.UsageError(
+                f"{error} The path of a config's file must end in .py."
+            ) from None
+    file = f"{file}.py" if colon else value
+    if not os.path.isfile(file):
+        raise app.UsageError(f"--config must be a row or a file. Got: {file}")
+    spec = importlib.util.spec_from_file_location("config_file", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*([argument] if colon else []))
+    except (Exception, SystemExit) as error:
+        raise app.UsageError(
+            f"--config={value} fails: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise app.UsageError(
+            f"get_config() of {file} must return an ml_collections.ConfigDict."
+            f" Got: {type(config).__name__}"
+        )
+    return value, config
 
 
 def _check_key(config, flag):

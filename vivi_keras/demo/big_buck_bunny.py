@@ -81,6 +81,8 @@ def cut_film(film, folder, piece_seconds):
 
 
 def _copy_pieces(source, folder, piece_seconds):
+    if not source.streams.video:
+        raise ValueError(f"{source.name} has no video stream")
     stream = source.streams.video[0]
     piece, number, start = None, 0, 0.0
     for packet in source.demux(stream):

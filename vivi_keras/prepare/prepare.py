@@ -195,6 +195,15 @@ def _directory(videos, dataset):
             "dataset: expected another folder than that of the videos, got"
             f" {dataset}"
         )
+    for name, kind in (
+        ("checkpoints", "a training run"),
+        ("saved_model.pb", "a module"),
+    ):
+        if (directory / name).exists():
+            raise ValueError(
+                f"dataset: expected a folder for vivi-prepare, got {kind}:"
+                f" {dataset}"
+            )
     if (directory / "dataset_info.json").exists() and not (
         directory / "vivi.json"
     ).exists():

@@ -99,9 +99,10 @@ class _Worker:
 
     def stop(self):
         """Ends the process; returns its exit status."""
-        self._selector.close()
+        # Killed first: the end of its pipe wakes a thread that waits for it.
         self._process.kill()
         status = self._process.wait()
+        self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
