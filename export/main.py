@@ -100,7 +100,7 @@ def _writes_module():
 
 
 def test_batches(workdir):
-    """The test images of a run, as `streams.test_batches` gives them.
+    """The test images of a run, as `batches.test_batches` gives them.
 
     Raises: ValueError: the run's row has no labels, or no test split.
     """

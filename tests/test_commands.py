@@ -1,13 +1,20 @@
 """The console scripts say what they do."""
 
+import dataclasses
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
 
 import pytest
+from absl import flags
 
-from vivi_keras import hub_modules
+from vivi_keras import hub_modules, video
+from vivi_keras.prepare import watchdog
+from vivi_keras.runs import run
+from vivi_keras.training import prepare, pretrain
+from vivi_keras.training.configs import get_config
 
 START = "import sys; sys.argv = {0}; from {1} import run; run()"
 SCRIPTS = {
@@ -250,3 +257,36 @@ def test_a_closed_stream_is_no_failure(name, closed):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_row_is_shown_whole():
+    shown, status = run_as(
+        "vivi-pretrain",
+        "--config=vivi_ex4_demo",
+        "--config.train.steps=7",
+        "--print_config",
+    )
+    assert status == 0
+    shown = json.loads(shown)
+    expected = get_config("vivi_ex4_demo")
+    expected.train.steps = 7
+    assert shown == json.loads(expected.to_json())
+
+
+@pytest.mark.parametrize(
+    ("options", "module"),
+    [
+        (video.Settings, prepare),
+        (watchdog.Limits, prepare),
+        (run.Options, pretrain),
+    ],
+)
+def test_flags_are_those_of_the_options(options, module):
+    defined = {
+        flag.name: flag
+        for flag in flags.FLAGS.get_flags_for_module(module.__name__)
+    }
+    for field in dataclasses.fields(options):
+        flag = defined[field.name]
+        assert flag.default == field.default
+        assert len(flag.help) > 10 and "[" not in flag.help

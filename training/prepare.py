@@ -6,8 +6,9 @@ Example:
 
 from absl import app, flags
 
-from vivi_keras import commands, prepare
+from vivi_keras import commands, prepare, video
 from vivi_keras.prepare import report as report_lib
+from vivi_keras.prepare import watchdog
 
 _OPTIONS = (
     flags.DEFINE_string(
@@ -17,32 +18,7 @@ _OPTIONS = (
         " such as gs://bucket/*.mp4.",
     ),
     flags.DEFINE_string("dataset", None, "Folder of the data set."),
-    flags.DEFINE_float(
-        "frames_per_second", 1.0, "Frames kept of each second of video."
-    ),
-    flags.DEFINE_integer(
-        "short_side", 256, "Short side of stored frames, in pixels."
-    ),
-    flags.DEFINE_enum(
-        "detector",
-        "adaptive",
-        ["adaptive", "content", "histogram"],
-        "How shots are found.",
-    ),
-    flags.DEFINE_float(
-        "max_shot_seconds", None, "Split shots that are longer."
-    ),
-    flags.DEFINE_float(
-        "min_shot_seconds", 0.5, "Shorter shots are merged or dropped."
-    ),
-    flags.DEFINE_enum(
-        "short_shots", "merge", ["merge", "drop"], "What they become."
-    ),
-    flags.DEFINE_integer(
-        "max_frames_per_shot", 8, "Frames are thinned evenly beyond it."
-    ),
-    flags.DEFINE_integer("jpeg_quality", 90, "1 to 100."),
-    flags.DEFINE_enum("decoder", "pyav", ["pyav", "tfio"], "What decodes."),
+    *commands.define_flags(video.Settings),
     flags.DEFINE_string(
         "frames_dirs", None, "Folder of folders of extracted frames."
     ),
@@ -57,12 +33,7 @@ _OPTIONS = (
     ),
     flags.DEFINE_integer("shots_per_record", 8, "Most shots of one record."),
     flags.DEFINE_integer("workers", 1, "Processes that decode at once."),
-    flags.DEFINE_float(
-        "hang_seconds", 60.0, "Longest time without one more frame."
-    ),
-    flags.DEFINE_float(
-        "file_seconds", 4 * 3600.0, "Longest time for one file."
-    ),
+    *commands.define_flags(watchdog.Limits),
     flags.DEFINE_bool(
         "strict", False, "Exit with status 1 where a video was set aside."
     ),

@@ -1,12 +1,16 @@
 """How the scripts start and fail: flags, help, one line of error."""
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import importlib.abc
+import inspect
 import os
+import re
 import subprocess
 import sys
+import typing
 
 from absl import app, flags, logging
 
@@ -40,6 +44,51 @@ for line in sys.stdin.buffer:
         sys.stderr.buffer.flush()
 """
 _HELP = ("h", "help", "helpshort", "helpfull", "helpxml", "?")
+
+
+flags.disclaim_key_flags()  # flags belong to the script that asks for them
+
+
+def define_flags(options):
+    """Defines a flag for each field of a dataclass, defaults and help its own.
+
+    Args:
+        options: dataclass of bool, int, float, str or tuple fields, any of
+            them or None; its docstring describes each under "Attributes:".
+    Returns: list of absl flag holders, in the fields' order.
+    """
+    holders = []
+    texts = _attribute_texts(options)
+    for field in dataclasses.fields(options):
+        kinds = typing.get_args(field.type) or (field.type,)
+        define = {
+            bool: flags.DEFINE_bool,
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            str: flags.DEFINE_string,
+            tuple: flags.DEFINE_list,
+        }[kinds[0]]
+        holders.append(define(field.name, field.default, texts[field.name]))
+    return holders
+
+
+def _attribute_texts(options):
+    """Field -> its text in the docstring, without the certainty ([O])."""
+    lines = inspect.getdoc(options).partition("Attributes:\n")[2].splitlines()
+    texts = {}
+    for line in lines:
+        start = re.match(r"    (\w+): (.*)", line)
+        if start:
+            name = start[1]
+            texts[name] = start[2]
+        elif line.startswith("     "):
+            texts[name] += " " + line.strip()
+        else:
+            break
+    return {
+        name: re.sub(r" *\[[A-Z]\]( [\d.]+)?\.?$", "", text)
+        for name, text in texts.items()
+    }
 
 
 def run(name, main, prepare_argv=None):

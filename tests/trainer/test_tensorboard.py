@@ -11,7 +11,6 @@ from vivi_keras.runs import run
 from vivi_keras.trainer import callbacks as callbacks_lib
 from vivi_keras.trainer import probe as probe_lib
 from vivi_keras.trainer import tensorboard
-from vivi_keras.training import pretrain
 from vivi_keras.training.configs import get_config
 
 
@@ -115,10 +114,10 @@ def test_profile_of_the_steps_asked_for(tmp_path):
     late = tensorboard.Profile(tmp_path / "late", 3, 99)  # past the end
     fit([late])
     assert len([*(tmp_path / "late").rglob("*.xplane.pb")]) == 1
-    assert pretrain._two_steps(["10", "20"]) == (10, 20)
+    assert run.Options(profile_steps=["10", "20"]).profile_steps == (10, 20)
     for words in (["10"], ["a", "b"], ["1", "2", "3"]):
         with pytest.raises(ValueError, match="two step numbers"):
-            pretrain._two_steps(words)
+            run.Options(profile_steps=words)
 
 
 def test_speed_is_of_all_steps_but_the_first():

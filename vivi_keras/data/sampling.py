@@ -152,6 +152,6 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
 
 
 def _integers(draws, sizes):
-    """As `seeds.integers`, on NumPy arrays and to the same digit."""
+    """As `integers`, on NumPy arrays and to the same digit."""
     scaled = draws * np.asarray(sizes, np.float32)
     return np.minimum(scaled.astype(np.int64), np.asarray(sizes) - 1)

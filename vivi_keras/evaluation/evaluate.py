@@ -63,7 +63,7 @@ def evaluate(
         tasks: names of the suite's tasks, a group, or "all"; "demo" offline.
         baselines: dict name -> module path of encoders to stand beside it.
         name: what tables call the module.
-        protocol_names: of `runs.PROTOCOLS`; None for the suite's own:
+        protocol_names: of `run.PROTOCOLS`; None for the suite's own:
             kNN and linear offline, fine-tuning for VTAB.
         image_size: int, pixels a side that images are resized to; None for 64
             offline and 224 for VTAB.
@@ -211,8 +211,8 @@ def evaluate_robust(
             all but "video" need it.
         task: name of an offline task whose classes "video" gives to frames.
         baselines, name, image_size, raw_pixels, cache_dir, weights,
-            output_name, show, progress: as in `suite.evaluate`.
-    Returns: results as `suite.evaluate`'s; "accuracy" is 1 - mean error,
+            output_name, show, progress: as in `evaluate`.
+    Returns: results as `evaluate`'s; "accuracy" is 1 - mean error,
         pm-k, or the share of near frames that keep their shot.
     Raises: ValueError; Unavailable: the folders hold something else.
     """

@@ -37,7 +37,7 @@ _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 class Encoder:
     """Images in, feature vectors out, whatever the file behind it is.
 
-    Made by `load_encoder`. `image_size` is the (height, width) that the
+    Made by `load_encoder`. `required_size` is the (height, width) that the
     module insists on, or None if it takes any; `variables`,
     `trainable_variables` and `regularization_losses` are those of a reusable
     SavedModel (empty lists where the module is only a signature).
@@ -51,14 +51,14 @@ class Encoder:
         *,
         digest,
         holder,
-        image_size=None,
+        required_size=None,
         batch_size=None,
         output=None,
     ):
         self.name, self.path = name, str(path)
         # Another output of the same file is another encoder.
         self.digest = digest if output is None else f"{digest}-{output}"
-        self.image_size, self.batch_size = image_size, batch_size
+        self.required_size, self.batch_size = required_size, batch_size
         self.output = output
         self._call, self._holder = call, holder
         self.variables = list(getattr(holder, "variables", []))
@@ -123,14 +123,15 @@ class Encoder:
 
     def size_for(self, wanted):
         """The (height, width) to feed when `wanted` pixels a side are asked."""
-        if self.image_size is None:
+        if self.required_size is None:
             return (wanted, wanted)
-        if self.image_size != (wanted, wanted):
+        if self.required_size != (wanted, wanted):
+            height, width = self.required_size
             self._note(
-                f"fixed input {self.image_size[0]}x{self.image_size[1]} used"
-                f" in place of {wanted}x{wanted}"
+                f"fixed input {height}x{width} used in place of"
+                f" {wanted}x{wanted}"
             )
-        return self.image_size
+        return self.required_size
 
     def describe(self):
         """What a report needs to name this encoder again, as plain JSON."""
@@ -187,7 +188,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
         call,
         digest=module_digest(folder),
         holder=loaded,
-        image_size=image_size,
+        required_size=image_size,
         batch_size=batch_size,
         output=output,
     )

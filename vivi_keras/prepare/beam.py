@@ -6,7 +6,7 @@ A TFDS builder for `tfds build`; the folder of videos is its manual folder:
         --data_dir=DIR --beam_pipeline_options=runner=DirectRunner
 
 Every machine reads the videos from there by path, which may be one such as
-gs://bucket/folder. Settings are the defaults of `extract.Settings`, changed by
+gs://bucket/folder. Settings are the defaults of `video.Settings`, changed by
 the JSON object in VIVI_PREPARE_SETTINGS. What became of the files is in Beam's
 counters vivi_prepare/found = used + duplicates + set_aside; the reasons are in
 the workers' logs.
@@ -36,7 +36,7 @@ def prepare_one(item, settings, shots_per_record=8):
 
     Args:
         item: (content hash, [(name, source), ...]) of equal files.
-        settings: `extract.Settings`.
+        settings: `video.Settings`.
         shots_per_record: most shots of one record.
     """
     content, same = item

@@ -39,7 +39,7 @@ class Cache:
 
     Args:
         directory: where entries of any settings lie.
-        settings: `extract.Settings`.
+        settings: `video.Settings`.
     """
 
     def __init__(self, directory, settings):
@@ -85,7 +85,7 @@ def write_entry(path, source, settings, *, threads=0, progress=None):
     Args:
         path: where the entry shall lie.
         source: `sources.Source`.
-        settings: `extract.Settings`.
+        settings: `video.Settings`.
         threads, progress: as for `extract.extract`.
 
     Raises:

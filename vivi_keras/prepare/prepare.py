@@ -28,24 +28,14 @@ def prepare(
     videos,
     dataset,
     *,
-    frames_per_second=1.0,
-    short_side=256,
-    detector="adaptive",
-    max_shot_seconds=None,
-    min_shot_seconds=0.5,
-    short_shots="merge",
-    max_frames_per_shot=8,
-    jpeg_quality=90,
-    decoder="pyav",
     frames_dirs=None,
     frames_dirs_per_second=1.0,
     sequence_examples=None,
     shots_per_record=8,
     workers=1,
-    hang_seconds=60.0,
-    file_seconds=4 * 3600.0,
     strict=False,
     show_progress=False,
+    **options,
 ):
     """Prepares every video of an archive into a TFDS data set.
 
@@ -58,25 +48,16 @@ def prepare(
             None where only other sources are given.
         dataset: folder of the data set; finished videos are kept in its
             subfolder `prepared`.
-        frames_per_second: rate at which frames are kept.
-        short_side: pixels of the stored frames' short side.
-        detector: "adaptive", "content" or "histogram".
-        max_shot_seconds: longer shots are split; None leaves them.
-        min_shot_seconds, short_shots: shots that are shorter are joined to
-            the next one ("merge") or left out ("drop").
-        max_frames_per_shot: frames are thinned evenly beyond it.
-        jpeg_quality: 1 to 100.
-        decoder: "pyav" or "tfio".
         frames_dirs: folder of folders of already extracted frames.
         frames_dirs_per_second: rate at which those were extracted.
         sequence_examples: TFRecord file, or folder of such, of
             SequenceExamples with image/encoded and image/timestamp.
         shots_per_record: most shots of one record.
         workers: processes that decode at once.
-        hang_seconds: longest time without one more frame of a file.
-        file_seconds: longest time for one file; None for no limit.
         strict: raise where a file had to be set aside.
         show_progress: draw a progress bar.
+        **options: fields of `video.Settings` (what is kept of a video) and of
+            `watchdog.Limits` (how long a file may take).
 
     Returns: the report, as written to report.json.
 
@@ -85,24 +66,13 @@ def prepare(
             `strict` and a file was set aside.
         OSError: the data set cannot be written, as when the disk is full.
     """
-    settings = settings_lib.Settings(
-        frames_per_second=float(frames_per_second),
-        short_side=short_side,
-        detector=detector,
-        max_shot_seconds=max_shot_seconds,
-        min_shot_seconds=float(min_shot_seconds),
-        short_shots=short_shots,
-        max_frames_per_shot=max_frames_per_shot,
-        jpeg_quality=jpeg_quality,
-        decoder=decoder,
-    )
-    limits = Limits(hang_seconds, file_seconds)
+    settings, limits = _split(options, settings_lib.Settings, Limits)
     checks.check_whole("workers", workers, 1, 10_000)
     checks.check_whole("shots_per_record", shots_per_record, 1, 1_000_000)
     checks.check_range(
         "frames_dirs_per_second", frames_dirs_per_second, *settings_lib.RATES
     )
-    if decoder == "tfio":
+    if settings.decoder == "tfio":
         from vivi_keras.video import tfio_decoder
 
         tfio_decoder.check()
@@ -127,6 +97,18 @@ def prepare(
             f" {len(found)} were set aside, see report.json"
         )
     return summary
+
+
+def _split(options, *kinds):
+    """One dataclass of each kind, its fields taken from the options."""
+    names = {f.name: kind for kind in kinds for f in dataclasses.fields(kind)}
+    for name in options:
+        if name not in names:
+            checks.one_of("argument", name, names)
+    return [
+        kind(**{n: v for n, v in options.items() if names[n] is kind})
+        for kind in kinds
+    ]
 
 
 def _run(directory, settings, inputs, sequence_examples, how, per_record):

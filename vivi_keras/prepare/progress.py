@@ -10,7 +10,7 @@ class Progress:
     """Counts files done and seconds of video; draws them where wanted.
 
     Args:
-        files: list of `files.File`.
+        files: list of `find_videos.File`.
         show: draw a bar on standard error.
     """
 

@@ -51,9 +51,9 @@ def summary(found, num_others, settings):
     """The report as a dict.
 
     Args:
-        found: list of `files.File`, each used, duplicate or set aside.
+        found: list of `find_videos.File`, each used, duplicate or set aside.
         num_others: files that are no videos by their name.
-        settings: `extract.Settings`.
+        settings: `video.Settings`.
     """
     used = [f.details for f in found if f.status == "used"]
     counts = collections.Counter()
@@ -120,7 +120,7 @@ def write_page(directory, value, used, cache):
     Args:
         directory: folder of the data set.
         value: what `summary` returned.
-        used: the `files.File`s in the data set.
+        used: the `find_videos.File`s in the data set.
         cache: `cache.Cache` with their entries.
     """
     lengths = []

@@ -35,8 +35,8 @@ class Limits:
     """How long a file may take.
 
     Attributes:
-        hang_seconds: longest time without one more frame.
-        file_seconds: longest time for one file; None for no limit.
+        hang_seconds: Longest time without one more frame of a file.
+        file_seconds: Longest time for one file; None for no limit.
     """
 
     hang_seconds: float = 60.0

@@ -81,7 +81,7 @@ def images_per_step(config) -> int:
 
 @functools.lru_cache(maxsize=4)
 def open_images(source, split, class_names=None):
-    """`sources.open_images`, kept; says what it set aside."""
+    """`image_sources.open_images`, kept; says what it set aside."""
     images = image_sources.open_images(source, split, class_names)
     skipped = [*images.skipped.items()]
     for name, reason in skipped[:MOST_NAMED]:

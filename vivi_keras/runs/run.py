@@ -1,33 +1,72 @@
 """A training run in a work directory, from its first to its last step."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import pathlib
 import sys
 import time
 
+from vivi_keras import checks
+
 # EX_TEMPFAIL: stopped by SIGTERM with the step saved; start it again.
 PREEMPTED_STATUS = 75
 _STARTED = time.monotonic()
 
 
-def pretrain(
-    config,
-    workdir,
-    verbose=None,
-    callbacks=(),
-    *,
-    strategy="auto",
-    allow_new_data=False,
-    skip_nonfinite=False,
-    xla="auto",
-    steps_per_execution=1,
-    prefetch=2,
-    probe=None,
-    probe_every_steps=None,
-    profile_steps=None,
-):
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a run is carried out.
+
+    Attributes:
+        strategy: Devices to train on: one, mirrored, multiworker, tpu, or
+            auto for a TPU, else all GPUs, else one device.
+        allow_new_data: Go on though the data set has changed.
+        skip_nonfinite: Leave out steps whose loss is not finite.
+        xla: Compile the step: on, off, or auto for on with one GPU.
+        steps_per_execution: Number of steps run before callbacks are called.
+        prefetch: Number of batches that wait ready for the step.
+        probe: Score the encoder on a labelled set while it trains: digits,
+            fashion_mnist, a TFDS name or a folder of class folders.
+        probe_every_steps: Steps between two scores; None for
+            train.checkpoint_every_steps.
+        profile_steps: START,STOP: steps of this run to profile.
+    """
+
+    strategy: str = "auto"
+    allow_new_data: bool = False
+    skip_nonfinite: bool = False
+    xla: str = "auto"
+    steps_per_execution: int = 1
+    prefetch: int = 2
+    probe: str | None = None
+    probe_every_steps: int | None = None
+    profile_steps: tuple | None = None
+
+    def __post_init__(self):
+        checks.check_choice("xla", self.xla, ("auto", "on", "off"))
+        most = 1_000_000
+        checks.check_whole(
+            "steps_per_execution", self.steps_per_execution, 1, most
+        )
+        checks.check_whole("prefetch", self.prefetch, 0, most)
+        if self.probe_every_steps is not None:
+            checks.check_whole(
+                "probe_every_steps", self.probe_every_steps, 1, 2**31
+            )
+        if self.profile_steps is not None:
+            try:
+                start, stop = map(int, self.profile_steps)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    "profile_steps must be two step numbers, such as 10,20."
+                    f" Got: {self.profile_steps}"
+                ) from None
+            object.__setattr__(self, "profile_steps", (start, stop))
+
+
+def pretrain(config, workdir, verbose=None, callbacks=(), **options):
     """Trains the model of a config, or goes on from its last checkpoint.
 
     Args:
@@ -37,15 +76,7 @@ def pretrain(
         verbose: of `keras.Model.fit`; by default a bar on a terminal, else a
             line for each epoch.
         callbacks: more Keras callbacks.
-        strategy: see `strategies.make_strategy`.
-        allow_new_data: go on though the data set has changed.
-        skip_nonfinite: leave out steps whose loss is not finite.
-        xla: "on", "off", or "auto" for on with one GPU.
-        steps_per_execution: int, steps between two looks of the callbacks.
-        prefetch: int, batches that wait ready for the step.
-        probe: None, or what `probes.ProbeData` takes.
-        probe_every_steps: int; None for `train.checkpoint_every_steps`.
-        profile_steps: None, or (start, stop) of the steps to profile.
+        **options: fields of `Options`.
     Returns: the trained ViviModel.
     Raises: ValueError: bad settings, or a work directory of another run, or
         in use. Preempted: SIGTERM came; the step is saved.
@@ -68,9 +99,10 @@ def pretrain(
     )
     from vivi_keras.trainer.collapse import WarnOfCollapse
 
+    options = Options(**options)
     config_checks.check_numbers(config)
     workdir, train = pathlib.Path(workdir), config.train
-    strategy = strategies.make_strategy(strategy)
+    strategy = strategies.make_strategy(options.strategy)
     is_chief = _is_chief(strategy)
     if is_chief:
         workdir_lib.check_writable(workdir)
@@ -82,7 +114,7 @@ def pretrain(
             lambda shard: batches_lib.build_batches(
                 config, start, stop - start, shard
             ),
-            prefetch,
+            options.prefetch,
         )
 
     with contextlib.ExitStack() as stack:
@@ -101,18 +133,20 @@ def pretrain(
         with strategy.scope():
             model = build.build_model(
                 config,
-                skip_nonfinite,
-                jit_compile={"on": True, "off": False}.get(xla, xla),
+                options.skip_nonfinite,
+                jit_compile={"on": True, "off": False, "auto": "auto"}[
+                    options.xla
+                ],
             )
         model.build_from(spec)
         speed = MeasureSpeed(batches_lib.images_per_step(config))
-        pages = _pages(config, workdir, probe, probe_every_steps, profile_steps)
+        pages = _pages(config, workdir, options)
         if config.model.init and not saved:
             build.start_from(model.encoder, config.model.init)
         # Settings that cannot work have failed by now: no folder is made for
         # them.
         if is_chief:
-            _claim(stack, config, workdir, allow_new_data)
+            _claim(stack, config, workdir, options.allow_new_data)
         manager = checkpoints.CheckpointManager(
             model,
             workdir,
@@ -126,7 +160,7 @@ def pretrain(
             batches,
             train,
             manager,
-            steps_per_execution,
+            options.steps_per_execution,
             verbose=verbose,
             callbacks=[
                 StopAtNonFinite(manager),
@@ -230,7 +264,7 @@ def _spans(step, train):
     return list(zip(cuts, cuts[1:], strict=False)) if step < steps else []
 
 
-def _pages(config, workdir, probe, probe_every_steps, profile_steps):
+def _pages(config, workdir, options):
     """What the chief writes for its user; the logs are complete before."""
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import build
@@ -244,11 +278,11 @@ def _pages(config, workdir, probe, probe_every_steps, profile_steps):
                 test_batches, train.test_every_steps, train.steps
             )
         )
-    if probe is not None:
+    if options.probe is not None:
         from vivi_keras.trainer import probe as probe_lib
 
-        data = probe_lib.ProbeData(probe, config.data.image_size)
-        every = probe_every_steps
+        data = probe_lib.ProbeData(options.probe, config.data.image_size)
+        every = options.probe_every_steps
         if every is None:
             every = train.checkpoint_every_steps
         names = [data.class_names[label] for label in data.labels]
@@ -256,8 +290,10 @@ def _pages(config, workdir, probe, probe_every_steps, profile_steps):
             probe_lib.Probe(data, every, train.steps),
             tensorboard.WriteProjector(folder, data.images, names),
         ]
-    if profile_steps is not None:
-        pages.append(tensorboard.Profile(folder / "profile", *profile_steps))
+    if options.profile_steps is not None:
+        pages.append(
+            tensorboard.Profile(folder / "profile", *options.profile_steps)
+        )
     return [
         *pages,
         callbacks.WriteMetrics(workdir / "metrics.csv"),

@@ -1,6 +1,7 @@
 """Settings of `extract`: what is kept of a video."""
 
 import dataclasses
+import numbers
 
 from vivi_keras.checks import check_choice, check_range, check_whole
 from vivi_keras.video import shots
@@ -14,15 +15,16 @@ class Settings:
     """What decides the content of a prepared video.
 
     Attributes:
-        frames_per_second: rate at which frames are kept. [R] 1.
-        short_side: pixels of the stored frames' short side. [O]
-        detector: see `shots.DETECTORS`.
-        max_shot_seconds: longer shots are split; None leaves them.
-        min_shot_seconds: shorter shots are merged or dropped. [O]
-        short_shots: "merge" (with the next shot) or "drop".
-        max_frames_per_shot: frames are thinned evenly beyond it. [O]
-        jpeg_quality: 1 to 100. [O]
-        decoder: "pyav" or "tfio".
+        frames_per_second: Frames kept of each second of video. [R] 1.
+        short_side: Short side of stored frames, in pixels. [O]
+        detector: How shots are found: adaptive, content or histogram.
+        max_shot_seconds: Longer shots are split; None leaves them.
+        min_shot_seconds: Shorter shots are merged or dropped. [O]
+        short_shots: What becomes of them: merge (with the next shot) or drop.
+        max_frames_per_shot: Longer shots are thinned evenly to so many frames.
+            [O]
+        jpeg_quality: Quality of stored frames, 1 to 100. [O]
+        decoder: What decodes: pyav or tfio.
     """
 
     frames_per_second: float = 1.0
@@ -36,6 +38,10 @@ class Settings:
     decoder: str = "pyav"
 
     def __post_init__(self):
+        # 1 and 1.0 are the same settings, of the same cache.
+        for name in ("frames_per_second", "min_shot_seconds"):
+            if isinstance(getattr(self, name), numbers.Real):
+                object.__setattr__(self, name, float(getattr(self, name)))
         check_choice("detector", self.detector, shots.DETECTORS)
         check_choice("short_shots", self.short_shots, ("merge", "drop"))
         check_choice("decoder", self.decoder, ("pyav", "tfio"))

@@ -12,6 +12,16 @@ from vivi_keras.video import decode, transitions
 
 DETECTORS = ("adaptive", "content", "histogram")
 
+# Thresholds of PySceneDetect's detectors; each is its own default but for
+# MIN_CONTENT_CHANGE, which is 15 there. [O]
+ADAPTIVE_RATIO = 3.0  # a frame's change, in changes of its neighbours
+ADAPTIVE_WINDOW = 2  # neighbours on each side
+MIN_CONTENT_CHANGE = 12.0  # mean change of hue, saturation and value, 0 to 255
+CONTENT_CHANGE = 27.0  # of "content": the same, without neighbours
+HISTOGRAM_CHANGE = 0.2  # of "histogram": 1 less the correlation, 128 bins
+# Frames after a cut at which every detector knows of it.
+DELAY_FRAMES = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
@@ -52,20 +62,24 @@ class CutDetector:
         self._last = 0
         self._shape = None
         self._gradual = None
-        # How many frames after a cut it is known at the latest.
-        self.delay_frames = 32
+        self.delay_frames = DELAY_FRAMES
         if detector == "adaptive":
             self._gradual = transitions.Gradual()
             self.delay_frames = self._gradual.delay_frames
             self._detector = _faster(detectors.AdaptiveDetector)(
-                min_scene_len=1, min_content_val=12.0
+                adaptive_threshold=ADAPTIVE_RATIO,
+                window_width=ADAPTIVE_WINDOW,
+                min_content_val=MIN_CONTENT_CHANGE,
+                min_scene_len=1,
             )
         elif detector == "content":
             self._detector = detectors.ContentDetector(
-                filter_mode=FlashFilter.Mode.SUPPRESS
+                threshold=CONTENT_CHANGE, filter_mode=FlashFilter.Mode.SUPPRESS
             )
         else:
-            self._detector = detectors.HistogramDetector()
+            self._detector = detectors.HistogramDetector(
+                threshold=HISTOGRAM_CHANGE, bins=128
+            )
 
     def add(self, index, small):
         """Takes the next frame; returns frames that begin a new shot.

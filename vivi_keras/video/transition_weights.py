@@ -1,4 +1,4 @@
-"""Weights of `gradual.score`, written by `benchmarks/shots.py --fit`."""
+"""Weights of `transitions.score`, written by `benchmarks/shots.py --fit`."""
 
 import base64
 import functools

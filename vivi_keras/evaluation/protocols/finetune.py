@@ -77,7 +77,7 @@ class FineTuner:
     """Trains one encoder and a linear head; its compiled steps are kept.
 
     Args:
-        encoder: a trainable `modules.Encoder`.
+        encoder: a trainable `features.encoder.Encoder`.
     Raises: Untrainable.
     """
 

@@ -124,7 +124,7 @@ def run_frozen(
     Args:
         names: of FROZEN. task: gives `num_classes` and `split`.
         pool: float [N, D], features of the training part, in stored order.
-        seed: int, which draw of the pool (see `tasks.ImageTask.split`).
+        seed: int, which draw of the pool (see `task.ImageTask.split`).
         settings: "num_train", "num_validation", "shots", "num_draws".
     Returns: dict protocol name -> result.
     """
