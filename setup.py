@@ -82,6 +82,7 @@ setuptools.setup(
     package_dir=MAPPED,
     package_data={
         "vivi_keras": ["py.typed"],
+        "vivi_keras.pages": ["*.html", "*.css"],
         "vivi_keras.hub_modules": [
             "*.yaml",
             "*.md",
@@ -113,6 +114,7 @@ setuptools.setup(
         "scipy>=1.11.2,<2",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
+        "jinja2>=3.1,<4",
         "pillow>=10,<14",
         "tqdm>=4.60,<5",
         "pyyaml>=6.0.1,<7",

@@ -11,7 +11,6 @@ cards, signatures, README.md and index.html anew from registry.yaml.
 """
 
 import csv
-import html
 import json
 import pathlib
 import re
@@ -21,7 +20,7 @@ import tempfile
 import yaml
 from absl import app, flags
 
-from vivi_keras import commands, files
+from vivi_keras import commands, files, pages
 from vivi_keras.export import cards, metadata
 from vivi_keras.models import registry
 
@@ -56,24 +55,6 @@ import vivi_keras
 
 encoder = vivi_keras.load("{key}", trainable=True)
 model = keras.Sequential([encoder, keras.layers.Dense(10)])"""
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem;
-  margin: 2.5rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin: 0 0 .3rem; }
-article { border: 1px solid var(--line); border-radius: .6rem;
-  padding: 1.1rem 1.3rem; margin: 1.4rem 0; }
-dl { display: grid; grid-template-columns: max-content 1fr;
-  gap: .15rem 1rem; margin: .8rem 0; }
-dt { opacity: .65; } dd { margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; margin: .6rem 0;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: left;
-  border-bottom: 1px solid var(--line); }
-td.number, th.number { text-align: right; }
-pre { background: var(--soft); padding: .8rem 1rem; border-radius: .4rem;
-  overflow-x: auto; font-size: .88rem; }
-"""
 
 
 def readme(modules):
@@ -103,16 +84,28 @@ def readme(modules):
 
 def index(modules):
     """index.html, complete in itself; arguments as for `readme`."""
-    articles = "\n".join(_article(*module) for module in modules)
-    return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>vivi-keras: published encoders</title>\n"
-        f"<style>{_STYLE}</style></head><body>\n"
-        f"<h1>Published encoders</h1>\n<p>{html.escape(_INTRODUCTION)}</p>\n"
-        f"{articles}\n"
-        f"<p>{html.escape(_TRUST)}</p>\n</body></html>\n"
+    encoders = []
+    for key, entry, told in modules:
+        facts = {
+            **_facts(key, entry, told),
+            "method row": told["row"],
+            "SHA-256": entry["sha256"],
+        }
+        del facts["module"]
+        encoders.append(
+            {
+                "key": key,
+                "description": " ".join(entry["description"].split()),
+                "facts": facts,
+                "rows": entry.get("results", {}).get("rows", []),
+                "example": _EXAMPLE.format(key=key),
+            }
+        )
+    return pages.render(
+        "encoders.html",
+        introduction=_INTRODUCTION,
+        encoders=encoders,
+        trust=_TRUST,
     )
 
 
@@ -128,56 +121,6 @@ def _facts(key, entry, told):
         "size": f"{entry['bytes'] / 1e6:.1f} MB",
         "licence": entry["licence"],
     }
-
-
-def _article(key, entry, told):
-    facts = {
-        **_facts(key, entry, told),
-        "method row": told["row"],
-        "SHA-256": entry["sha256"],
-    }
-    del facts["module"]
-    items = "".join(
-        f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>"
-        for k, v in facts.items()
-    )
-    return (
-        f'<article id="{key}"><h2><a href="{key}.md">{key}</a></h2>\n'
-        f"<p>{html.escape(' '.join(entry['description'].split()))}</p>\n"
-        f"<dl>{items}</dl>\n{_results(entry)}"
-        f"<pre>{html.escape(_EXAMPLE.format(key=key))}</pre></article>"
-    )
-
-
-def _results(entry):
-    rows = entry.get("results", {}).get("rows", [])
-    if not rows:
-        return ""
-    names = list(rows[0])
-
-    def line(tag, values):
-        return (
-            "<tr>"
-            + "".join(
-                f"<{tag}{_class(value)}>{html.escape(str(value))}</{tag}>"
-                for value in values
-            )
-            + "</tr>\n"
-        )
-
-    head = "".join(
-        f"<th{_class(rows[0][name])}>{html.escape(name)}</th>" for name in names
-    )
-    body = "".join(line("td", row.values()) for row in rows)
-    return (
-        f"<table><tr>{head}</tr>\n{body}</table>\n"
-        "<p>Accuracy in per cent, features frozen; the command stands in the"
-        " card.</p>\n"
-    )
-
-
-def _class(value):
-    return ' class="number"' if isinstance(value, (int, float)) else ""
 
 
 _NAME = flags.DEFINE_string("name", None, "Its name in the registry.")

@@ -1,11 +1,10 @@
 """Compares results and writes the page and tables."""
 
-import base64
-import html
 import pathlib
 
 import numpy as np
 
+from vivi_keras import pages
 from vivi_keras.evaluation.reports import compare as compare_lib
 from vivi_keras.evaluation.reports import scores
 
@@ -25,17 +24,6 @@ def compare(specs, output):
     return write(comparison, pictures, output)
 
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; margin: 2rem auto;
-  max-width: 60rem; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #e5e7eb;
-  text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; }
-"""
-
-
 def write(comparison, pictures, output):
     """Writes compare.md and compare.html; returns the files.
 
@@ -48,7 +36,8 @@ def write(comparison, pictures, output):
     blocks += list(_sources(comparison))
     files = [output / "compare.md", output / "compare.html"]
     files[0].write_text(_markdown(blocks, output), encoding="utf-8")
-    files[1].write_text(_html(blocks), encoding="utf-8")
+    page = pages.render("comparison.html", blocks=list(_inlined(blocks)))
+    files[1].write_text(page, encoding="utf-8")
     return [*files, *[file for _, file in pictures]]
 
 
@@ -155,6 +144,15 @@ def _sources(comparison):
             yield ("text", line)
 
 
+def _inlined(blocks):
+    """The blocks with their pictures inside."""
+    for kind, *content in blocks:
+        if kind == "image":
+            title, file = content
+            content = [title, pages.data_uri(file.read_bytes(), "png")]
+        yield (kind, *content)
+
+
 def _markdown(blocks, output):
     lines = []
     for number, (kind, *content) in enumerate(blocks):
@@ -175,46 +173,3 @@ def _markdown(blocks, output):
                 )
             )
     return "\n\n".join(lines) + "\n"
-
-
-def _html(blocks):
-    body = []
-    for number, (kind, *content) in enumerate(blocks):
-        if kind == "heading":
-            level = 1 if number == 0 else 2
-            body.append(f"<h{level}>{html.escape(content[0])}</h{level}>")
-        elif kind == "text":
-            body.append(f"<p>{html.escape(content[0])}</p>")
-        elif kind == "image":
-            title, file = content
-            data = base64.b64encode(file.read_bytes()).decode()
-            body.append(
-                f'<img alt="{html.escape(title)}"'
-                f' src="data:image/png;base64,{data}">'
-            )
-        else:
-            body.append(_html_table(content[0]))
-    title = html.escape(blocks[0][1])
-    return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        f"<title>{title}</title><style>{_STYLE}</style>\n"
-        + "\n".join(body)
-        + "\n</html>\n"
-    )
-
-
-def _html_table(rows):
-    lines = []
-    for number, row in enumerate(rows):
-        tag = "th" if number == 0 else "td"
-        cells = "".join(f"<{tag}>{_html_cell(c)}</{tag}>" for c in row)
-        lines.append(f"<tr>{cells}</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _html_cell(text):
-    text = html.escape(text)
-    if text.startswith("**"):
-        _, bold, rest = text.split("**")
-        return f"<b>{bold}</b>{rest}"
-    return text
