@@ -1,7 +1,6 @@
 """Archives, hashes, locks and whole files on disk; names of files as text."""
 
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import json
@@ -188,15 +187,32 @@ def _file_names(directory):
     )
 
 
-def write_json(path, content):
-    """Writes JSON whole or not at all."""
+@contextlib.contextmanager
+def write_whole(path):
+    """Gives a file its name only once it is complete.
+
+        with files.write_whole("scores.json") as partial:
+            partial.write_text(text)
+
+    Args:
+        path: file to write; its folder is made, an older file replaced.
+    Yields: path beside it to write to; it is deleted if an error comes.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_text(
-        json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path, content, indent=1, sort_keys=True):
+    """Writes JSON whole or not at all; arguments as of `json.dumps`."""
+    text = json.dumps(content, indent=indent, sort_keys=sort_keys) + "\n"
+    with write_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_json(path):
@@ -245,6 +261,8 @@ def locked(workdir):
 
     Raises: ValueError: another process holds it.
     """
+    import fcntl  # not on Windows, where encoders can be loaded, too
+
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:

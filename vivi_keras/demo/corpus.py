@@ -12,9 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from vivi_keras import files
 from vivi_keras.demo.categories import CATEGORIES
 from vivi_keras.demo.crops import labelled_crops
-from vivi_keras.demo.film import write_film, write_json
+from vivi_keras.demo.film import write_film
 from vivi_keras.demo.plan import FilmSettings, check_settings
 
 __all__ = ["CATEGORIES", "labelled_crops", "render_corpus"]
@@ -117,7 +118,7 @@ def render_corpus(
     if stored is not None:
         return stored
     corpus["films"] = _write_films(directory, settings, num_films, processes)
-    write_json(directory / "corpus.json", corpus)
+    files.write_json(directory / "corpus.json", corpus, None, sort_keys=False)
     return corpus
 
 

@@ -1,7 +1,6 @@
 """One film of the demo corpus: its frames, its file, its truth."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import av
 import cv2
 import numpy as np
 
+from vivi_keras import files
 from vivi_keras.demo.categories import CATEGORIES, category_of
 from vivi_keras.demo.plan import FilmSettings, ShotPlan, plan_film
 from vivi_keras.demo.scene import Scene
@@ -141,7 +141,7 @@ def write_film(directory: Path, settings: FilmSettings, film: int) -> dict:
         "pixels_sha256": digest,
         "shots": truths,
     }
-    write_json(directory / f"{name}.json", truth)
+    files.write_json(directory / f"{name}.json", truth, None, sort_keys=False)
     os.replace(part, directory / f"{name}.mp4")
     return {
         "film": f"{name}.mp4",
@@ -185,10 +185,3 @@ def _open_stream(container, settings):
         "x264-params": "mbtree=0",
     }
     return stream
-
-
-def write_json(path: Path, value) -> None:
-    """Writes a JSON file that appears under its name only when whole."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value) + "\n")
-    os.replace(part, path)

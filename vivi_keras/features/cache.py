@@ -1,12 +1,13 @@
 """Frozen features of a task's images, worked out once and kept on disk."""
 
-import os
 import pathlib
 import zipfile
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+
+from vivi_keras import files
 
 BATCH_SIZE = 128
 PIXELS = "pixels"
@@ -119,8 +120,5 @@ def read_arrays(file):
 
 def write_arrays(file, **arrays):
     """Writes whole or not at all, so that an interrupted run leaves none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with open(partial, "wb") as stream:
+    with files.write_whole(file) as partial, open(partial, "wb") as stream:
         np.savez(stream, **arrays)
-    os.replace(partial, file)

@@ -14,6 +14,7 @@ import pathlib
 import time
 import zipfile
 
+from vivi_keras import files
 from vivi_keras.video import extract, sources
 from vivi_keras.video import settings as settings_lib
 
@@ -228,10 +229,7 @@ class Hashes:
         if not self._changed:
             return
         self._changed = False
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        half = self._path.with_name(f".{self._path.name}.half")
-        half.write_text(json.dumps(self._known), encoding="utf-8")
-        os.replace(half, self._path)
+        files.write_json(self._path, self._known, None, sort_keys=False)
 
 
 def _mark(source):

@@ -2,13 +2,11 @@
 
 import collections
 import dataclasses
-import json
-import os
 
 import cv2
 import numpy as np
 
-from vivi_keras import pages
+from vivi_keras import files, pages
 from vivi_keras.prepare import cache as cache_lib
 
 _SHEETS = 12  # videos shown
@@ -71,14 +69,7 @@ def summary(found, num_others, settings):
 
 def write(directory, value):
     """Writes report.json."""
-    text = json.dumps(value, indent=1) + "\n"
-    _replace(directory / "report.json", text)
-
-
-def _replace(path, text):
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)
+    files.write_json(directory / "report.json", value, sort_keys=False)
 
 
 def table(value, limit=50):
@@ -149,7 +140,8 @@ def write_page(directory, value, used, cache):
         ],
         settings=list(value["settings"].items()),
     )
-    _replace(directory / "report.html", page)
+    with files.write_whole(directory / "report.html") as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def _bars(lengths):

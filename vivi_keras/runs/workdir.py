@@ -6,6 +6,7 @@ import pathlib
 
 import ml_collections
 
+from vivi_keras import files
 from vivi_keras.runs.checkpoints import saved_steps
 
 CONFIG_FILE = "config.json"
@@ -58,7 +59,7 @@ def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
                 " use another work directory."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, mine)
+        files.write_json(folder / CONFIG_FILE, mine, 2, sort_keys=False)
         return
     record = _read(folder)
     record["config"]["data"]["dataset"] = mine["config"]["data"]["dataset"]
@@ -76,14 +77,7 @@ def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
             f" {record['data_fingerprint'][:12]}..., got"
             f" {fingerprint[:12]}... Use --allow_new_data to go on with it."
         )
-    _write(folder, mine)
-
-
-def _write(folder, record):
-    # Renamed into place: a kill in between must not leave half a file.
-    file = folder / f"{CONFIG_FILE}.new"
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    file.rename(folder / CONFIG_FILE)
+    files.write_json(folder / CONFIG_FILE, mine, 2, sort_keys=False)
 
 
 def differences(there, here, prefix=""):

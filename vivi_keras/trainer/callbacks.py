@@ -12,6 +12,7 @@ import time
 import keras
 from absl import logging
 
+from vivi_keras import files
 from vivi_keras.checks import reason
 from vivi_keras.trainer import workers
 
@@ -255,13 +256,13 @@ class WriteMetrics(keras.callbacks.Callback):
 
     def _write(self):
         names = dict.fromkeys(name for row in self.rows for name in row)
-        # Renamed into place: a kill in between must not leave half a file.
-        new = self.file.with_suffix(".new")
-        with new.open("w", newline="", encoding="utf-8") as file:
+        with (
+            files.write_whole(self.file) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, [*names], restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        new.rename(self.file)
 
 
 class MeasureSpeed(keras.callbacks.Callback):
