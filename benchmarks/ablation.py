@@ -1,8 +1,8 @@
-"""Does each level of the objective earn its place? A controlled test.
+"""A controlled test of whether each level of the objective helps.
 
-Arms that see equally many images in equally many steps, on rendered films or
-on a real one; what comes out is said in docs/ablation.md. Every run is one
-JSON file under --output, and a run whose file is there is not done again.
+All arms see the same number of images in the same number of steps, on
+rendered films or a real one; results are in docs/ablation.md. Each run writes
+one JSON file in --output; runs whose file exists are not repeated.
 
     python benchmarks/ablation.py --way=colours
     python benchmarks/ablation.py --way=colours --film --seeds 0 1 2
@@ -20,15 +20,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 IMAGE_SIZE, STEPS = 32, 1200
-# A record a film, so that the rows of a batch are different films.
+# One record per film, so that a batch's rows are different films.
 PREPARATION = {"frames_per_second": 4, "short_side": 64, "shots_per_record": 16}
-NUM_VIEWS = 2  # of each shot, in every arm
-FILMS_SEED, HELD_OUT_SEED = 41, 42  # corpora of other seeds, other objects
+NUM_VIEWS = 2  # per shot, in every arm
+FILMS_SEED, HELD_OUT_SEED = 41, 42  # different seeds, different objects
 NUM_FILMS, NUM_HELD_OUT = 400, 300
-CROPS = 12  # of each held-out film
-# Predeclared: kNN accuracy on objects that are in none of the films.
+CROPS = 12  # per held-out film
+# Chosen in advance: kNN accuracy on objects not in the training films.
 OUTCOMES = ("categories", "objects")
-# "control": InfoNCE is told that shots of different videos are one video.
+# "control": InfoNCE treats shots of different videos as one video.
 ARMS = ("untrained", "frame", "shot", "video", "control")
 PAIRS = (
     ("video", "frame"),
@@ -41,13 +41,13 @@ MAX_TEST = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """One way to make the video level visible; what it changes.
+    """Settings of one variant of the experiment.
 
     Attributes:
-        films: arguments of `render_corpus`.
-        exemplar: arguments of the frame or shot level.
-        info_nce: arguments of the video level.
-        config: values of the config by their dotted names.
+        films: arguments for `render_corpus`.
+        exemplar: arguments for the frame or shot level.
+        info_nce: arguments for the video level.
+        config: config values by dotted name.
     """
 
     films: dict = dataclasses.field(default_factory=dict)
@@ -59,13 +59,13 @@ class Way:
 _APART = {"same_video_negatives": False}
 _COSINE = {"critic": "cosine", "weight": 1.0}
 WAYS = {
-    # Shots of one film do not repel each other; the cosine critic.
+    # Shots of one film are not negatives of each other; cosine critic.
     "apart": Way(exemplar=_APART, info_nce=_COSINE),
-    # As "apart", without colour noise: an object's colours tell it.
+    # As "apart", without colour changes: colours identify an object.
     "colours": Way(
         exemplar=_APART, info_nce=_COSINE, config={"data.views": "none"}
     ),
-    # As "apart"; a returning object is painted anew in each shot.
+    # As "apart"; a returning object is repainted in each shot.
     "repaint": Way(films={"repaint": True}, exemplar=_APART, info_nce=_COSINE),
     # As "colours", with four times the negatives and half the shots.
     "negatives": Way(
@@ -87,7 +87,7 @@ WAYS = {
 
 
 def make_config(way, arm, dataset, seed):
-    """The run of an arm: the demo row, with what the arm and way change."""
+    """The config of a run: the demo row with the arm's and way's changes."""
     from vivi_keras.training import configs
 
     config = configs.get_config("vivi_ex4_demo")
@@ -112,7 +112,7 @@ def make_config(way, arm, dataset, seed):
 
 
 def deal_shots(batch):
-    """The same batch with shot s of row i taken from row i - s."""
+    """The same batch, but shot s of row i comes from row i - s."""
     import tensorflow as tf
 
     dealt = dict(batch)
@@ -124,11 +124,11 @@ def deal_shots(batch):
 
 
 def train(arm, config):
-    """Trains one arm: (encoder, mean metrics of the last tenth)."""
+    """Trains one arm; returns (encoder, mean metrics of the last tenth)."""
     from vivi_keras.data import video_batches
     from vivi_keras.runs import build
 
-    if arm == "untrained":  # with batch norm adapted to the data
+    if arm == "untrained":  # batch norm is adapted to the data
         return build.untrained_encoder(config, 60), {}
     data = config.data
     batches = video_batches(
@@ -151,7 +151,7 @@ def train(arm, config):
 
 
 def scores(encoder, tasks):
-    """Task -> kNN (and linear) accuracy, per cent, of frozen features."""
+    """Task -> kNN (and linear) accuracy in per cent, on frozen features."""
     from vivi_keras.evaluation.protocols import frozen
     from vivi_keras.evaluation.tasks.task import draw_split
 
@@ -165,7 +165,7 @@ def scores(encoder, tasks):
         (pool, labels), test = parts["train"], parts["test"]
         knn = frozen.run_knn(pool, labels, *test, task.num_classes)
         found[task.name] = {"knn": 100 * knn["accuracy"]}
-        if task.name != "objects":  # hundreds of classes, five images each
+        if task.name != "objects":  # it has hundreds of classes, 5 images each
             split = draw_split(len(pool), groups=task.groups)
             linear = frozen.run_linear(pool, labels, *split, *test)
             found[task.name]["linear"] = 100 * linear["accuracy"]
@@ -173,7 +173,7 @@ def scores(encoder, tasks):
 
 
 def rendered_dataset(output, way):
-    """The rendered films of a way, prepared; shared by its arms."""
+    """The prepared data set of a way's rendered films, used by all its arms."""
     from vivi_keras import prepare
 
     name = "_".join(["films", *sorted(way.films)])
@@ -185,7 +185,7 @@ def rendered_dataset(output, way):
 
 
 def render(folder, seed, num_films, **changes):
-    """One object a film, hard cuts, small frames."""
+    """Renders films with one object each, hard cuts and small frames."""
     from vivi_keras.demo import corpus
 
     settings = {
@@ -199,7 +199,7 @@ def render(folder, seed, num_films, **changes):
 
 
 def film_dataset(output, way):
-    """Big Buck Bunny in pieces of 30 s, shots by real cuts only.
+    """Big Buck Bunny in pieces of 30 s; shots end only at real cuts.
 
     Raises: ValueError: the way changes the rendered films.
     """
@@ -219,11 +219,11 @@ def film_dataset(output, way):
 
 
 def load_tasks(output, names):
-    """Tasks on held-out films, whose objects no training film shows.
+    """Tasks on held-out films, whose objects are in no training film.
 
-    categories: the 12 categories; keys and queries are of other objects.
-    objects: which of the held-out objects; keys and queries are of other
-    shots, with another ground, pose, size and light.
+    categories: the 12 categories; keys and queries show different objects.
+    objects: which held-out object; keys and queries are from different
+    shots, with different ground, pose, size and light.
     """
     from vivi_keras.demo import crops
     from vivi_keras.evaluation.tasks import offline_tfds
@@ -245,7 +245,7 @@ def load_tasks(output, names):
     place = np.arange(len(films)) - np.searchsorted(films, films)
     first = films < NUM_HELD_OUT // 2
     everyone = [f"film {film}" for film in range(NUM_HELD_OUT)]
-    # The crops in the middle of a film may share a shot: they are left out.
+    # Crops in the middle of a film are left out: they may share a shot.
     early, late = place < CROPS // 2 - 1, place > CROPS // 2
     own = [
         task("categories", classes, labels, first, ~first),
@@ -258,7 +258,7 @@ def load_tasks(output, names):
 
 
 def run_all(flags, folder):
-    """Does the runs that are not there yet."""
+    """Runs those arms and seeds that have no result yet."""
     way = WAYS[flags.way]
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [
@@ -288,7 +288,7 @@ def run_all(flags, folder):
 
 
 def report(folder, seeds):
-    """Prints the means and spreads of the arms, and the paired differences."""
+    """Prints the arms' means and spreads, and the paired differences."""
     runs = {}  # arm -> seed -> result
     for file in folder.glob("*_*.json"):
         arm, _, seed = file.stem.rpartition("_")

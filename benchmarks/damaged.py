@@ -1,10 +1,10 @@
-"""Thousands of damaged files through vivi-prepare: no crash, none lost.
+"""Runs vivi-prepare on thousands of damaged files to look for crashes.
 
     python benchmarks/damaged.py [--files=2000] [--workers=2] [--seed=0]
 
-Small clips are rendered in several formats, then bits are flipped, ends cut
-off, and pieces of two files joined. Checked: the run ends, each file is
-accounted for, each undamaged file is prepared. Prints what became of them.
+Small clips are rendered in several formats; then bits are flipped, ends are
+cut off, or pieces of two files are joined. It checks that the run ends, each
+file is reported, and each undamaged file is prepared. Prints the results.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PIXELS = {"mjpeg": "yuvj420p", "gif": "rgb8"}
 
 
 def clip(path, codec, rng):
-    """40 frames of two scenes with moving blocks."""
+    """Writes 40 frames of two scenes with moving blocks."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=12)
         stream.width, stream.height = 96, 64
@@ -52,7 +52,7 @@ def clip(path, codec, rng):
 
 
 def damage(data, other, rng):
-    """Flips bits, cuts off the end, or joins the start of one to another."""
+    """Flips bits, cuts off the end, or joins the file to another."""
     kind = rng.choice(["flip", "truncate", "splice"])
     if kind == "truncate":
         return kind, data[: int(rng.integers(0, len(data)))]

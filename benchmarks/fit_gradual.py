@@ -16,13 +16,13 @@ TARGET = pathlib.Path(transition_weights.__file__)
 
 
 def examples(media):
-    """Features and labels of frames of films from the clips to tune on."""
+    """Frame features and labels of films spliced from the tuning clips."""
     clips = splices.load_clips(media, "tune", SIZE)
     rng = np.random.default_rng(5)
     inputs, labels = [], []
     for seed in SEEDS:
         film, truth = splices.splice(clips, seed, 27)
-        # About as much noise as compression leaves.
+        # About as much noise as compression adds.
         noise = rng.normal(0, 1.5, (*film.shape[:3], 1))
         film = np.clip(film + noise, 0, 255).astype(np.uint8)
         vectors = np.stack([transitions.tiny(image) for image in film])
@@ -36,7 +36,7 @@ def examples(media):
 
 
 def _labels(num_frames, truth):
-    """1 within a frame of a dissolve's middle; its other frames are open."""
+    """(1 within a frame of a dissolve's middle, whether to train on it)."""
     label = np.zeros(num_frames)
     known = np.ones(num_frames, bool)
     for transition in truth:

@@ -1,13 +1,13 @@
-"""Time of exported encoders: ours against keras.applications.ResNet50V2.
+"""Times exported encoders: ours and keras.applications.ResNet50V2.
 
     python benchmarks/inference.py                  steady speed at 224 px
     python benchmarks/inference.py --load           a clean process's first
     python benchmarks/inference.py --int8=DATASET   int8 and its kNN accuracy
 
-Both networks have width 1 and are exported by export_encoder. Rounds take
-turns, and ratios are of the same round, so that other work on the machine
-weighs on both alike; processor time is shown beside wall time. TFLite and ONNX
-(the extra [convert]) stand beside where they are installed.
+Both networks have width 1 and are exported by export_encoder. They alternate,
+and ratios are within a round, so that other work on the machine slows both
+equally; both processor and wall time are shown. TFLite and ONNX (the extra
+[convert]) are included if installed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ module = tf.saved_model.load(sys.argv[1])
 images = np.zeros((1, 224, 224, 3), "float32")
 print(module(images).shape)
 """
-# Repository's own modules, and tasks that need no fetching.
+# The repository's modules, and tasks that need no download.
 MODULES = ("vivi-r14w025-film/1", "vivi-r14w025-co/1")
 INT8_TASKS = ("digits", "fashion_mnist")
 
@@ -62,7 +62,7 @@ def export_both(folder):
 
 
 def encoders_of(paths, folder):
-    """name -> function of images to features, converted ones included."""
+    """name -> function of images to features, including converted ones."""
     import tensorflow as tf
 
     from vivi_keras.export import convert
@@ -70,7 +70,7 @@ def encoders_of(paths, folder):
     def saved(path):
         module = tf.saved_model.load(path)
         function = module.signatures["serving_default"]
-        # The function lives only as long as its module does.
+        # Keep `module` alive: the function does not work without it.
         return lambda images, module=module: function(images=images)[
             "default"
         ].numpy()
@@ -96,7 +96,7 @@ def processor_seconds():
 
 
 def measure(encode, images, repeats):
-    """(wall, processor) seconds a call."""
+    """(wall, processor) seconds per call."""
     wall, processor = time.perf_counter(), processor_seconds()
     for _ in range(repeats):
         encode(images)
@@ -146,7 +146,7 @@ def show(batch, times):
 
 
 def load(rounds):
-    """Prints seconds from a process's start to its first features."""
+    """Prints the seconds from process start to the first features."""
     with tempfile.TemporaryDirectory() as aside:
         path = export_both(pathlib.Path(aside))["ours"]
         seconds = []

@@ -1,17 +1,17 @@
-"""How fast records become views, against bare JPEG decoding and resizing.
+"""Measures the input pipeline's speed against bare JPEG decoding.
 
     python benchmarks/input.py --output=DIR [--records=1000,10000,100000]
     python benchmarks/input.py --output=DIR --frames=DATASET
 
-Writes a data set whose records are the largest that vivi-prepare makes by
-default, of synthetic frames (smooth textures with grain, 456 x 256 JPEG) or of
-the frames of a data set of vivi-prepare; that one is measured as it is, too.
-Alternates, on the same cores in one run, between the pipeline (records ->
-clips -> crops -> colour views), the part of it that a run's input does (its
-step makes the colours), and the bare decoding and resizing of the same
-frames. Prints the medians of the ratios within a round, by the clock and by
-processor time. Synthetic frames are also written as ever more small records,
-to see whether the rate and the memory hold.
+Writes a data set with the largest records that vivi-prepare makes by default,
+of synthetic frames (smooth textures with grain, 456 x 256 JPEG) or of frames
+from a vivi-prepare data set, which is also measured unchanged. Alternates, on
+the same cores in one run, between the pipeline (records -> clips -> crops ->
+colour views), the part of it in a run's input (the training step does the
+colours), and bare decoding and resizing of the same frames. Prints the median
+of the ratios within a round, for wall time and for processor time. Synthetic
+frames are also written as growing numbers of small records, to check that the
+speed and the memory stay constant.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NUM_SHOTS, NUM_FRAMES = 4, 2
 
 
 def make_jpegs(count, seed=0):
-    """Serialized JPEG frames whose detail and size are those of film."""
+    """JPEG frames with the detail and size of film frames."""
     generator = np.random.default_rng(seed)
     jpegs = []
     for _ in range(count):
@@ -50,7 +50,7 @@ def make_jpegs(count, seed=0):
 
 
 def frames_of(dataset):
-    """The JPEG frames of a data set of vivi-prepare."""
+    """The JPEG frames of a vivi-prepare data set."""
     records, jpegs = Records(dataset), []
     for index in range(len(records)):
         record = records.read(index)
@@ -60,7 +60,7 @@ def frames_of(dataset):
 
 
 def write_records(directory, num_records, jpegs, frames_per_record):
-    """A data set of the library's schema, one record a video."""
+    """Writes a data set in the library's schema, one record per video."""
     import tensorflow_datasets as tfds
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def write_records(directory, num_records, jpegs, frames_per_record):
 
 
 def crops(directory, image_size, batch_size):
-    """Batches of a run's input, endless: its step makes the colours."""
+    """Endless batches of a run's input; the training step does the colours."""
     batches = data.video_batches(
         directory, batch_size, NUM_SHOTS, NUM_FRAMES, image_size
     )
@@ -112,7 +112,7 @@ def crops(directory, image_size, batch_size):
 
 
 def pipeline(directory, image_size, batch_size):
-    """Batches of views, endless."""
+    """Endless batches of views."""
 
     def views(batch):
         frames = _flat(batch, image_size)
@@ -129,7 +129,7 @@ def _flat(batch, image_size):
 
 
 def bare(jpegs, image_size, batch_size):
-    """Decoding and resizing alone, from memory, endless."""
+    """Endless batches, only decoded and resized, from memory."""
     frames = batch_size * NUM_SHOTS * NUM_FRAMES
 
     def decode(jpeg):
@@ -142,9 +142,9 @@ def bare(jpegs, image_size, batch_size):
 
 
 def frames_per_second(iterator, seconds):
-    """Rates of a warm iterator: by the clock, and by processor time.
+    """Rates of a warm iterator: per second of wall time and processor time.
 
-    The second is what one core does alone, whoever else is on the machine.
+    The second is the rate of one core, whatever else the machine does.
     """
     count, start = 0, np.array([time.perf_counter(), time.process_time()])
     passed = np.zeros(2)
@@ -155,7 +155,7 @@ def frames_per_second(iterator, seconds):
 
 
 def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
-    """Medians of the rates and of their ratios to bare, measured in turn."""
+    """Medians of the alternating rates and of their ratios to bare."""
     print(f"{directory}, {image_size} px", flush=True)
     sides = {
         "views": iter(pipeline(directory, image_size, batch_size)),
@@ -169,7 +169,7 @@ def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
     for _ in range(rounds):
         for name in names:
             _wait_for_buffers()
-            for _ in range(4):  # what is ready, and is not to be counted
+            for _ in range(4):  # skips batches that are already buffered
                 next(sides[name])
             rates[name].append(frames_per_second(sides[name], seconds))
         names.reverse()
@@ -186,7 +186,7 @@ def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
 
 
 def _wait_for_buffers(pause=0.2):
-    """Until no side fills its buffers any more, which costs the next one."""
+    """Waits until no side fills its buffers, which would slow the next."""
     busy = pause
     while busy > pause / 10:
         before = time.process_time()
@@ -195,19 +195,19 @@ def _wait_for_buffers(pause=0.2):
 
 
 def _rounded(each):
-    """Medians by the clock and by processor time."""
+    """Medians for wall time and processor time."""
     return np.median(each, 0).round(3).tolist()
 
 
 def bytes_per_used_byte(directory, mean_jpeg):
-    """Bytes of a record over bytes of the frames that a clip takes of it."""
+    """Bytes of a record divided by bytes of the frames a clip uses."""
     paths = pathlib.Path(directory).glob("*.array_record*")
     size = sum(path.stat().st_size for path in paths) / len(Records(directory))
     return size / (NUM_SHOTS * NUM_FRAMES * mean_jpeg)
 
 
 def flatness(output, jpegs, counts, image_size, batch_size, seconds):
-    """Rate and peak memory for data sets of growing numbers of records."""
+    """Rate and peak memory for data sets with more and more records."""
     rows = []
     for count in counts:
         directory = write_records(output / f"{count}", count, jpegs, 8)

@@ -1,9 +1,9 @@
-"""kNN votes against scikit-learn's brute force, in time and in answers.
+"""Compares kNN votes with scikit-learn's brute force: time and answers.
 
     python benchmarks/knn.py
 
-Rounds are interleaved, so that a busy machine slows both alike; a ratio is the
-median of the rounds' own ratios, by the clock and by processor time.
+Both alternate, so that a busy machine slows both equally; a ratio is the
+median of the ratios within a round, of wall time and of processor time.
 """
 
 import time
@@ -22,7 +22,7 @@ NUM_CLASSES = 10
 
 
 def made(count, width, seed):
-    """Features around a centre a class, float32 [count, width], and labels."""
+    """Features around class centres, float32 [count, width], and labels."""
     centres = np.random.default_rng(0).normal(size=(NUM_CLASSES, width))
     generator = np.random.default_rng(seed)
     labels = generator.integers(NUM_CLASSES, size=count)
@@ -31,7 +31,7 @@ def made(count, width, seed):
 
 
 def seconds(function):
-    """(clock and processor seconds as an array, what the function gave)."""
+    """(wall and processor seconds as an array, the function's result)."""
     start = np.array([time.perf_counter(), time.process_time()])
     result = function()
     stop = np.array([time.perf_counter(), time.process_time()])

@@ -1,26 +1,26 @@
-"""Accuracy against the number of labels, and transfer: three arms.
+"""Compares accuracy by number of labels, and transfer, of three arms.
 
-For each labelled set, share of its labels and seed, three arms take the same
+For each labelled set, share of labels and seed, three arms run the same
 number of updates on the same number of labelled images:
 
 - sup: supervised, from scratch;
-- tuned: the same from an encoder that `vivi_ex4` trained on the videos;
+- tuned: the same, starting from an encoder trained by `vivi_ex4` on videos;
 - co: `vivi_ex4` on the videos and the labels together, from scratch.
 
-What the test set says of the three is compared pair by pair over the seeds.
-How well their encoders serve other tasks (--transfer) is what the paper's
-claims are about: a linear probe on 1,000 labels of each task of the offline
-suite, the labelled set itself left out. There the encoders of the videos
-alone (pre), of single frames (frame) and before any training (untrained, the
-same with batch norm adapted to the videos beside it) stand with them.
+Test accuracies are compared in pairs over the seeds. The paper's claims are
+about transfer to other tasks (--transfer): a linear probe on 1,000 labels of
+each task of the offline suite, except the labelled set itself. Transfer also
+includes encoders trained on the videos alone (pre), on single frames (frame)
+and untrained ones (with random weights, and also with batch norm adapted to
+the videos).
 
-Each arm's settings are those that did best on --selection_seeds, trained on
-a tenth of the labels and told apart by training images whose labels they did
-not see; test sets and the seeds of the report have no part in it.
+Each arm uses the settings that were best on --selection_seeds, trained on a
+tenth of the labels and compared on training images whose labels were not
+used. Test sets and the seeds of the report are not used for this choice.
 
-Runs that are done are not done again, so that several calls may share the
-seeds among them, and a last one makes the table. A share that leaves a class
-without a label is left out, and said.
+Finished runs are not repeated, so several calls can divide the seeds among
+them, and a last call makes the table. A share that leaves a class without a
+label is left out and reported.
 
     python benchmarks/labels.py --videos=film=.cache/film/dataset \
         --sets=fashion_mnist --seeds=0,1,2
@@ -75,7 +75,7 @@ ROWS = {
     "co": "vivi_ex4_co100_demo",
 }
 VIDEO_ROWS = {"pre": "vivi_ex4_demo", "frame": "ex_yt_frame_demo"}
-# One key after the other, the values before at their best.
+# Keys are searched one after the other, earlier ones at their best value.
 _RATES = {"schedule.learning_rate": (3e-4, 1e-3, 3e-3, 1e-2)}
 GRIDS = {
     "sup": _RATES,
@@ -84,7 +84,7 @@ GRIDS = {
 }
 SELECTION_FRACTION = 0.1
 MAX_VALIDATION, MAX_TEST = 2000, 5000
-LEAST_TRANSFERRED = 0.1  # share of the labels that the claims start at
+LEAST_TRANSFERRED = 0.1  # smallest share of labels for the claims
 
 
 def main(argv):
@@ -120,7 +120,7 @@ def _pair(text):
 
 
 def _fits(name, source, fraction):
-    """Whether a share of the labels leaves each class one; says if not."""
+    """Whether a share of labels leaves each class one; prints if not."""
     from vivi_keras.data import labelled
     from vivi_keras.runs import batches as batches_lib
 
@@ -135,7 +135,7 @@ def _fits(name, source, fraction):
 
 @dataclasses.dataclass
 class _Runs:
-    """The runs on one labelled set with one share of its labels."""
+    """The runs on one labelled set with one share of labels."""
 
     output: pathlib.Path
     name: str
@@ -144,7 +144,7 @@ class _Runs:
     settings: dict  # arm -> {key: value}
 
     def results(self, videos, seed):
-        """Rows of all arms, one seed."""
+        """Rows of all arms for one seed."""
         place = self.output / f"{self.name}_{self.fraction:g}_seed{seed}"
         found = []
         for arm in ROWS:
@@ -190,7 +190,7 @@ class _Runs:
         return config
 
     def chosen(self, arm, video, dataset, seeds):
-        """The arm's settings of `GRIDS` that do best on held-out labels."""
+        """The arm's settings from `GRIDS` that are best on held-out labels."""
         chosen = {}
         for key, values in GRIDS[arm].items():
             means = {}
@@ -209,7 +209,7 @@ class _Runs:
         return chosen
 
     def _validated(self, arm, video, dataset, seed):
-        """Accuracy on training images whose labels the run did not see."""
+        """Accuracy on training images whose labels the run did not use."""
         import tensorflow as tf
 
         from vivi_keras.data import image_batches
@@ -218,7 +218,7 @@ class _Runs:
         from vivi_keras.trainer.callbacks import test_labels
 
         config = self.config(arm, video, dataset, seed)
-        # Settings that say what the config says anyway are the same run.
+        # Settings equal to the config's own values give the same run.
         digest = hashlib.sha256(config.to_json(sort_keys=True).encode())
         place = self.output / f"{self.name}_choosing_seed{seed}"
         workdir = place / f"{arm}_{digest.hexdigest()[:12]}"
@@ -241,7 +241,7 @@ class _Runs:
 
 
 def _settings(output, videos, name, source):
-    """Arm -> settings for a labelled set, chosen once and kept."""
+    """Arm -> settings for a labelled set, chosen once and saved."""
     seeds = [int(seed) for seed in _SELECTION_SEEDS.value if seed]
     if not seeds:
         return {}
@@ -255,7 +255,7 @@ def _settings(output, videos, name, source):
 
 
 def _others(images, fraction, seed):
-    """Images that `take_fraction` leaves out, some at most, in random order."""
+    """Up to MAX_VALIDATION images that `take_fraction` left out, shuffled."""
     import numpy as np
 
     from vivi_keras.data import labelled
@@ -273,7 +273,7 @@ def _others(images, fraction, seed):
 
 
 def _pretrained(output, arm, video, dataset, seed):
-    """(config, workdir) of an encoder trained on the videos alone."""
+    """(config, workdir) of an encoder trained only on the videos."""
     from vivi_keras.training import configs
 
     config = configs.get_config(VIDEO_ROWS[arm])
@@ -290,7 +290,7 @@ def _pretrained(output, arm, video, dataset, seed):
 
 
 def _train(config, workdir):
-    """(test accuracy or None, number of labels) of a run, done or not."""
+    """(test accuracy or None, number of labels); trains if not done yet."""
     import keras
 
     from vivi_keras.runs import batches as batches_lib
@@ -310,7 +310,7 @@ def _train(config, workdir):
 
 
 def _references(output, videos, seed):
-    """Rows of the encoders that saw no labels, one seed."""
+    """Rows of the encoders trained without labels, for one seed."""
     if not _TRANSFER.value:
         return []
     from vivi_keras.runs import build
@@ -328,7 +328,7 @@ def _references(output, videos, seed):
         place = workdir.with_name(f"untrained_{video}_seed{seed}")
         transfer = _transfer(config, place, adapted)
         found.append((f"untrained ({video})", transfer))
-    # As it was made: no batch norm adapted to any video.
+    # Random weights: batch norm is not adapted to the videos.
     place = output / f"untrained_seed{seed}"
     found.append(("untrained", _transfer(config, place, build.build_encoder)))
     rows = [
@@ -344,9 +344,9 @@ def _transfer(config, workdir, build_encoder=None):
     """Task -> accuracy of a linear probe on frozen features.
 
     Args:
-        config: of the run.
-        workdir: of the run, or a folder for what `build_encoder` makes.
-        build_encoder: None for the run's own, or config -> keras.Model.
+        config: the run's config.
+        workdir: the run's folder, or a folder for `build_encoder`'s results.
+        build_encoder: None for the run's encoder, or config -> keras.Model.
     """
     import keras
     import numpy as np
@@ -391,7 +391,7 @@ def _task(name):
 
 
 def _write(output, results):
-    """results.json, table.txt and a plot for each set."""
+    """Writes results.json, table.txt and a plot for each set."""
     (output / "results.json").write_text(json.dumps(results, indent=1))
     lines = []
     for name in dict.fromkeys(r["set"] for r in results if r["set"]):
@@ -459,7 +459,7 @@ def _claims(results):
 
 
 def _transfer_lines(name, results):
-    """Mean accuracy over the other tasks, and what the paper claims of it."""
+    """Mean accuracy over the other tasks, and tests of the paper's claims."""
     results = [r for r in results if "transfer" in r]
     tasks = [task for task in _TRANSFER.value if task != name]
     if not results or not tasks:
@@ -488,7 +488,7 @@ def _transfer_lines(name, results):
 
 
 def _difference(results, one, other, score):
-    """One (arm, share) less another, paired by seed, as a line."""
+    """One (arm, share) minus another, paired by seed, as a line of text."""
     a, b = _of(results, *one, score), _of(results, *other, score)
     names = [
         arm if share is None else f"{arm} at {share:g}"

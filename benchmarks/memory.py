@@ -1,9 +1,9 @@
-"""Largest memory of the worker process that prepares each of some files.
+"""Measures the peak memory of the worker process for each file.
 
     python benchmarks/memory.py FILE... [--frames_per_second=1]
         [--max_frames_per_shot=8]
 
-A file is prepared by a worker of its own, as vivi-prepare starts it.
+Each file gets its own worker process, started like in vivi-prepare.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def prepare(path, settings, folder):
         "source": {"kind": "video", "path": os.path.abspath(path)},
         "entry": str(entry),
         "settings": dataclasses.asdict(settings),
-        "threads": os.cpu_count() + 1,  # as one worker alone is given
+        "threads": os.cpu_count() + 1,  # as for a single worker
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "vivi_keras.prepare.worker"],

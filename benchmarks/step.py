@@ -1,9 +1,9 @@
-"""What a whole training step costs beside a plain supervised one.
+"""Compares the time of a training step with that of a supervised step.
 
-A VIVI-Ex(4) step (views, encoder, heads, losses, update) against a Keras
-step of the same encoder on as many images: the two take turns, and the
-median of the pairs' ratios is printed. With --labelled the step is one of
-co-training, against one plain step on its frames and one on its images.
+A VIVI-Ex(4) step (views, encoder, heads, losses, update) is compared with a
+Keras step of the same encoder on as many images. The two alternate, and the
+median ratio of the pairs is printed. With --labelled it is a co-training
+step, compared with one plain step on its frames plus one on its images.
 
     python benchmarks/step.py --width=0.25
     python benchmarks/step.py --width=1 --videos=4
@@ -38,12 +38,12 @@ def make_encoder(flags):
 
 
 def pixels(*shape):
-    """Uniform noise: what is in the images changes no time."""
+    """Uniform noise: the content of the images does not change the time."""
     return np.random.default_rng(0).integers(0, 256, shape, "uint8")
 
 
 def vivi_step(flags):
-    """A function that makes one step of the named row."""
+    """A function that runs one step of the named row."""
     config = get_config(flags.row)
     levels = {kind: {**rest} for kind, rest in config.objective.items()}
     data, size = config.data, flags.image_size
@@ -69,7 +69,7 @@ def vivi_step(flags):
 
 
 def plain_step(flags, num_images):
-    """A function that makes one supervised step."""
+    """A function that runs one supervised step."""
     encoder = make_encoder(flags)
     images = keras.Input((flags.image_size, flags.image_size, 3))
     features = encoder(images)
@@ -89,14 +89,14 @@ def stepper(model, *batch):
     batch = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
 
     def step():
-        # The loss is read, so that no device is still at work.
+        # Reading the loss waits until the device is done.
         return float(model.train_on_batch(*batch, return_dict=True)["loss"])
 
     return step
 
 
 def timed(step):
-    """Seconds by the wall clock and of the process on all cores."""
+    """Seconds of wall time, and of processor time on all cores."""
     wall, cpu = time.perf_counter(), time.process_time()
     step()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -120,7 +120,7 @@ def main():
     parts = [plain_step(flags, num_images)]
     if flags.labelled:
         parts.append(plain_step(flags, flags.labelled))
-    for step in (whole, *parts):  # traces, and tunes what it runs
+    for step in (whole, *parts):  # traces and autotunes
         step(), step()
     rounds = []
     for _ in range(flags.rounds):

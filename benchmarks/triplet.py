@@ -1,7 +1,7 @@
-"""Time and memory of the semi-hard triplet loss, forward and backward.
+"""Measures time and memory of the semi-hard triplet loss and its gradient.
 
-Against the textbook formulation that compares N x N x N distances at once
-(the one of TensorFlow Addons, written anew here) and, with --peer, against
+It is compared with the textbook formulation on N x N x N distances (that of
+TensorFlow Addons, reimplemented here) and, with --peer, with
 pytorch-metric-learning's semi-hard miner and triplet loss.
 
     python benchmarks/triplet.py --rows=1024
@@ -29,7 +29,7 @@ def make_rows(count, depth, size):
 
 
 def textbook(rows, groups, margin):
-    """Mean hinge over all pairs, by [N, N, N] masks."""
+    """Mean hinge over all pairs, with [N, N, N] masks."""
     import tensorflow as tf
 
     rows = tf.math.l2_normalize(rows, axis=1)
@@ -56,14 +56,14 @@ def ours(rows, groups, margin, size):
 
     from vivi_keras import losses as losses_lib
 
-    # Groups of one size: the mean over anchors is the mean over pairs.
+    # Groups have equal sizes: the means over anchors and pairs are equal.
     return tf.reduce_mean(
         losses_lib.semi_hard_triplet(rows, groups, margin, max_group_size=size)
     )
 
 
 def peer(rows, groups, margin):
-    """pytorch-metric-learning, run in the environment that has it."""
+    """Runs pytorch-metric-learning in the environment that has it."""
     import torch
     from pytorch_metric_learning import distances, losses, miners, reducers
 
@@ -105,7 +105,7 @@ def compiled(function, rows, groups, margin):
 
 
 def timed(run, repeats):
-    run()  # traces, and touches memory for the first time
+    run()  # traces, and allocates memory
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""From an encoder to files that load anywhere: SavedModel, TFLite, ONNX."""
+"""Exports an encoder to files that load anywhere: SavedModel, TFLite, ONNX."""
 
 __all__ = ["export_encoder"]
 
 
 def __getattr__(name):
-    # On first use: the checks and converters need neither Keras nor it.
+    # Imported on first use: checks and converters do not need Keras.
     if name == "export_encoder":
         from vivi_keras.export.encoder import export_encoder
 

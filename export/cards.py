@@ -1,4 +1,4 @@
-"""The Markdown cards of a module, in the form that each hub reads."""
+"""Writes the Markdown cards of a module in each hub's format."""
 
 import json
 
@@ -18,17 +18,17 @@ def network_name(told):
     model = told.get("config", {}).get("model")
     if model is None:
         return "unknown"
-    # A bottleneck unit has 3 convolutions; root and classifier make 2 more.
+    # A bottleneck unit has 3 convolutions; root and classifier add 2.
     depth = 3 * sum(model["units"]) + 2
     return f"resnet-v2-{depth}-w{model['width']:g}"
 
 
 def tfhub_card(publisher, entry, told, bundled=False):
-    """The card that TF Hub's pages are made from.
+    """The card for TF Hub's pages.
 
     Args:
         publisher: str. entry: dict of the registry. told: dict of vivi.json.
-        bundled: whether it is one of those in hub_modules, found by name.
+        bundled: whether it is in hub_modules, where it is found by name.
     Returns: str, Markdown with the hub's front matter in comments.
     """
     data = _data(entry, told)
@@ -77,7 +77,7 @@ def hugging_face_card(publisher, entry, told):
 
 
 def kaggle_files(publisher, entry, told):
-    """What Kaggle's command line reads beside a model's files.
+    """The metadata files that Kaggle's command line reads.
 
     Returns: dict file name -> content.
     """
@@ -110,7 +110,7 @@ def kaggle_files(publisher, entry, told):
 
 
 def _is_fine_tunable(told):
-    """Whether its kernels can be trained; float16 ones are frozen."""
+    """Whether the kernels can be trained; float16 kernels are frozen."""
     return told.get("weights", {}).get("dtype") != "float16"
 
 

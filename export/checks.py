@@ -1,8 +1,8 @@
-"""The checks of vivi-verify, for a process that has not got vivi_keras.
+"""The checks of vivi-verify, run in a process without vivi_keras.
 
     python checks.py MODULE RESULTS.json
 
-Imports TensorFlow, NumPy and the standard library alone: what passes here
+Imports only TensorFlow, NumPy and the standard library: a module that passes
 works for users who have nothing else. Each check returns what it found,
 raises Miss with what is wrong, or raises NotApplicable.
 """
@@ -16,10 +16,10 @@ import sys
 
 import numpy as np
 
-# What may differ between machines and batch sizes, of the largest feature.
+# Relative difference allowed between machines and between batch sizes.
 TOLERANCE = 1e-4
-MAX_GRAPH_BYTES = 64 << 20  # [O]; protobuf itself ends at 2 GiB
-STORED_SHARE = 1.25  # of the module's own variables; a head's among them [O]
+MAX_GRAPH_BYTES = 64 << 20  # [O]; protobuf's own limit is 2 GiB
+STORED_SHARE = 1.25  # of the variables' bytes; leaves room for a head [O]
 _PYTHON_OPS = {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
 _ROOTS = "home|Users|root|tmp|var|opt|mnt|usr|srv|private|Volumes|work"
 _MACHINE_PATH = re.compile(
@@ -32,15 +32,15 @@ _METADATA = "assets.extra/vivi.json"
 
 
 class Miss(Exception):
-    """A rule that the module breaks; the text says how."""
+    """Raised if the module breaks a rule; the text says how."""
 
 
 class NotApplicable(Exception):
-    """A rule that this module cannot break; the text says why."""
+    """Raised if a rule does not apply to the module; the text says why."""
 
 
 class Subject:
-    """A loaded module and what several checks need of it."""
+    """A loaded module with the properties that several checks need."""
 
     def __init__(self, folder):
         import tensorflow as tf
@@ -57,7 +57,7 @@ class Subject:
             self.metadata = json.loads(file.read_text(encoding="utf-8"))
 
     def images(self, count, larger=False):
-        """float32 [count, H, W, 3] in [0, 1] of a size that is taken."""
+        """float32 [count, H, W, 3] in [0, 1] of a size the module accepts."""
         if not self.functions:
             raise NotApplicable("no __call__")
         height, width = self.shape[1:3]
@@ -92,7 +92,7 @@ def _traced_shape(functions):
 
 
 def _compare(got, expected, what):
-    """The largest difference, or Miss when it is beyond rounding."""
+    """Returns the largest difference; raises Miss if it is too large."""
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape:
         raise Miss(f"{what}: expected shape {expected.shape}, got {got.shape}")
@@ -126,7 +126,7 @@ def takes_training(subject):
 
 
 def gives_vectors(subject):
-    """float32 [N, D] features, finite, that tell images apart."""
+    """Features are float32 [N, D], finite, and differ between images."""
     features = subject(subject.images(3))
     if features.ndim != 2 or features.dtype != np.float32:
         raise Miss(
@@ -141,7 +141,7 @@ def gives_vectors(subject):
 
 
 def takes_any_size(subject):
-    """Images of any height and width, or of the one size it states."""
+    """Accepts images of any size, or of the one size it declares."""
     if subject.shape[1:3] == (None, None):
         subject(subject.images(1))
         subject(subject.images(1, larger=True))
@@ -150,7 +150,7 @@ def takes_any_size(subject):
 
 
 def takes_any_batch(subject):
-    """Batch 1 gives what batch N gives."""
+    """Batch 1 and batch N give the same features."""
     if subject.shape[0] is not None:
         raise Miss(f"the batch size is fixed to {subject.shape[0]}")
     images = subject.images(5)
@@ -159,7 +159,7 @@ def takes_any_batch(subject):
 
 
 def is_deterministic(subject):
-    """Same images, same bits; inference changes no variable."""
+    """Equal images give equal bits; inference changes no variable."""
     images = subject.images(4)
     before = [np.array(v) for v in subject.variables()]
     first, second = subject(images), subject(images)
@@ -174,7 +174,7 @@ def is_deterministic(subject):
 
 
 def lists_variables(subject):
-    """`variables` holds all that `__call__` uses; a part is trainable."""
+    """`variables` has all that `__call__` uses; some are trainable."""
     listed = subject.variables()
     trainable = subject.variables("trainable_variables")
     for name, values in (
@@ -197,7 +197,7 @@ def lists_variables(subject):
 
 
 def _captured(functions):
-    """The resources that any trace of a function holds, each once."""
+    """The distinct resources captured by any trace of the functions."""
     found = {}
     for function in functions:
         for tensor in function.captured_inputs:
@@ -207,7 +207,7 @@ def _captured(functions):
 
 
 def _is_variable(resource):
-    """Whether a resource is a variable, not a table."""
+    """Whether a resource is a variable and not a table."""
     import tensorflow as tf
 
     try:
@@ -217,7 +217,7 @@ def _is_variable(resource):
 
 
 def has_regularization(subject):
-    """`regularization_losses` are functions of no arguments -> scalar."""
+    """`regularization_losses` are functions without arguments -> scalar."""
     losses = getattr(subject.module, "regularization_losses", None)
     if losses is None:
         raise Miss("no attribute regularization_losses")
@@ -246,7 +246,7 @@ def gradients_reach_all(subject):
 
 
 def signatures_agree(subject):
-    """The signatures `images` -> `default` give what `__call__` gives."""
+    """The signatures `images` -> `default` give the same as `__call__`."""
     import tensorflow as tf
 
     signatures = subject.module.signatures
@@ -275,12 +275,12 @@ def loads_as_keras_layer(subject):
         raise NotApplicable("tensorflow_hub is not installed") from None
     layer = hub.KerasLayer(str(subject.folder), trainable=True)
     images = subject.images(2)
-    fresh = type(subject)(subject.folder)  # this one was trained on
+    fresh = type(subject)(subject.folder)  # the subject has been trained
     return _compare(layer(images), fresh(images), "features")
 
 
 def equals_golden(subject):
-    """The features stored beside the module when it was exported."""
+    """Features equal those stored with the module at export."""
     file = subject.folder / _GOLDEN
     if not file.is_file():
         raise NotApplicable(f"no {_GOLDEN}")
@@ -291,7 +291,7 @@ def equals_golden(subject):
 
 
 def describes_itself(subject):
-    """vivi.json says what is there."""
+    """vivi.json matches the module."""
     if subject.metadata is None:
         raise NotApplicable(f"no {_METADATA}")
     got = {
@@ -305,7 +305,7 @@ def describes_itself(subject):
 
 
 def holds_no_python(subject):
-    """No op that calls back into Python."""
+    """The graph has no op that calls Python."""
     meta_graph = _parse(subject.folder).meta_graphs[0].graph_def
     nodes = [*meta_graph.node]
     for function in meta_graph.library.function:
@@ -317,7 +317,7 @@ def holds_no_python(subject):
 
 
 def holds_no_machine_path(subject):
-    """No path of the machine that it was made on, nor a source file."""
+    """The files contain no path of the exporting machine or source file."""
     for name in sorted(subject.folder.rglob("*")):
         relative = name.relative_to(subject.folder).as_posix()
         if not name.is_file() or ".data-" in name.name:
@@ -341,7 +341,7 @@ def _parse(folder):
 
 
 def _strings(message):
-    """All texts in a protobuf message, but for the bytes of tensors."""
+    """All texts in a protobuf message, except the bytes of tensors."""
     for field, value in message.ListFields():
         if field.name == "tensor_content":
             continue
@@ -363,7 +363,7 @@ def _strings(message):
 
 
 def stores_no_more(subject):
-    """The files hold the variables and little else."""
+    """The files contain the variables and little else."""
     graph = (subject.folder / "saved_model.pb").stat().st_size
     if graph > MAX_GRAPH_BYTES:
         raise Miss(f"the graph has {graph:,} bytes")
@@ -380,7 +380,7 @@ def stores_no_more(subject):
     return f"{stored + graph:,} bytes, {graph:,} of them graph"
 
 
-# In this order: the later ones train the module they are given.
+# The order matters: later checks train the module.
 CHECKS = {
     "reusable: __call__ takes images": callable_with_images,
     "images: features float32 [N, D]": gives_vectors,
@@ -402,7 +402,7 @@ CHECKS = {
 
 
 def run_checks(folder):
-    """All checks on one module.
+    """Runs all checks on one module.
 
     Args:
         folder: path of a SavedModel.
@@ -410,7 +410,7 @@ def run_checks(folder):
     """
     try:
         subject = Subject(folder)
-    except Exception as error:  # whatever the files of others may raise
+    except Exception as error:  # other publishers' files can raise anything
         return [("loads", "MISS", _one_line(error))]
     rows = [("loads without vivi_keras", "pass", "")]
     for name, check in CHECKS.items():
@@ -418,7 +418,7 @@ def run_checks(folder):
             rows.append((name, "pass", check(subject)))
         except NotApplicable as reason:
             rows.append((name, "n/a", str(reason)))
-        except Exception as error:  # a module may fail in any way: a miss
+        except Exception as error:  # any failure is a miss
             rows.append((name, "MISS", _one_line(error)))
     return rows
 
@@ -430,7 +430,7 @@ def _one_line(error):
 
 if __name__ == "__main__":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.modules["vivi_keras"] = None  # from now on its import fails
+    sys.modules["vivi_keras"] = None  # makes its import fail
     pathlib.Path(sys.argv[2]).write_text(
         json.dumps(run_checks(sys.argv[1])), encoding="utf-8"
     )

@@ -1,7 +1,7 @@
-"""A module for other run times: TFLite (float or int8) and ONNX.
+"""Converts a module to TFLite (float or int8) or ONNX.
 
-Needs the extra `[convert]`. Beside each FILE stands FILE.json: the module's
-metadata and how far the converted features are from the module's.
+Needs the extra `[convert]`. Each FILE gets a FILE.json with the module's
+metadata and the difference between the converted and the module's features.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import numpy as np
 from vivi_keras.export import metadata as metadata_lib
 
 ONNX_OPSET = 17
-# Of the largest feature; beyond rounding, a conversion is wrong. [O]
+# Largest difference allowed, relative to the largest feature. [O]
 FLOAT_TOLERANCE = 1e-4
 _NUM_CALIBRATION = 128
 
@@ -27,10 +27,10 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
         module: folder of a reusable SavedModel.
         output: path of the .tflite to write; an older one is replaced.
         image_size: (H, W) in pixels; None for the module's recommended one.
-        calibration: float32 [N, H, W, 3] frames in [0, 1] like those it will
-            see: makes an int8 model (input and output stay float32); None
-            for float32.
-    Returns: dict, as written to the .json beside it.
+        calibration: float32 [N, H, W, 3] in [0, 1], typical input frames:
+            makes an int8 model (input and output stay float32); None for
+            float32.
+    Returns: dict, as written to the .json file.
     Raises: ImportError without the extra; ValueError for bad frames, or when
         the converted float features differ from the module's.
     """
@@ -124,9 +124,9 @@ def calibration_frames(dataset, image_size, count=_NUM_CALIBRATION):
     """Frames of a prepared data set, spread over its shots.
 
     Args:
-        dataset: folder that vivi-prepare wrote.
+        dataset: folder written by vivi-prepare.
         image_size: (H, W) in pixels.
-        count: int, frames at most.
+        count: int, most frames.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
     from vivi_keras.data import frames
@@ -143,12 +143,12 @@ def calibration_frames(dataset, image_size, count=_NUM_CALIBRATION):
 
 
 def knn_accuracies(encoders, image_size, task="digits"):
-    """kNN accuracy of several encoders of one task, to compare them.
+    """Computes the kNN accuracy of several encoders on one task.
 
     Args:
         encoders: dict name -> function of images to features.
         image_size: (H, W) in pixels.
-        task: of the offline suite; digits come with scikit-learn.
+        task: a task of the offline suite; digits come with scikit-learn.
     Returns: dict name -> accuracy in [0, 1].
     """
     from vivi_keras.evaluation.protocols import frozen
@@ -191,13 +191,13 @@ def _load(module):
 
     try:
         told = metadata_lib.read_metadata(module)
-    except FileNotFoundError:  # another publisher's
+    except FileNotFoundError:  # from another publisher
         told = {}
     return tf.saved_model.load(str(module)), told
 
 
 def _function(loaded, size):
-    """The module's inference alone, for images of one size."""
+    """The module's inference function for images of one size."""
     import tensorflow as tf
 
     spec = tf.TensorSpec([None, *size, 3], tf.float32, name="images")
@@ -222,23 +222,23 @@ def _check_frames(frames, size):
 
 
 def _check_output(output):
-    """Refuses a folder before the work of a conversion."""
+    """Raises early, before the conversion, if `output` is a folder."""
     if os.path.isdir(output):
         raise IsADirectoryError(f"expected a file to write, got {output}")
 
 
 def _write(output, content, load, told, made, loaded, images):
-    """Writes a file that gives the module's features, and its report.
+    """Writes a converted file, checks its features, and writes its report.
 
     Args:
         output: path to write. content: bytes. load: path -> encoder.
-        told: dict of the module's metadata. made: dict of the conversion.
+        told: dict, the module's metadata. made: dict about the conversion.
         loaded: the module. images: float32 [N, H, W, 3] to compare on.
     Returns: dict, the report.
     """
     output = pathlib.Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Aside, so that nothing half written or wrong gets the file's name.
+    # Written elsewhere first, so that `output` is never partial or wrong.
     with tempfile.TemporaryDirectory(
         dir=output.parent, prefix=".convert-"
     ) as aside:
@@ -255,7 +255,7 @@ def _write(output, content, load, told, made, loaded, images):
 
 
 def _compare(encode, loaded, images, kind):
-    """How far a converted file's features are from its module's."""
+    """The difference between a converted file's and its module's features."""
     expected = np.asarray(loaded(images))
     got = np.asarray(encode(images))
     difference = float(np.abs(got - expected).max())
@@ -276,6 +276,6 @@ def _compare(encode, loaded, images, kind):
 
 
 def write_report(output, report):
-    """Writes the .json beside a converted file."""
+    """Writes the .json report of a converted file."""
     text = json.dumps(report, indent=2, sort_keys=True, allow_nan=False)
     pathlib.Path(f"{output}.json").write_text(text + "\n", encoding="utf-8")

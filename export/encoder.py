@@ -1,8 +1,8 @@
-"""A Keras image encoder -> a reusable SavedModel that loads anywhere.
+"""Exports a Keras image encoder as a SavedModel that loads anywhere.
 
-The SavedModel holds plain variables and functions only: no Keras object, no
-Python code. Its interface is the one `hub.KerasLayer` asks for
-(tensorflow.org/hub/reusable_saved_models) and its images follow the common
+The SavedModel has only plain variables and functions: no Keras object, no
+Python code. It has the interface that `hub.KerasLayer` needs
+(tensorflow.org/hub/reusable_saved_models), and its images follow the common
 convention for image feature vectors (tensorflow.org/hub/common_signatures).
 """
 
@@ -18,7 +18,7 @@ from vivi_keras.export import metadata as metadata_lib
 from vivi_keras.export.saved_model import make_module, unsynchronized
 
 WEIGHT_DTYPES = ("float32", "float16")
-# The last feature map of a ResNet is one cell per 32 x 32 pixels. [O]
+# A ResNet's last feature map has one cell per 32 x 32 pixels. [O]
 DEFAULT_MINIMUM_SIZE = 32
 DEFAULT_IMAGE_SIZE = (224, 224)
 
@@ -36,8 +36,8 @@ def export_encoder(
     """Writes an encoder as a reusable SavedModel.
 
     `hub.KerasLayer(path, trainable=True)` and `vivi_keras.HubEncoder(path)`
-    load and fine-tune it. Beside it stand `assets.extra/vivi.json` (metadata)
-    and `assets.extra/golden.npz` (features of fixed images, to check against).
+    load and fine-tune it. Its folder also has `assets.extra/vivi.json`
+    (metadata) and `assets.extra/golden.npz` (features of fixed images).
 
     Args:
         encoder: keras.Model or layer, images float32 [N, H, W, 3] in [0, 1]
@@ -49,17 +49,17 @@ def export_encoder(
         classifier: keras layer, features -> logits [N, K]; adds the
             signature `classify`, images -> `logits` and `probabilities`.
         class_names: K names, stored as the metadata's "class_names"; None
-            for a classifier whose classes have none.
-        weights: dict from variable path to array, used in place of the
-            encoder's own values, such as moving averages; None for its own.
+            if the classes have no names.
+        weights: dict from variable path to array, such as moving averages,
+            used instead of the encoder's values; None for its own.
         weights_dtype: "float32", or "float16" to store kernels in half the
-            space: computed in float32 all the same, and frozen, since
-            optimisers go astray in float16.
+            space. Computation stays in float32; the kernels are frozen,
+            since optimisers fail in float16.
     Returns: str, the path.
     Raises:
-        ValueError: an encoder that is no such function, unknown weights,
-            class names that do not fit the classifier.
-        FileExistsError: `path` holds something that is no SavedModel.
+        ValueError: the encoder is not such a function, weights are unknown,
+            or class names do not match the classifier.
+        FileExistsError: `path` exists and is not a SavedModel.
         OSError: the folder cannot be written.
     """
 
@@ -112,7 +112,7 @@ def _save(module, folder, signatures):
 
     try:
         tf.saved_model.save(module, folder, signatures=signatures)
-    except tf.errors.OpError as error:  # a full disk, say
+    except tf.errors.OpError as error:  # for example, a full disk
         raise OSError(f"expected to write a SavedModel, got {error}") from error
 
 
@@ -126,12 +126,12 @@ def _check_backend():
 
 
 def _check_encoder(encoder):
-    """Checks that images become vectors; returns their number of features."""
+    """Checks that the output is vectors; returns the number of features."""
     if not isinstance(encoder, keras.layers.Layer):
         raise ValueError(
             f"expected a keras.Model or layer as encoder, got {type(encoder)}"
         )
-    # Two sizes, neither square: catches encoders for one size alone.
+    # Two sizes, neither square: detects encoders for only one size.
     for height, width in ((64, 96), (80, 72)):
         images = np.zeros((1, height, width, 3), "float32")
         shape = tuple(encoder(images, training=False).shape)
@@ -150,7 +150,7 @@ def _check_encoder(encoder):
 
 
 def _check_names(class_names, classifier, num_features):
-    """The class names, one a logit of the classifier, as a list."""
+    """Checks the class names, one per logit; returns them as a list."""
     if classifier is None:
         raise ValueError("expected class_names only along with a classifier")
     logits = classifier(np.zeros((1, num_features), "float32"))
@@ -163,7 +163,7 @@ def _check_names(class_names, classifier, num_features):
 
 
 def _check_free(path):
-    """Refuses to write over anything that is no SavedModel."""
+    """Raises FileExistsError if `path` has anything but a SavedModel."""
     path = pathlib.Path(path)
     if path.is_file():
         raise FileExistsError(f"expected a folder to write, got file {path}")

@@ -1,4 +1,4 @@
-"""vivi-export: a run or a module -> files that load anywhere.
+"""vivi-export: converts a run or a module to files that load anywhere.
 
 Example:
   vivi-export --workdir=run --output=module
@@ -12,7 +12,7 @@ from absl import app, flags
 from vivi_keras import commands
 
 FORMATS = ("saved_model", "tflite", "onnx")
-# One process may import vivi-pretrain's flags as well (tests do).
+# Tests import vivi-pretrain's flags in the same process.
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of a training run.", allow_override=True
 )
@@ -89,7 +89,7 @@ def main(argv):
         scores = {} if batches is None else _test_scores(batches)
     except OSError as error:
         if error.errno and error.filename is None:
-            error.filename = _OUTPUT.value  # a full disk's names nothing
+            error.filename = _OUTPUT.value  # a full disk's error has no name
         raise
     for name, value in scores.items():
         print(f"{name}: {value:.4f}")
@@ -117,7 +117,7 @@ def test_batches(workdir):
 
 
 def _test_scores(batches):
-    """What the written module's signature `classify` gets right."""
+    """Test accuracy of the written module's signature `classify`."""
     import tensorflow as tf
 
     from vivi_keras.trainer import callbacks
@@ -133,7 +133,7 @@ def _test_scores(batches):
 
 
 def _module(aside):
-    """The folder of the module to write, made from a run if need be."""
+    """The folder of the module to write, exported from a run if needed."""
     if _MODULE.value is not None:
         from vivi_keras.models import registry
 
@@ -142,8 +142,8 @@ def _module(aside):
     from vivi_keras.runs import build
 
     model, metadata = build.restore_model(_WORKDIR.value, _EMA.value)
-    # A classifier was trained on the last weights, not on their averages, and
-    # in a run of no steps not at all.
+    # The classifier fits the last weights, not their averages; in a run of 0
+    # steps it is untrained.
     classifier = names = None
     if not _EMA.value and metadata["steps"]:
         classifier = model.objective.classifier
@@ -177,7 +177,7 @@ def _write(module):
 
 
 def _write_tflite(module):
-    """Converts, and tells an int8 model's loss of accuracy."""
+    """Converts to TFLite; prints an int8 model's loss of accuracy."""
     from vivi_keras.export import convert, metadata
 
     if _IMAGE_SIZE.value is not None:

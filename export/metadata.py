@@ -1,4 +1,4 @@
-"""What an export stores beside the encoder: metadata, golden outputs."""
+"""Files stored with an exported encoder: metadata and golden outputs."""
 
 import json
 import pathlib
@@ -9,13 +9,13 @@ import vivi_keras
 from vivi_keras import files
 
 GOLDEN_NAME = "assets.extra/golden.npz"
-# Neither square nor constant, two images that differ: a module that mixes up
-# axes, images or channels cannot give the same features.
+# Two different images, neither square nor constant: a module that mixes up
+# axes, images or channels gives different features.
 _HEIGHT, _WIDTH = 64, 96
 
 
 def golden_images():
-    """Two fixed images of waves and speckle.
+    """Two fixed images of waves and noise.
 
     Returns: uint8 [2, 64, 96, 3].
     """
@@ -35,10 +35,10 @@ def golden_images():
 
 
 def fitted_images(size):
-    """The golden images as a module takes them.
+    """The golden images as input for a module.
 
     Args:
-        size: (H, W) in pixels, or None for their own.
+        size: (H, W) in pixels, or None for their original size.
     Returns: float32 [2, H, W, 3] in [0, 1].
     """
     import tensorflow as tf
@@ -50,12 +50,12 @@ def fitted_images(size):
 
 
 def write_golden(path, encode):
-    """Stores the images and their features beside a module.
+    """Stores the golden images and their features with a module.
 
     Args:
         path: path of the SavedModel's folder.
         encode: float32 [N, H, W, 3] in [0, 1] -> float32 [N, D].
-    Returns: float32 [2, D], the features stored.
+    Returns: float32 [2, D], the stored features.
     """
     images = golden_images()
     features = np.asarray(encode(fitted_images(None)))
@@ -65,7 +65,7 @@ def write_golden(path, encode):
     return features
 
 
-# `assets.extra` is the folder that SavedModel leaves to its publishers.
+# SavedModel reserves the folder `assets.extra` for publishers.
 METADATA_NAME = "assets.extra/vivi.json"
 FORMAT_VERSION = 1
 _WRITTEN_HERE = (
@@ -81,12 +81,12 @@ _WRITTEN_HERE = (
 
 
 def read_metadata(path):
-    """Reads the metadata of an exported module; runs nothing of it.
+    """Reads the metadata of an exported module without running it.
 
     Args:
         path: path of the SavedModel's folder.
     Returns: dict.
-    Raises: FileNotFoundError when the module carries no vivi.json.
+    Raises: FileNotFoundError: the module has no vivi.json.
     """
     file = pathlib.Path(path) / METADATA_NAME
     if not file.is_file():
@@ -98,12 +98,12 @@ def read_metadata(path):
 
 
 def write_metadata(path, derived, described):
-    """Writes a module's metadata beside it, its content hash included.
+    """Writes a module's metadata, including its content hash.
 
     Args:
-        path: path of the SavedModel's folder, complete but for this file.
-        derived: dict of what the export knows (sizes, signatures, weights).
-        described: dict of what the caller says (row, config, seed, ...).
+        path: path of the SavedModel's folder, complete except for this file.
+        derived: dict from the export (sizes, signatures, weights).
+        described: dict from the caller (row, config, seed, ...).
     Returns: the dict written.
     """
     import keras
@@ -128,13 +128,13 @@ def write_metadata(path, derived, described):
 
 
 def check_described(metadata):
-    """A caller's metadata, checked and without machine paths.
+    """Checks a caller's metadata and removes machine paths.
 
     Args:
-        metadata: dict that JSON can hold, or None.
-    Returns: a new dict, absolute paths cut to their last component.
-    Raises: ValueError on keys that the export writes itself; TypeError on
-        what is no dict or JSON cannot hold.
+        metadata: dict of JSON values, or None.
+    Returns: a new dict; absolute paths are cut to their last component.
+    Raises: ValueError on keys that the export writes itself; TypeError if
+        it is not a dict or not JSON.
     """
     if metadata is None:
         return {}
@@ -161,14 +161,14 @@ def _without_paths(value):
 
 
 def read_signatures(path):
-    """The signatures and variables of a SavedModel, from its files alone.
+    """Reads a SavedModel's signatures and variables without running it.
 
     Args:
         path: path of the SavedModel's folder.
     Returns: dict of "signatures" (name -> inputs and outputs) and "variables"
-        (name -> text); a text tells the dtype, the shape, in which None is
-        any size, and whether a variable is trainable.
-    Raises: FileNotFoundError when there is no saved_model.pb.
+        (name -> text); a text has the dtype, the shape (None is any size),
+        and whether a variable is trainable.
+    Raises: FileNotFoundError: there is no saved_model.pb.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -193,7 +193,7 @@ def read_signatures(path):
 
 
 def write_signatures(path, file):
-    """Writes `read_signatures`, a line for each tensor and variable."""
+    """Writes `read_signatures` as text, one line per tensor and variable."""
     text = json.dumps(read_signatures(path), indent=1, sort_keys=True)
     pathlib.Path(file).write_text(text + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The files and folders that three hubs expect; nothing is uploaded."""
+"""Writes the files that three hubs expect; uploads nothing."""
 
 import contextlib
 import os
@@ -16,21 +16,20 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9._-]*/[1-9][0-9]*")
 
 
 def write_packages(module, name, output):
-    """Writes a module as TF Hub, Kaggle Models and Hugging Face want it.
+    """Writes a module in the format of TF Hub, Kaggle Models and Hugging Face.
 
     `tfhub/` has NAME-VERSION.tar.gz (the files at its top) and the card;
     `kaggle/` the SavedModel and both metadata files;
-    `huggingface/` the SavedModel with README.md. Each card tells what the
-    registry says of the module, if it stands there.
+    `huggingface/` the SavedModel with README.md. Each card includes the
+    module's registry entry, if it has one.
 
     Args:
         module: folder of a module written by `export_encoder`.
         name: "publisher/name/version", lower case, version a whole number.
-        output: folder to make.
+        output: folder to create.
     Returns: str, the folder.
-    Raises: ValueError for a name in another form, or an output inside the
-        module; FileExistsError; FileNotFoundError for a module without
-        metadata.
+    Raises: ValueError for an invalid name, or an output inside the module;
+        FileExistsError; FileNotFoundError for a module without metadata.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
@@ -69,7 +68,7 @@ def copy_module(module, output):
 
 
 def check_outside(module, output):
-    """Refuses to write into a module: its hash would be another."""
+    """Raises ValueError if `output` is in the module: its hash would change."""
     module, output = pathlib.Path(module), pathlib.Path(output)
     if output.resolve().is_relative_to(module.resolve()):
         raise ValueError(
@@ -79,7 +78,7 @@ def check_outside(module, output):
 
 @contextlib.contextmanager
 def _new_folder(module, output):
-    """A path whose folder becomes `output` if all goes well, or vanishes."""
+    """A temporary folder, renamed to `output` on success, else deleted."""
     check_outside(module, output)
     output = pathlib.Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
@@ -97,7 +96,7 @@ def _copy(module, folder):
     try:
         shutil.copytree(module, folder)
     except shutil.Error as error:
-        raise OSError(error.args[0][0][2]) from error  # of the first file
+        raise OSError(error.args[0][0][2]) from error  # the first file's error
 
 
 def _write_kaggle(folder, module, publisher, entry, told):
@@ -113,7 +112,7 @@ def _write_kaggle(folder, module, publisher, entry, told):
 
 
 def _entry(module):
-    """What the registry says of a module with this very content."""
+    """The registry entry of the module with exactly this content."""
     digest = files_lib.tree_sha256(module)
     for entry in registry.read_registry().values():
         if entry["sha256"] == digest:

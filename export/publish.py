@@ -1,13 +1,13 @@
-"""Adds an exported module to this folder, and makes its pages.
+"""Adds an exported module to hub_modules, and writes its pages.
 
     python -m vivi_keras.export.publish MODULE --name=NAME --version=1 \\
         --results=results.json --metrics=metrics.csv
     python -m vivi_keras.export.publish
 
-The first copies the module and writes what can be known of it into
-registry.yaml; what a person has to say (description, training_data, licence,
-command, intended_use, limits) is written there by hand. The second makes the
-cards, signatures, README.md and index.html anew from registry.yaml.
+The first command copies the module and adds what it knows to registry.yaml;
+a person adds the rest there (description, training_data, licence, command,
+intended_use, limits). The second command rewrites the cards, signatures,
+README.md and index.html from registry.yaml.
 """
 
 import csv
@@ -142,7 +142,7 @@ _WRITTEN_BY_HAND = {
 
 
 def publish(module, name, version, results=None, metrics=None, root=None):
-    """Copies a module below `root` and enters it into registry.yaml.
+    """Copies a module into `root` and adds it to registry.yaml.
 
     Args:
         module: folder written by `export_encoder`.
@@ -151,8 +151,8 @@ def publish(module, name, version, results=None, metrics=None, root=None):
         metrics: path of a metrics.csv.
         root: folder of registry.yaml; None for this package's own.
     Returns: dict, the entry.
-    Raises: ValueError: another form of name, or files that hold something
-        else. OSError: a file is missing.
+    Raises: ValueError: an invalid name, or files with the wrong content.
+        OSError: a file is missing.
     """
     root, module = _root(root), pathlib.Path(module)
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
@@ -160,13 +160,13 @@ def publish(module, name, version, results=None, metrics=None, root=None):
             "name must be lower-case letters, digits and any of ._- after the"
             f" first. Got: {name!r}"
         )
-    metadata.read_metadata(module)  # or it is no module of ours
+    metadata.read_metadata(module)  # raises unless it is our module
     rows = None if results is None else _read_results(results)
     log = None if metrics is None else _read_metrics(metrics)
     folder = root / name / str(version)
     if module.resolve() != folder.resolve():
         folder.parent.mkdir(exist_ok=True)
-        # Beside it until it is whole.
+        # Copied to a temporary folder first, so that it is never partial.
         with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
             shutil.copytree(module, f"{aside}/new")
             if folder.exists():
@@ -174,7 +174,7 @@ def publish(module, name, version, results=None, metrics=None, root=None):
             pathlib.Path(aside, "new").rename(folder)
     assets = folder / "assets"
     if assets.is_dir() and not any(assets.iterdir()):
-        assets.rmdir()  # Git keeps no empty folder
+        assets.rmdir()  # Git stores no empty folder
     entries = registry.read_registry(root / "registry.yaml")
     key = f"{name}/{version}"
     entry = {
@@ -197,7 +197,7 @@ def publish(module, name, version, results=None, metrics=None, root=None):
 
 
 def write_pages(root=None):
-    """Makes cards, signatures, README.md and index.html from the registry."""
+    """Writes cards, signatures, README.md and index.html from the registry."""
     root = _root(root)
     modules = []
     for key, entry in registry.read_registry(root / "registry.yaml").items():
@@ -222,9 +222,9 @@ def _root(root):
 
 
 def _read_results(file):
-    """Rows of a results.json: one a task and probe, one column an encoder.
+    """Reads a results.json: one row per task and probe, one column per encoder.
 
-    Accuracies in per cent, means over the draws of the labels.
+    Accuracies are in per cent, means over the draws of the labels.
     """
     document = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     table = {}
@@ -247,7 +247,7 @@ def _read_results(file):
 
 
 def _read_metrics(file):
-    """About ten rows of a metrics.csv, its losses and accuracies alone."""
+    """About ten rows of a metrics.csv, only its losses and accuracies."""
     with open(file, newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
     if not rows or "step" not in rows[0]:

@@ -1,4 +1,4 @@
-"""The object behind an export: plain variables and functions, no Keras."""
+"""Builds the object to export: plain variables and functions, no Keras."""
 
 import contextlib
 
@@ -12,12 +12,12 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
         encoder, classifier, weights, weights_dtype: see `export_encoder`.
         num_features: int, the encoder's D.
     Returns: (object with the reusable interface, dict name -> function).
-    Raises: ValueError on weights that fit no variable of the encoder.
+    Raises: ValueError: weights do not match the encoder's variables.
     """
     import tensorflow as tf
 
-    # Copies: the module never shares storage with the model being trained,
-    # and variables of a distribution strategy become plain ones.
+    # Copies: the module does not share storage with the model being trained,
+    # and variables of a distribution strategy become plain variables.
     trainable, frozen = _copy_variables(encoder, weights, weights_dtype)
     call = _make_call(encoder, trainable, frozen)
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -28,8 +28,8 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
     def features(images):
         return {"default": call(images, training=False)}
 
-    # tf.train.Checkpoint is the plain trackable object that TF Hub's own
-    # description of the interface uses.
+    # TF Hub's description of the interface uses tf.train.Checkpoint as the
+    # plain trackable object.
     module = tf.train.Checkpoint()
     module.__call__ = call
     module.trainable_variables = [v for v in trainable if v.trainable]
@@ -49,11 +49,11 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
 
 @contextlib.contextmanager
 def unsynchronized(layer):
-    """Inside, batch norm is traced without the reductions over replicas.
+    """Context in which batch norm is traced without reductions over replicas.
 
-    They join nothing in the module, which is traced on one replica, and
-    their custom gradients make each load of it warn. Saving traces again, so
-    it has to happen inside, too.
+    The module is traced on one replica, so the reductions have no effect,
+    but their custom gradients cause a warning at each load. Save the module
+    in this context too, since saving traces again.
     """
     layers = [layer]
     for parent in layers:
@@ -71,7 +71,7 @@ def unsynchronized(layer):
 def _copy_variables(encoder, weights, weights_dtype):
     """The encoder's trainable and other variables as plain tf.Variables.
 
-    float16 ones come with the trainable ones and are frozen.
+    float16 variables are returned with the trainable ones but are frozen.
     """
     import tensorflow as tf
 
@@ -90,16 +90,16 @@ def _copy_variables(encoder, weights, weights_dtype):
                 f"expected weights of shape {tuple(variable.shape)} for"
                 f" {variable.path}, got {value.shape}"
             )
-        # Batch norm's few numbers stay whole: their range exceeds float16's.
+        # Vectors (batch norm) stay float32: float16's range is too small.
         half = trainable and weights_dtype == "float16" and value.ndim > 1
         return tf.Variable(
             value,
-            # Adam's squared gradients and its epsilon are zero in float16:
-            # it would take the weights far away in one step.
+            # In float16, Adam's squared gradients and epsilon become zero:
+            # one step would make the weights far too large.
             trainable=trainable and not half,
             dtype="float16" if half else variable.dtype,
             name=variable.path,
-            # How a strategy that loads the module joins its copies.
+            # How a strategy that loads the module combines its replicas.
             aggregation=tf.VariableAggregation.MEAN,
         )
 
@@ -110,7 +110,7 @@ def _copy_variables(encoder, weights, weights_dtype):
 
 
 def _make_call(encoder, trainable, frozen):
-    """images, training -> features, over the module's own variables."""
+    """The function (images, training) -> features on the module's variables."""
     import tensorflow as tf
 
     dtypes = [v.dtype for v in encoder.trainable_variables]
@@ -135,7 +135,7 @@ def _make_call(encoder, trainable, frozen):
 
 
 def _regularization_losses(encoder, trainable):
-    """One function of no arguments: the sum of the weights' penalties."""
+    """A list of one function without arguments: the sum of all penalties."""
     import tensorflow as tf
 
     penalised = [
@@ -148,7 +148,7 @@ def _regularization_losses(encoder, trainable):
     if not penalised:
         return []
 
-    # One sum in place of a function per weight: 53 fewer functions to load.
+    # One sum instead of a function per weight: 53 fewer functions to load.
     @tf.function(input_signature=[])
     def total():
         return tf.add_n(

@@ -1,7 +1,7 @@
-"""vivi-verify: does a module keep what an image module promises?
+"""vivi-verify: checks that a module follows the image module conventions.
 
-A SavedModel is a program: verify runs it, so verify only those of publishers
-you trust.
+A SavedModel is a program, and this command runs it: check only modules of
+publishers you trust.
 
 Example:
   vivi-verify module
@@ -24,10 +24,10 @@ _JSON = flags.DEFINE_string("json", None, "File for the results as JSON.")
 
 
 def verify(path):
-    """Checks a SavedModel in a clean process that has not got vivi_keras.
+    """Checks a SavedModel in a clean process without vivi_keras.
 
     Args:
-        path: folder of a SavedModel, of any publisher.
+        path: folder of a SavedModel from any publisher.
     Returns: list of (check, "pass", "MISS" or "n/a", text).
     Raises: FileNotFoundError, NotADirectoryError: there is no SavedModel.
     """
@@ -43,7 +43,7 @@ def verify(path):
         )
     with tempfile.TemporaryDirectory() as aside:
         results = pathlib.Path(aside) / "results.json"
-        # -I: no PYTHONPATH and no folder of ours on the import path.
+        # -I: neither PYTHONPATH nor our folders are on the import path.
         try:
             done = subprocess.run(
                 [sys.executable, "-I", str(CHECKS_FILE), folder, results],
@@ -66,7 +66,7 @@ def verify(path):
 
 
 def content_row(folder):
-    """Whether the files are those that the metadata was written for."""
+    """Checks that the files match the content hash in the metadata."""
     from vivi_keras.export import metadata
 
     name = "content hash"
@@ -83,7 +83,7 @@ def content_row(folder):
 
 
 def table(rows):
-    """The rows as lines of text, one a check, and a last line of counts."""
+    """Formats the rows as text, one line per check and a line of counts."""
     width = max(len(name) for name, _, _ in rows)
     lines = [
         f"{name:<{width}}  {result:<4}  {text}".rstrip()

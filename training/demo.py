@@ -1,6 +1,6 @@
-"""The whole path on rendered films: videos -> data set -> encoder -> scores.
+"""The whole pipeline on rendered films: videos, data set, encoder, scores.
 
-`make demo` runs it. Steps that are done are not done again.
+`make demo` runs it. Finished steps are not repeated.
 
 Example:
   python -m vivi_keras.training.demo --output=demo
@@ -19,7 +19,7 @@ SEED = flags.DEFINE_integer("seed", 0, "Seed of the training.")
 STEPS = flags.DEFINE_integer("steps", None, "Training steps.", 1)
 _NUM_FILMS = flags.DEFINE_integer("num_films", 160, "Films trained on.", 2)
 
-# Corpora of different seeds share no object.
+# Corpora with different seeds have no objects in common.
 TRAINING_FILMS_SEED = 21
 
 
@@ -34,7 +34,7 @@ def main(argv):
         films,
         num_films=_NUM_FILMS.value,
         seed=TRAINING_FILMS_SEED,
-        # One object a film: what returns in later shots is what is shown.
+        # One object per film, so that later shots show it again.
         objects_per_film=1,
         dissolve_share=0.15,
         processes=os.cpu_count(),

@@ -160,7 +160,7 @@ def main(argv):
 
 
 def _evaluate(common):
-    # TensorFlow is imported only once the flags are known to be good.
+    # TensorFlow is imported only after the flags have been checked.
     from vivi_keras.evaluation import evaluate
     from vivi_keras.evaluation.reports import pictures
 
@@ -190,7 +190,7 @@ def _evaluate(common):
         image_size=evaluate.IMAGE_SIZES[_SUITE.value] if size is None else size,
     ):
         print(f"drew {file}")
-    name = results["encoders"][0]["name"]  # the module; others are beside it
+    name = results["encoders"][0]["name"]  # the module, not a baseline
     rows = [row for row in results["rows"] if row["encoder"] == name]
     if all(row["accuracy"] is None for row in rows):
         sys.exit(f"vivi-evaluate: {name} got no score; why is said above")
@@ -234,7 +234,7 @@ def _tasks():
 
 
 def _sweep(default):
-    """The suite's sweep with what flags change."""
+    """The suite's sweep with the changes given by flags."""
     given = {
         "learning_rates": _numbers(_LEARNING_RATES, float),
         "steps": _numbers(_STEPS, int),

@@ -1,8 +1,8 @@
-"""The whole path on a real film, Big Buck Bunny; `make film` runs it.
+"""The whole pipeline on a real film, Big Buck Bunny (`make film`).
 
-The film (Blender Foundation, CC-BY 3.0) comes inside the source package of
+The film (Blender Foundation, CC-BY 3.0) is part of the source package of
 moviepy 2.2.1. InfoNCE takes its negatives from other videos, so the film is
-cut, without decoding, into consecutive pieces that stand for videos.
+cut, without decoding, into consecutive pieces that serve as videos.
 
 Example:
   python -m vivi_keras.training.film --output=film

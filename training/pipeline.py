@@ -1,4 +1,4 @@
-"""The whole path: videos -> data set -> encoder -> scores."""
+"""The whole pipeline: videos -> data set -> encoder -> scores."""
 
 import os
 import time
@@ -10,11 +10,11 @@ TASKS = ("demo", "digits", "fashion_mnist")
 
 
 def run_path(videos, folder, settings, **preparation):
-    """Prepares videos, pretrains on them, exports and evaluates the encoder.
+    """Prepares videos, trains an encoder on them, exports and evaluates it.
 
     Args:
         videos: folder of video files.
-        folder: where everything goes.
+        folder: folder for all output.
         settings: {"seed": int, "steps": int or None}.
         preparation: further arguments of `video.prepare`.
     Returns: the results of the evaluation.
@@ -33,7 +33,7 @@ def run_path(videos, folder, settings, **preparation):
         videos,
         dataset,
         short_side=96,
-        # A record a film, so that the rows of a batch are different films.
+        # One record per film, so that a batch's rows are different films.
         shots_per_record=16,
         workers=os.cpu_count(),
         show_progress=True,
@@ -93,7 +93,7 @@ def run_path(videos, folder, settings, **preparation):
 
 
 class Clock:
-    """Seconds that the steps of a run took."""
+    """Measures the seconds of each step of a run."""
 
     def __init__(self):
         self.laps, self.then = {}, time.monotonic()

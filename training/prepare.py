@@ -41,7 +41,7 @@ _OPTIONS = (
 
 
 def main(argv):
-    """Prepares what the flags name; prints what became of it."""
+    """Prepares the videos named by the flags; prints a summary."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     options = {option.name: option.value for option in _OPTIONS}

@@ -1,4 +1,4 @@
-"""vivi-pretrain: trains an encoder as a named config says.
+"""vivi-pretrain: trains an encoder with a named config.
 
 Example:
   vivi-pretrain --config=vivi_ex4_demo --config.data.dataset=data --workdir=run

@@ -30,7 +30,7 @@ _MODULES = (
     "trainer",
     "video",
 )
-# Modules whose classes Keras finds by name in a file that it loads.
+# Modules with classes that Keras finds by name when it loads a saved file.
 _SAVED = (
     "vivi_keras.models.heads",
     "vivi_keras.models.resnet",
@@ -38,8 +38,8 @@ _SAVED = (
     "vivi_keras.objective",
     "vivi_keras.trainer.optimizers",
 )
-# Modules that had another name before, and where what they held is now.
-# Importing one warns.
+# Old names of modules -> the modules that now hold their content. Importing
+# an old name warns.
 _MOVED = {
     "vivi_keras.callbacks": ("trainer.callbacks", "trainer.collapse"),
     "vivi_keras.checkpoints": ("runs.checkpoints", "checks"),
@@ -98,9 +98,9 @@ def _warn(name):
 
 
 class _RegisterWithKeras(importlib.abc.MetaPathFinder):
-    """Registers our saved classes once Keras is imported, and not before.
+    """Registers our saved classes as soon as Keras is imported.
 
-    Where one of our modules imports Keras, it waits until that one is whole.
+    If one of our modules imports Keras, it waits until that module is loaded.
     """
 
     def __init__(self):

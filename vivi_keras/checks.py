@@ -1,10 +1,10 @@
-"""Checks of arguments and texts of errors, in one wording."""
+"""Checks of arguments, and the text of errors, in one form."""
 
 import difflib
 import numbers
 import re
 
-# What TensorFlow puts around an error from within a graph.
+# Lines that TensorFlow adds to an error raised in a graph.
 _FRAME = (
     r"Graph execution error:$|Detected at node |<stack traces unavailable>"
     r"|\d+ root error"
@@ -12,7 +12,7 @@ _FRAME = (
 
 
 def reason(error) -> str:
-    """The line of an error that tells most, of TensorFlow's many."""
+    """The most useful line of an error, which may be TensorFlow's long one."""
     lines = [
         re.sub(r"^( *\(\d+\) [A-Z_]+:)? *(\{\{.*?\}\} )?", "", line)
         for line in str(error).split("\n")
@@ -22,7 +22,7 @@ def reason(error) -> str:
 
 
 def one_of(what: str, value, known):
-    """Raises ValueError naming the nearest known name unless it is one."""
+    """Raises ValueError, naming the nearest known value, if it is unknown."""
     if value not in known:
         near = difflib.get_close_matches(str(value), known, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -39,11 +39,11 @@ def check_choice(name, value, choices):
 
 
 def check_range(name, value, low, high, kind=numbers.Real):
-    """Raises ValueError where an argument is no number of a range."""
+    """Raises ValueError if an argument is not a number in [low, high]."""
     if not isinstance(value, kind) or not low <= value <= high:
         raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
 
 
 def check_whole(name, value, low, high):
-    """Raises ValueError where an argument is no whole number of a range."""
+    """Raises ValueError if an argument is not an integer in [low, high]."""
     check_range(name, value, low, high, numbers.Integral)

@@ -1,4 +1,4 @@
-"""How the scripts start and fail: flags, help, one line of error."""
+"""Starts the scripts: flags, help, errors in one line."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,8 @@ from absl import app, flags, logging
 
 _TOLD = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
 
-# What TensorFlow writes to file descriptor 2 on every start, below Python and
-# partly before its own log level counts.
+# Lines that TensorFlow's C++ code writes to file descriptor 2 on every start,
+# partly before its log level takes effect.
 _START_LINES = (
     "All log messages before absl::InitializeLog"
     "|oneDNN custom operations are on"
@@ -25,7 +25,7 @@ _START_LINES = (
     "|To enable the following instructions"
     "|Could not find TensorRT"
 )
-# The same on a machine without a GPU; with one they are real errors.
+# More such lines on a machine without a GPU; with one they are real errors.
 _NO_GPU_LINES = (
     "|Could not find cuda drivers"
     "|failed call to cuInit"
@@ -35,7 +35,8 @@ _NO_GPU_LINES = (
     "|Skipping registering GPU devices"
 )
 _GPU_DRIVER = "/dev/nvidiactl"
-# A process of its own: what TensorFlow writes before it aborts is not lost.
+# Runs in its own process: lines that TensorFlow writes before it aborts are
+# still shown.
 _FILTER = """
 import re, sys
 for line in sys.stdin.buffer:
@@ -50,11 +51,11 @@ flags.disclaim_key_flags()  # flags belong to the script that asks for them
 
 
 def define_flags(options):
-    """Defines a flag for each field of a dataclass, defaults and help its own.
+    """Defines a flag, with default and help, for each field of a dataclass.
 
     Args:
-        options: dataclass of bool, int, float, str or tuple fields, any of
-            them or None; its docstring describes each under "Attributes:".
+        options: dataclass of bool, int, float, str or tuple fields, which may
+            be None; its docstring describes each under "Attributes:".
     Returns: list of absl flag holders, in the fields' order.
     """
     holders = []
@@ -73,7 +74,7 @@ def define_flags(options):
 
 
 def _attribute_texts(options):
-    """Field -> its text in the docstring, without the certainty ([O])."""
+    """Dict of field -> its text in the docstring, without tags such as [O]."""
     lines = inspect.getdoc(options).partition("Attributes:\n")[2].splitlines()
     texts = {}
     for line in lines:
@@ -94,15 +95,15 @@ def _attribute_texts(options):
 def run(name, main, prepare_argv=None):
     """Parses the flags and calls `main`; never returns.
 
-    `--help` shows the docstring and the flags of main's module, also where a
-    console script, and not that module, is what Python runs; its exit status
-    is 0. Errors that name what was expected and what came are one line and
-    exit status 1; their traceback is shown with `--verbosity=1`. Ctrl-C ends
-    it in one line, too, with status 130.
+    `--help` shows the docstring and the flags of main's module, even if Python
+    runs a console script instead of that module; its exit status is 0. An
+    expected error (such as ValueError or OSError) is shown in one line, with
+    exit status 1; `--verbosity=1` also shows its traceback. Ctrl-C is shown in
+    one line too, with status 130.
 
     Args:
-        name: str, the script's.
-        main: function of the arguments left over by the flags.
+        name: str, the script's name.
+        main: function of the arguments left after the flags.
         prepare_argv: function of `sys.argv` -> the arguments to parse; it may
             raise `app.UsageError`.
     """
@@ -122,11 +123,11 @@ def run(name, main, prepare_argv=None):
 
 
 def _open_streams():
-    """Any text can be printed, and a closed stream swallows what is printed."""
+    """Makes it safe to print any text, also to a closed stream."""
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-        # File names may hold characters that the terminal has none for.
+        # File names may hold characters that the terminal cannot show.
         getattr(sys, stream).reconfigure(errors="backslashreplace")
 
 
@@ -153,7 +154,7 @@ def _asks_for_help(argv):
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):
-    """Imports TensorFlow without what it writes on every start."""
+    """Imports TensorFlow without the lines that it writes on every start."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "tensorflow":
@@ -169,11 +170,11 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 
 def hide_start_lines():
-    """Hides what TensorFlow writes when it is imported; errors are shown.
+    """Hides the lines that TensorFlow writes on import; errors are shown.
 
-    Has no effect on a TensorFlow that is imported already.
+    Has no effect if TensorFlow is imported already.
     """
-    # Its log says again what exceptions say, and much that is no error.
+    # TensorFlow's log repeats its exceptions and has much that is no error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _QuietImport())
@@ -182,7 +183,7 @@ def hide_start_lines():
 def _load(load, module):
     with _start_lines_hidden():
         load(module)
-        # Looks for a GPU, which writes lines of its own.
+        # Looking for a GPU writes more such lines.
         module.config.list_physical_devices()
 
 
@@ -193,14 +194,14 @@ def _start_lines_hidden():
         hidden += _NO_GPU_LINES
     try:
         shown = os.dup(2)
-    except OSError:  # closed: nothing is shown
+    except OSError:  # standard error is closed: nothing is shown
         yield
         return
     sys.stderr.flush()
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _FILTER, hidden],
         stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for this process
+        start_new_session=True,  # Ctrl-C must not end the filter
     ) as process:
         os.dup2(process.stdin.fileno(), 2)
         try:
@@ -212,8 +213,8 @@ def _start_lines_hidden():
 
 
 def tell(name, main, argv):
-    """Calls `main`; its errors end the process in one line, status 1."""
-    # At INFO, TFDS tells of every file it opens.
+    """Calls `main`; an expected error is shown in one line, exit status 1."""
+    # At level INFO, TFDS logs every file that it opens.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -222,12 +223,12 @@ def tell(name, main, argv):
         if not isinstance(error, _told()):
             raise
         logging.debug("where it was raised", exc_info=True)
-        if isinstance(error, BrokenPipeError):  # nobody reads what is left
+        if isinstance(error, BrokenPipeError):  # nothing reads the output
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         said, status = str(error), 1
         if isinstance(error, app.UsageError):
             said = f"{said}\nSee {name} --help."
-        elif not isinstance(error, _TOLD):  # TensorFlow's: many lines
+        elif not isinstance(error, _TOLD):  # TensorFlow's, of many lines
             from vivi_keras.checks import reason
 
             said = reason(error)
@@ -237,20 +238,20 @@ def tell(name, main, argv):
 
 
 def _told():
-    """Kinds of errors whose text is enough; TensorFlow's if it is in use."""
+    """Errors to show without traceback; TensorFlow's too if it is imported."""
     tensorflow = sys.modules.get("tensorflow")
     return _TOLD if tensorflow is None else (*_TOLD, tensorflow.errors.OpError)
 
 
 def end(name, said, status):
-    """Ends the process in one line; to be called outside of `except`.
+    """Prints one line and ends the process; call it outside of `except`.
 
-    An error keeps the frames that it passed, and they the input pipeline;
-    were that freed only while the interpreter ends, it would wait for ever
-    for its threads, which then no longer run Python.
+    An error keeps its stack frames alive, and these the input pipeline. If
+    the pipeline were freed only at interpreter exit, it would wait forever
+    for its threads, which can no longer run Python.
     """
     gc.collect()
-    if status == 1:  # what Python makes of a text
+    if status == 1:  # Python's exit status for a text
         sys.exit(f"{name}: {said}")
     print(f"{name}: {said}", file=sys.stderr, flush=True)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Archives, hashes, locks and whole files on disk; names of files as text."""
+"""Helpers for files: archives, hashes, locks, JSON, and paths as text."""
 
 import contextlib
 import gzip
@@ -13,10 +13,10 @@ import tempfile
 import zlib
 
 _CHUNK_BYTES = 1 << 20
-# What an archive may unpack to: a few kB of zeros can fill any disk. [O]
+# Most bytes that an archive may unpack to: a few kB can fill any disk. [O]
 MAX_BYTES = 8 << 30
 MAX_MEMBERS = 10_000
-# What an archive that contradicts itself raises while it is read.
+# Errors from reading an archive that is damaged or contradicts itself.
 _DAMAGED = (
     tarfile.TarError,
     zlib.error,
@@ -45,14 +45,14 @@ def file_sha256(path):
 def tree_sha256(directory, exclude=()):
     """Hex SHA-256 over the names and bytes of all files under a folder.
 
-    The hash depends on relative names (with "/") and contents alone, so a
-    copy of the folder has the same hash whatever its dates and owners.
+    The hash depends only on relative names (with "/") and contents, so a copy
+    of the folder with other dates and owners has the same hash.
 
     Args:
         directory: path of a folder.
-        exclude: relative names, with "/", that are left out.
+        exclude: relative names, with "/", to leave out.
     Returns: str of 64 hex digits.
-    Raises: NotADirectoryError when `directory` is no folder.
+    Raises: NotADirectoryError: `directory` is not a folder.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -66,10 +66,10 @@ def tree_sha256(directory, exclude=()):
 
 
 def pack(directory, archive):
-    """Writes a folder's files as a .tar.gz whose names start at the folder.
+    """Writes a folder's files as a .tar.gz, with names relative to the folder.
 
-    Dates, owners and modes are fixed, so that they tell nothing about the
-    machine; the files stand at the top of the archive, as TF Hub expects.
+    Dates, owners and modes are fixed, so that they reveal nothing about the
+    machine. The files are at the top of the archive, as TF Hub expects.
 
     Args:
         directory: path of the folder to pack.
@@ -92,20 +92,20 @@ def unpack(archive, directory):
 
     Args:
         archive: path of the .tar.gz.
-        directory: the folder to make; must not exist.
+        directory: the folder to create; must not exist.
     Returns: the folder's path.
     Raises:
         FileExistsError: `directory` exists.
         ValueError: the archive is damaged or truncated, holds too much, or
             one of its members is a link or a device or lies outside the
             folder.
-        OSError: the archive cannot be read, or the folder not written.
+        OSError: the archive cannot be read or the folder cannot be written.
     """
     directory = pathlib.Path(directory)
     if directory.exists():
         raise FileExistsError(f"{str(directory)!r} exists already")
-    # Unpacked aside and renamed, so that an interrupted run leaves no
-    # half-filled folder under the final name.
+    # Unpacked under a temporary name and then renamed, so that an interrupted
+    # run leaves no incomplete folder under the final name.
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = tempfile.mkdtemp(prefix=".unpack-", dir=directory.parent)
     try:
@@ -118,7 +118,7 @@ def unpack(archive, directory):
             f" truncated or damaged: {error}"
         ) from error
     except OSError as error:
-        if error.errno and error.filename is None:  # a full disk's
+        if error.errno and error.filename is None:  # e.g. the disk is full
             error.filename = str(directory.parent)
         raise
     finally:
@@ -127,14 +127,14 @@ def unpack(archive, directory):
 
 
 def _extract_members(archive, directory):
-    """Writes the archive's regular files; refuses every other member."""
+    """Writes the archive's files and folders; rejects every other member."""
     num_bytes = 0
     with (
         gzip.open(archive) as stream,
         tarfile.open(fileobj=stream, mode="r:") as tar,
     ):
         for index, member in enumerate(tar):
-            # By the header: nothing of a bomb is written.
+            # The header's size: an archive bomb is rejected before writing.
             num_bytes += member.size
             if index >= MAX_MEMBERS or num_bytes > MAX_BYTES:
                 raise ValueError(
@@ -149,14 +149,14 @@ def _extract_members(archive, directory):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with tar.extractfile(member) as source:
                     _copy(source, target, member)
-        # gzip compares its checksum at the end, which tarfile never reads.
+        # gzip checks its checksum at the end, which tarfile does not read.
         if len(stream.read(_CHUNK_BYTES)) == _CHUNK_BYTES:
             raise tarfile.ReadError("more follows after its end")
 
 
 def _target(member, directory):
-    """Where a member goes, after the checks that it may go there."""
-    # Not left to tarfile's filters, which Python before 3.12 may lack.
+    """Checks a member and returns the path to write it to."""
+    # tarfile's own filters may be missing before Python 3.12.
     if not (member.isfile() or member.isdir()):
         raise ValueError(
             "expected only files and folders in the archive, got the link or"
@@ -216,7 +216,7 @@ def write_json(path, content, indent=1, sort_keys=True):
 
 
 def read_json(path):
-    """What `write_json` wrote; None where there is no file.
+    """Reads a JSON file; returns None if it does not exist.
 
     Raises: ValueError: the file is damaged.
     """
@@ -229,9 +229,9 @@ def read_json(path):
 
 
 def check_output(path):
-    """Makes a folder for results, before hours of work rely on it.
+    """Creates a folder for results, to find errors before hours of work.
 
-    Raises: OSError: it cannot be made or written to.
+    Raises: OSError: the folder cannot be created or written to.
     """
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def check_output(path):
 def readable(path):
     """A path as text that can be stored and shown anywhere.
 
-    Bytes that are no UTF-8 and control characters appear escaped.
+    Bytes that are not UTF-8, and control characters, are escaped.
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(
@@ -257,9 +257,9 @@ LOCK_FILE = "lock"
 
 @contextlib.contextmanager
 def locked(workdir):
-    """Holds a work directory; a process that dies lets go of it.
+    """Locks a work directory; the lock ends with the process.
 
-    Raises: ValueError: another process holds it.
+    Raises: ValueError: another process has locked it.
     """
     import fcntl  # not on Windows, where encoders can be loaded, too
 

@@ -1,4 +1,4 @@
-"""The objective: levels of invariance, each with its weight."""
+"""The objective: a weighted sum of the losses of several levels."""
 
 import inspect
 import math
@@ -37,7 +37,7 @@ __all__ = [
     "make_level",
 ]
 
-# The kinds a config may name; a new level of one's own may be added.
+# The kinds of levels that a config can name; custom levels can be added.
 LEVELS = {
     "frame_exemplar": FrameExemplar,
     "rotation": Rotation,
@@ -49,13 +49,13 @@ LEVELS = {
 
 
 def make_level(kind: str, **arguments) -> Level:
-    """A level by the name of its kind, as a config gives it.
+    """Makes a level from the name of its kind, as written in a config.
 
     Args:
         kind: a key of `LEVELS`.
-        arguments: of the level's class; its `name` is `kind` unless given.
+        arguments: arguments of the level's class; `name` defaults to `kind`.
     Raises:
-        ValueError: on an unknown kind or argument, with the nearest name.
+        ValueError: unknown kind or argument; suggests the nearest name.
     """
     one_of("The kind of a level", kind, LEVELS)
     known = {
@@ -74,10 +74,10 @@ class Objective(layers.Layer):
     """Runs levels on the features of a batch; their weighted sum is the loss.
 
     loss = sum over levels of level.weight * (sum of losses * weights) / (sum
-    of weights), both sums over all replicas, + regularisers. The levels give
-    the parts; the trainer takes the means, since it knows the replicas.
+    of weights), both sums over all replicas, + regularisers. The levels return
+    losses and weights; the trainer computes the means over the replicas.
 
-    A training step does:
+    A training step runs:
         images = objective.transform_images(images)     # [N, H, W, 3]
         features = encoder(images, training=True)       # [N, D]
         inputs = objective.level_inputs(features, ...)
@@ -85,9 +85,9 @@ class Objective(layers.Layer):
 
     Args:
         levels: at least one, each with its own name.
-        name: of the layer.
+        name: name of the layer.
         weight_decay: float >= 0; each kernel w of the heads adds
-            `weight_decay * sum(w ** 2) / 2` to `losses`, as the encoder's do.
+            `weight_decay * sum(w ** 2) / 2` to `losses`, as in the encoder.
     """
 
     def __init__(
@@ -127,18 +127,18 @@ class Objective(layers.Layer):
 
     @property
     def image_transforms(self) -> tuple[str, ...]:
-        """Names of what each image must go through; () or ("rotation",)."""
+        """Names of the transforms that images need: () or ("rotation",)."""
         names = {n for level in self.levels for n in level.image_transforms}
         return tuple(sorted(names))
 
     @property
     def num_turns(self) -> int:
-        """Encoder rows for each image: 4 with rotations, else 1."""
+        """Number of encoder rows per image: 4 with rotations, else 1."""
         return 4 if "rotation" in self.image_transforms else 1
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What some level learns from: "images", "videos" or both."""
+        """The streams that the levels use: "images", "videos" or both."""
         return tuple(sorted({n for x in self.levels for n in x.streams}))
 
     @property
@@ -156,12 +156,12 @@ class Objective(layers.Layer):
         copies: int = 1,
         streams: tuple[str, ...] = ("images", "videos"),
     ) -> None:
-        """Raises ValueError if a level cannot work on such batches.
+        """Raises ValueError if a level cannot use such batches.
 
         Args:
-            num_shots, frames_per_shot, copies: of a clip; without videos
-                0, 0 and the copies of an image.
-            streams: what a batch holds.
+            num_shots, frames_per_shot, copies: sizes of a clip; without
+                videos 0, 0 and the copies of an image.
+            streams: the streams in a batch.
         """
         for level in self.levels:
             level.require(
@@ -175,7 +175,7 @@ class Objective(layers.Layer):
         """[N, H, W, 3] -> [N * T, H, W, 3], T = `num_turns`.
 
         Row n * T + t is image n turned by t quarter turns. Without rotations
-        the images are given back as they are.
+        the images are returned unchanged.
         """
         if self.num_turns == 1:
             return images
@@ -200,20 +200,20 @@ class Objective(layers.Layer):
         labels=None,
         image_copies: int = 1,
     ) -> LevelInputs:
-        """Sorts the encoder's rows into what levels take.
+        """Reshapes the encoder's rows into the inputs of the levels.
 
         Args:
             features: float32 [N, D], the encoder's features of
-                `transform_images(images)`, where `images` held first the B *
+                `transform_images(images)`, where `images` has first the B *
                 S * F * C views of the clips, in this order of axes, and then,
                 if there are labels, the M * image_copies views of the
                 labelled images.
             clip_shape: (B, S, F, C); (0, 0, 0, C) without videos.
             shot_mask: bool [B, S].
             video_id: int [B].
-            replicas: see `LocalReplicas`; one replica when absent.
+            replicas: see `LocalReplicas`; None for one replica.
             labels: int [M], -1 for no label; None without images.
-            image_copies: views of each labelled image.
+            image_copies: number of views of each labelled image.
         """
         turns, depth = self.num_turns, features.shape[-1]
         rows = ops.reshape(features, (-1, turns, depth))  # [images, T, D]
@@ -236,7 +236,7 @@ class Objective(layers.Layer):
         )
 
     def build(self, features_shape):
-        """Makes all variables, by running the levels once on zeros.
+        """Creates all variables by running the levels once on zeros.
 
         Args:
             features_shape: (B or None, S, F, C, D); S = F = 0 without
@@ -272,7 +272,7 @@ class Objective(layers.Layer):
         return super().__call__(inputs, training=training)
 
     def call(self, inputs, training=None) -> dict[str, LevelOutput]:
-        """LevelOutput of each level by its name."""
+        """Dict: level name -> LevelOutput."""
         return {
             level.name: level(inputs, training=training)
             for level in self.levels

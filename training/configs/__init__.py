@@ -1,4 +1,4 @@
-"""Named rows: one config each, at paper scale and at demo scale."""
+"""Named rows, each with one config at paper scale and at demo scale."""
 
 from vivi_keras.training.configs.rows import ROWS, get_config
 

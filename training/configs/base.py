@@ -4,13 +4,13 @@ import ml_collections
 
 
 def paper_config() -> ml_collections.ConfigDict:
-    """The settings that rows share at the paper's scale."""
+    """The common settings of all rows at the paper's scale."""
     return ml_collections.ConfigDict(
         {
             "name": "",
             "seed": 0,
             "data": {
-                "dataset": "",  # folder made by vivi-prepare
+                "dataset": "",  # folder written by vivi-prepare
                 "num_shots": 4,
                 "frames_per_shot": 2,  # [O]
                 "copies": 1,  # views of each frame
@@ -23,15 +23,15 @@ def paper_config() -> ml_collections.ConfigDict:
                     # prepared TFDS data set, or "fashion_mnist".
                     "dataset": "tfds:imagenet2012",
                     "split": "train",
-                    "test_split": "validation",  # "none": not tested
-                    "class_names": (),  # (): those of the data set
-                    "label_fraction": 1.0,  # share of the labels shown
-                    "label_subset": "",  # which; "": as the seed draws them
+                    "test_split": "validation",  # "none": no test
+                    "class_names": (),  # (): the data set's names
+                    "label_fraction": 1.0,  # share of the labels used
+                    "label_subset": "",  # which ones; "": random by seed
                     "batch_size": 0,  # labelled images
                     "unlabelled_batch_size": 0,
                     "copies": 1,  # views of each image
                     "crop_area": (0.05, 1.0),  # [G]
-                    "views": "none",  # colours, as for the frames
+                    "views": "none",  # colour changes, as for frames
                     "augment": "none",  # or "rand_augment"
                 },
             },
@@ -39,10 +39,10 @@ def paper_config() -> ml_collections.ConfigDict:
                 "width": 1.0,  # 3 is "Big"  [P]
                 "units": (3, 4, 6, 3),  # ResNet-50  [R]
                 "norm": "batch",
-                "init": "",  # folder of a run whose encoder to start from
-                "weight_decay": 1e-4,  # of its kernels, as w^2 / 2  [G]
-                # Frames and images one after the other, each with its own
-                # statistics; whose the moving averages take in.
+                "init": "",  # folder of a run; start from its encoder
+                "weight_decay": 1e-4,  # of the kernels, as w^2 / 2  [G]
+                # Whether frames and images pass separately, each with its own
+                # batch statistics, and whose update the moving averages.
                 "separate_passes": False,  # [G], S4L
                 "statistics": "both",
             },
@@ -52,14 +52,14 @@ def paper_config() -> ml_collections.ConfigDict:
                 "momentum": 0.9,  # [R]
                 "nesterov": False,
                 "clip_norm": 0.0,  # 0: none
-                # Of adamw and lars, in place of all other decay.
+                # For adamw and lars; replaces all other decay.
                 "weight_decay": 0.0,
                 "trust": 0.001,  # eta of lars
             },
             "schedule": {
                 "name": "piecewise",
                 "learning_rate": 0.8,  # [R]
-                # 0, or the batch that the rate is for: it grows with ours.
+                # Scale the rate by batch / this base batch; 0: do not scale.
                 "base_batch_size": 0,
                 "warmup_steps": 5000,  # [R]
                 "boundaries": (90_000, 110_000),  # [R]
@@ -67,21 +67,21 @@ def paper_config() -> ml_collections.ConfigDict:
             },
             "train": {
                 "steps": 120_000,  # [R]
-                "micro_batches": 1,  # parts whose gradients are averaged
+                "micro_batches": 1,  # parts of a batch; gradients are averaged
                 "precision": "auto",  # bfloat16 on a TPU, else float32
                 "average_decay": 0.0,  # of the encoder's moving averages
                 "log_every_steps": 100,
                 "checkpoint_every_steps": 1000,
                 "test_every_steps": 1000,  # on labelled test images
                 "keep_checkpoints": 3,
-                "keep_every_steps": 0,  # 0, or keep these for ever
+                "keep_every_steps": 0,  # 0, or keep these checkpoints for ever
             },
         }
     )
 
 
 def demo_config() -> ml_collections.ConfigDict:
-    """The same at a scale for two CPU cores and minutes; all values [O]."""
+    """The same for minutes on two CPU cores; all values [O]."""
     config = paper_config()
     config.data.update(image_size=48, crop_area=(0.3, 1.0), batch_size=16)
     config.data.images.update(
@@ -104,10 +104,10 @@ def demo_config() -> ml_collections.ConfigDict:
     return config
 
 
-EXEMPLAR = {  # [G] but for the levels it is used at
+EXEMPLAR = {  # [G] except for the levels that use it
     "loss": "triplet",
     "margin": 0.5,
-    "temperature": 0.1,  # of the losses that have one  [O]
+    "temperature": 0.1,  # of losses that have one  [O]
     "head_units": 1000,
     "negatives": "global",
     "same_video_negatives": True,  # [R]

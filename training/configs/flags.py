@@ -1,4 +1,4 @@
-"""The flag --config: a row's name or a file, and keys that exist."""
+"""Reads the flag --config, a row's name or a file, and checks its keys."""
 
 import difflib
 import importlib.util
@@ -11,10 +11,10 @@ from vivi_keras.training.configs import rows
 
 
 def prepare_argv(argv):
-    """Puts `--config` first, a row's name replaced by its file.
+    """Moves `--config` to the front and replaces a row's name by its file.
 
-    It is read first, as the flags `--config.KEY` change its values. Files of
-    flags (`--flagfile`) are read, too.
+    `--config` must be read first, since the flags `--config.KEY` change its
+    values. Flag files (`--flagfile`) are expanded.
 
     Raises: app.UsageError: an unknown row or key, or a file without a config.
     """
@@ -50,7 +50,7 @@ def prepare_argv(argv):
 
 
 def _find_config(value):
-    """(what config_flags takes, the config) of a row's name or a file."""
+    """(the value for config_flags, the config) of a row's name or a file."""
     file, colon, argument = value.partition(".py:")
     if not (colon or value.endswith(".py")):
         try:

@@ -1,7 +1,7 @@
-"""The rows of the paper's table that train on images, labelled or not.
+"""Rows of the paper's table that train on images, labelled or not.
 
-At the paper's scale the images are ImageNet's, from TFDS, and sizes of
-batches and learning rates are our own [O] unless a tag says otherwise.
+At the paper's scale the images are ImageNet from TFDS. Batch sizes and
+learning rates are our own [O] unless tagged otherwise.
 """
 
 from vivi_keras.training.configs import base
@@ -34,12 +34,12 @@ def _self_supervised(config, kind):
 
 
 def images(kind=None, fraction=None, unlabelled=False):
-    """A row that trains on images alone.
+    """A row that trains only on images.
 
     Args:
         kind: self-supervised loss, "exemplar", "rotation" or None.
-        fraction: share of the labels that is shown, or None for none.
-        unlabelled: whether batches hold as many images without a label.
+        fraction: share of the labels to use, or None for no labels.
+        unlabelled: whether to add an equal number of unlabelled images.
     """
 
     def change(config):
@@ -55,12 +55,12 @@ def images(kind=None, fraction=None, unlabelled=False):
 
 
 def co_trained(change, fraction):
-    """A row of videos, with labelled images beside them."""
+    """A row that trains on videos and labelled images together."""
 
     def both(config):
         change(config)
         _labels(config, fraction)
-        config.data.images.batch_size = 512  # one image a video  [O]
+        config.data.images.batch_size = 512  # one image per video  [O]
         config.train.steps = 100_000  # [R]
         config.schedule.boundaries = (70_000, 85_000, 95_000)  # [R]
 
@@ -68,7 +68,7 @@ def co_trained(change, fraction):
 
 
 def from_scratch(config):
-    """No training at all: what the others must beat."""
+    """A row without training: the baseline that others must beat."""
     _images_only(config)
     config.objective.supervised = {**SUPERVISED, "num_classes": 1000}
     config.train.steps = 0

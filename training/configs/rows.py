@@ -1,4 +1,4 @@
-"""Every row of the paper's table: those on video are made here."""
+"""All rows of the paper's table; the video rows are defined here."""
 
 import difflib
 
@@ -31,7 +31,7 @@ def _rotation(num_shots, predictor):
         config.data.views = "rotation"
         config.objective.rotation = {"weight": 1.0}
         config.objective.video_info_nce = {**INFO_NCE, "predictor": predictor}
-        # Lambda is known for Ex + InfoNCE alone.  [O]
+        # The paper gives lambda only for Ex + InfoNCE.  [O]
 
     return change
 
@@ -52,7 +52,7 @@ _ORDER = _exemplar(
     "shot_exemplar", 2, shot_order={"weight": 1.0, "units": 256, "pool": "mean"}
 )
 
-# name -> (what it is, what it changes in the base config)
+# name -> (description, function that changes the base config)
 ROWS = {
     "ex_yt_frame": ("exemplar over 8 copies of a frame", _frames),
     "ex_yt_shot": (
@@ -82,7 +82,7 @@ ROWS = {
 
 
 def names() -> list[str]:
-    """Every config name: the rows at paper scale and at demo scale."""
+    """All config names: the rows at paper scale and at demo scale."""
     return [name + scale for name in ROWS for scale in ("", "_demo")]
 
 
@@ -90,7 +90,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     """The config of a row.
 
     Args:
-        name: a key of `ROWS`, with "_demo" appended for the laptop's scale.
+        name: a key of `ROWS`, with "_demo" appended for demo scale.
     Raises: ValueError: unknown name.
     """
     if name not in names():
@@ -109,9 +109,9 @@ def get_config(name: str) -> ml_collections.ConfigDict:
 
 
 def _shrink(config):
-    """What a few thousand small batches learn from; all values [O].
+    """Adapts a row to a few thousand small batches; all values [O].
 
-    With the paper's triplet and lambda the demo's encoder gained less over
+    With the paper's triplet and lambda, the demo's encoder improved less over
     an untrained one, and InfoNCE stayed near chance.
     """
     demo, objective = base.demo_config(), config.objective

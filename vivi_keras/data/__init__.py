@@ -1,4 +1,4 @@
-"""Records to batches to views."""
+"""Input pipelines: records and images to batches of augmented frames."""
 
 from vivi_keras.data.augment import colour_views
 from vivi_keras.data.batches import video_batches

@@ -1,4 +1,4 @@
-"""Random changes of colour: the views of a frame."""
+"""Random augmentation of images: colour changes and RandAugment."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,7 +6,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from vivi_keras.data import sampling
 
-NUM_OPERATIONS = 2  # [O]; the paper of RandAugment: 2 for ImageNet
+NUM_OPERATIONS = 2  # [O]; the RandAugment paper uses 2 for ImageNet
 MAGNITUDE = 0.9  # 9 of 10  [O]
 DRAWS_PER_IMAGE = 2 * NUM_OPERATIONS
 _GREY = (128, 128, 128)
@@ -31,7 +31,7 @@ def _enhance(kind):
     return lambda image, strength: kind(image).enhance(1 + _ENHANCE * strength)
 
 
-# Each takes an image and a strength in [-1, 1]; some use its size alone.
+# Each takes an image and a strength in [-1, 1]; some ignore it or its sign.
 OPERATIONS = {
     "identity": lambda image, strength: image,
     "auto_contrast": lambda image, strength: ImageOps.autocontrast(image),
@@ -57,7 +57,7 @@ OPERATIONS = {
 
 
 def rand_augment(image, draws):
-    """Two operations drawn from 14, each at a drawn sign and full magnitude.
+    """Applies two of 14 operations, each with a random sign and MAGNITUDE.
 
     Args:
         image: uint8 [H, W, 3].
@@ -85,27 +85,27 @@ BRIGHTNESS = 32 / 255
 SATURATION_RANGE = (0.5, 1.5)
 GREY_PROBABILITY = 0.66
 
-_COLOUR = 3  # keeps this stream of random numbers apart from the crops'
+_COLOUR = 3  # random numbers differ from those of the crops
 
 
 def colour_views(
     images, seed, policy="exemplar", position=None, *, compiled=True
 ):
-    """Images with randomly changed colours, each by its own seed.
+    """Changes the colours of images at random, each with its own seed.
 
     Args:
         images: uint8 [N, H, W, 3].
-        seed: int, integer scalar, or several of them as a sequence or a
+        seed: int or integer scalar, or several of them as a sequence or a
             vector, such as (seed, step).
         policy: "exemplar" (hue, and power, factor and shift of saturation
             and value [G]), "rotation" (brightness, saturation, grey [G]) or
             None (no change).
-        position: int64 [N], the images' places in the global batch; None
-            for 0, 1, ... An image's change depends on (seed, position)
-            alone.
+        position: int64 [N], the images' positions in the global batch; None
+            for 0, 1, ... An image's change depends only on (seed,
+            position).
         compiled: bool, compile the work on pixels with XLA: one pass over
-            memory instead of one for each operation, about ten times faster
-            on a CPU. Same values to 1e-5 without.
+            memory instead of one per operation, about ten times faster on
+            a CPU. Without it, values differ by at most 1e-5.
     Returns: float32 [N, H, W, 3] in [0, 1].
     Raises: ValueError: the policy is unknown or images are not uint8 with
         3 channels.
@@ -137,9 +137,9 @@ def colour_views(
 
 
 def exemplar_changes(draws):
-    """The numbers of the exemplar policy from uniform ones [G].
+    """Computes the exemplar policy's parameters from uniform draws [G].
 
-    Saturation and value have power, factor and shift of their own [O].
+    Saturation and value each have their own power, factor and shift [O].
 
     Args:
         draws: float32 [N, 7] in [0, 1).
@@ -167,7 +167,7 @@ def exemplar_colours(images, changes):
     red, green, blue = tf.unstack(tf.cast(images, tf.float32), axis=-1)
     value = tf.maximum(tf.maximum(red, green), blue)  # [N, H, W] in 0..255
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
-    # Whole numbers: what is below 1 is 0, and 0 / 1 serves as 0 / 0.
+    # Values are integers: below 1 means 0, and 0 / 1 avoids 0 / 0.
     scale = 1 / tf.maximum(chroma, 1.0)
     hue = tf.where(
         value == red,
@@ -181,8 +181,8 @@ def exemplar_colours(images, changes):
     hue += 6 * (1 + changes[..., 0])
     saturation = _curve(chroma / tf.maximum(value, 1.0), changes[..., 1:4])
     value = _curve(value / 255, changes[..., 4:7])
-    # Broadcasting over channels, not stacking three of them: XLA would
-    # compute the curves again for each part of a stack.
+    # Channels are broadcast, not stacked: XLA would compute the curves again
+    # for each part of a stack.
     sixths = hue[..., tf.newaxis] + tf.constant([5.0, 3.0, 1.0])
     sixths -= 6 * tf.floor(sixths / 6)
     drop = tf.clip_by_value(tf.minimum(sixths, 4 - sixths), 0, 1)
@@ -193,7 +193,7 @@ def exemplar_colours(images, changes):
 def _curve(channel, changes):
     """channel ** power * factor + shift, clipped to [0, 1].
 
-    The power by exp and log, which XLA vectorises; log(0) gives 0.
+    The power is computed by exp and log, which XLA vectorises; 0 stays 0.
     """
     power, factor, shift = tf.unstack(changes, axis=-1)
     raised = tf.exp(power * tf.math.log(channel))
@@ -201,11 +201,11 @@ def _curve(channel, changes):
 
 
 def rotation_changes(draws):
-    """The numbers of the rotation policy from uniform ones [G].
+    """Computes the rotation policy's parameters from uniform draws [G].
 
     Args:
         draws: float32 [N, 3] in [0, 1).
-    Returns: float32 [N, 3]: brightness added, factor of the saturation, 1
+    Returns: float32 [N, 3]: brightness to add, factor of the saturation, 1
         for grey or 0.
     """
     low, high = SATURATION_RANGE
@@ -220,9 +220,9 @@ def rotation_changes(draws):
 
 
 def rotation_colours(images, changes):
-    """Brightness, then saturation, then perhaps grey, per image.
+    """Changes brightness, then saturation, then maybe to grey, per image.
 
-    Clipped to [0, 1] after the brightness, saturation to [0, 1] [O].
+    Values are clipped to [0, 1] after brightness, saturation to [0, 1] [O].
 
     Args:
         images: uint8 [N, H, W, 3].
@@ -237,8 +237,8 @@ def rotation_colours(images, changes):
     red, green, blue = tf.unstack(images, axis=-1)
     largest = tf.maximum(tf.maximum(red, green), blue)
     chroma = largest - tf.minimum(tf.minimum(red, green), blue)
-    # A factor on HSV's saturation moves each channel away from the largest
-    # one, at most until the smallest is 0.
+    # A factor on HSV's saturation scales each channel's distance from the
+    # largest one, at most until the smallest is 0.
     most = largest / tf.maximum(chroma, 1e-6)
     factor = tf.minimum(factor, tf.maximum(most, 1.0))[..., tf.newaxis]
     largest = largest[..., tf.newaxis]
@@ -252,7 +252,7 @@ _compiled_rotation = tf.function(rotation_colours, jit_compile=True)
 
 
 def _words(seed):
-    """The integers of a seed as a sequence."""
+    """The integers of a seed, as a sequence."""
     if isinstance(seed, (tuple, list)):
         return seed
     if getattr(seed, "shape", ()) != ():

@@ -1,4 +1,4 @@
-"""Batches of video clips, one pure function of (data set, seed, step)."""
+"""Batches of video clips: a pure function of (data set, seed, step)."""
 
 import numbers
 
@@ -31,12 +31,11 @@ def video_batches(
 ):
     """Endless batches of video clips for training.
 
-    A row is a run of `num_shots` consecutive shots of one record, at a random
-    place in it, and `frames_per_shot` frames spread at random over each shot.
-    The batch of a step depends on (data set, seed, step) alone: batches from
-    `first_step=5` equal those that come after five steps, byte for byte,
-    whatever the parallelism. An epoch takes every record once; it may end
-    inside a batch.
+    A row holds `num_shots` consecutive shots from a random place in one
+    record, and `frames_per_shot` frames spread at random over each shot.
+    The batch of a step depends only on (data set, seed, step): batches from
+    `first_step=5` equal those that follow five steps, byte for byte, with any
+    parallelism. An epoch takes every record once; it may end inside a batch.
 
     Args:
         dataset_dir: folder of a data set made by `vivi-prepare`.
@@ -52,9 +51,9 @@ def video_batches(
             (the largest centred crop, no flip).
         crop_area: least and most share of the frame in an Inception crop.
         split: TFDS split.
-        shard: (index, count): give rows [index * B / count,
+        shard: (index, count): yield rows [index * B / count,
             (index + 1) * B / count) of each global batch.
-        num_steps: None, or the number of batches to give.
+        num_steps: None, or the number of batches to yield.
     Returns: tf.data.Dataset of {"frames": uint8 [B, S, F, H, W, 3] (with
         copies [B, S, F, C, H, W, 3]), "shot_mask": bool [B, S], "video_id":
         int64 [B]}. Padded shots come last, are False in the mask and black.
@@ -121,7 +120,7 @@ def video_batches(
 
 
 def _read_clip(records, index, draws, num_shots, frames_per_shot):
-    """The frames that a clip takes from a record, and no others.
+    """Reads only the frames of a record that a clip uses.
 
     Returns: dict of "jpegs" string [S * F], "shot_mask" bool [S] and
         "video_id" int64 [].
@@ -157,14 +156,14 @@ def _read_clip(records, index, draws, num_shots, frames_per_shot):
 
 
 def positions_dataset(batch_size, rows, group, first_step, num_steps):
-    """Positions of the global sequence, in the order a worker needs them.
+    """A worker's positions in the global sequence, in order.
 
     Args:
         batch_size: int, rows of the global batch.
-        rows: range of the rows of a batch that are this worker's.
-        group: int, at most so many positions an element.
+        rows: range of the rows of a batch that belong to this worker.
+        group: int, most positions in an element.
         first_step: int.
-        num_steps: None for ever, or int.
+        num_steps: int, or None for an endless data set.
     Returns: tf.data.Dataset of int64 [G], G the largest divisor of
         len(rows) up to `group`; position = step * batch_size + row.
     """
@@ -182,10 +181,10 @@ def positions_dataset(batch_size, rows, group, first_step, num_steps):
 
 
 def check_arguments(**arguments):
-    """Raises ValueError unless each value is an int of at least its least.
+    """Raises ValueError unless each value is an int >= its minimum.
 
     Args:
-        **arguments: name -> (value, least); None passes.
+        **arguments: name -> (value, minimum); a value of None is allowed.
     """
     for name, (value, least) in arguments.items():
         if value is None:
@@ -202,7 +201,7 @@ def check_arguments(**arguments):
 
 
 def check_image_size(image_size):
-    """(height, width) in pixels of an int or a pair, or ValueError."""
+    """Returns (height, width) for an int or a pair, or raises ValueError."""
     pair = (
         (image_size, image_size)
         if isinstance(image_size, numbers.Integral)
@@ -222,7 +221,7 @@ def check_image_size(image_size):
 
 
 def shard_rows(shard, batch_size):
-    """The range of a global batch's rows that shard (index, count) holds."""
+    """The range of rows of a global batch for shard (index, count)."""
     index, count = shard
     check_arguments(shard_index=(index, 0), shard_count=(count, 1))
     if index >= count:
@@ -237,7 +236,7 @@ def shard_rows(shard, batch_size):
 
 
 def _check_records(records, batch_size):
-    """Raises ValueError where a batch of videos cannot be made."""
+    """Raises ValueError if the records cannot fill a batch of videos."""
     if batch_size > len(records):
         raise ValueError(
             f"Expected batch_size to be at most the {len(records)} records "
@@ -251,7 +250,7 @@ def _check_records(records, batch_size):
 
 
 def _has_two_videos(records):
-    """Whether two records differ in their video; stops at the first such."""
+    """Whether the records come from more than one video."""
     known = None
     for index in range(len(records)):
         example = records_lib.Example(records.read(index))

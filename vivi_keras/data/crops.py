@@ -1,4 +1,4 @@
-"""Crops of JPEG frames: where they lie, and decoding no more than them."""
+"""Crops of JPEG frames: chooses them and decodes only what they cover."""
 
 import itertools
 
@@ -12,18 +12,18 @@ from vivi_keras.data import sampling
 AREA_RANGE = (0.05, 1.0)
 ASPECT_RANGE = (3 / 4, 4 / 3)
 NUM_TRIES = 10
-# Uniform draws one crop uses: area and aspect a try, then y, x and flip.
+# Uniform draws of one crop: area and aspect of each try, then y, x and flip.
 DRAWS_PER_CROP = 2 * NUM_TRIES + 3
 
 
 def crop_frames(
     jpegs, real, draws, size, crop="inception", area_range=AREA_RANGE
 ):
-    """Decodes and crops frames; only rows and columns in use are decoded.
+    """Decodes and crops frames; only the part needed of each is decoded.
 
     Args:
         jpegs: string [K], K static.
-        real: bool [K]; a frame that is not real stays undecoded and black.
+        real: bool [K]; False for padding, which is not decoded and black.
         draws: float32 [K, C, DRAWS_PER_CROP] in [0, 1), K and C static.
         size: (height, width) of the result, pixels.
         crop: "inception" or None for the largest centred crop, unflipped.
@@ -50,7 +50,7 @@ def crop_frames(
     )
     boxes = tf.reshape(boxes, [num_frames, num_crops, 4])
     flips = tf.reshape(flips, [num_frames, num_crops])
-    # Of each frame, the least rectangle that holds its crops.
+    # The smallest rectangle of each frame that contains its crops.
     starts = tf.reduce_min(boxes[..., :2], axis=1)
     stops = tf.reduce_max(boxes[..., :2] + boxes[..., 2:], axis=1)
     hulls = tf.concat([starts, stops - starts], axis=1)  # [K, 4]
@@ -81,8 +81,8 @@ def crop_frames(
 def cut(image, box, flip, size, result=None):
     """A crop of an image, resized bilinearly.
 
-    By OpenCV, which stays in whole numbers: one level at most from
-    TensorFlow's resizing, in a quarter of its time.
+    OpenCV computes with integers: it takes a quarter of the time of
+    TensorFlow's resizing, and pixels differ by at most 1 from it.
 
     Args:
         image: uint8 [height, width, 3].
@@ -96,13 +96,13 @@ def cut(image, box, flip, size, result=None):
     image = image[top : top + height, left : left + width]
     if not flip:
         return cv2.resize(image, size[::-1], dst=result)
-    if width * height < size[0] * size[1]:  # the smaller one is mirrored
+    if width * height < size[0] * size[1]:  # flip the smaller image
         return cv2.resize(cv2.flip(image, 1), size[::-1], dst=result)
     return cv2.flip(cv2.resize(image, size[::-1]), 1, dst=result)
 
 
 def choose(heights, widths, draws, size, crop="inception", area=AREA_RANGE):
-    """The crops of images, and which of them to mirror.
+    """Chooses crops of images, and which of them to mirror.
 
     Args:
         heights, widths: int64 [K], pixels.
@@ -124,14 +124,14 @@ def choose(heights, widths, draws, size, crop="inception", area=AREA_RANGE):
 def inception_boxes(heights, widths, draws, area_range=AREA_RANGE):
     """Random crops: area 0.05..1 of the frame, aspect 3/4..4/3 [G].
 
-    Ten tries of (area, aspect), both uniform; the first that fits is placed
-    uniformly. Where none fits, the largest centred crop whose aspect is in
-    the range is taken [O].
+    Ten tries of (area, aspect), both uniform; the first that fits gets a
+    uniform random position. If none fits, the crop is the largest centred
+    one whose aspect is in the range [O].
 
     Args:
         heights, widths: int64 [K], pixels.
-        draws: float32 [K, DRAWS_PER_CROP] in [0, 1); the last is left for
-            the flip.
+        draws: float32 [K, DRAWS_PER_CROP] in [0, 1); the last is for the
+            flip and not used here.
         area_range: least and most share of the frame's area.
     Returns: int64 [K, 4]: top, left, height, width, inside the frame.
     """
@@ -161,7 +161,7 @@ def inception_boxes(heights, widths, draws, area_range=AREA_RANGE):
 
 
 def centre_boxes(heights, widths, aspect):
-    """The largest centred crops of an aspect ratio.
+    """The largest centred crops with an aspect ratio.
 
     Args:
         heights, widths: int64 [K], pixels.

@@ -1,4 +1,4 @@
-"""Shots and their frames out of a prepared data set, for pictures."""
+"""Reads shots and their frames from a prepared data set, for pictures."""
 
 import dataclasses
 
@@ -19,12 +19,12 @@ class Shot:
 
 
 def shot_frames(dataset, frames_per_shot=2, max_shots=1000):
-    """Reads shots with frames spread evenly over each.
+    """Reads shots, each with frames spread evenly over it.
 
     Args:
-        dataset: folder that `vivi_keras.prepare.prepare` wrote.
-        frames_per_shot: int, at most so many of a shot are decoded.
-        max_shots: int; of a longer data set evenly spaced records are read.
+        dataset: folder written by `vivi_keras.prepare.prepare`.
+        frames_per_shot: int, most frames decoded per shot.
+        max_shots: int; from a longer data set, evenly spaced records are read.
     Returns: list of Shot, in the data set's order.
     """
     import tensorflow_datasets as tfds
@@ -49,7 +49,7 @@ def _record_shots(record, frames_per_shot):
     values = tf.train.Example.FromString(record).features.feature
     index = np.asarray(values["shot_index"].int64_list.value)
     stops = values["shot_stop_seconds"].float_list.value
-    # Only the frames that are used are decoded: most are not.
+    # Only the frames used are decoded; most are not used.
     encoded = values["frames"].bytes_list.value
     shots = []
     for place, start in enumerate(
@@ -72,7 +72,7 @@ def _record_shots(record, frames_per_shot):
 
 
 def _spread(count, wanted):
-    """At most `wanted` places of `count`, evenly, without repeats."""
+    """At most `wanted` of `count` indices, evenly spread, without repeats."""
     if count <= wanted:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, wanted).round().astype(int))

@@ -1,4 +1,4 @@
-"""Batches of labelled images, and beside those of videos."""
+"""Batches of labelled images, alone or together with videos."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,7 +7,7 @@ from vivi_keras.data import batches, crops, sampling
 from vivi_keras.data.augment import DRAWS_PER_IMAGE, rand_augment
 from vivi_keras.data.labelled import without_labels
 
-# Keep images apart from videos, and from each other, under one seed.
+# Give images other random numbers than videos, and than each other.
 _IMAGE_SEED, _UNLABELLED_SEED = 0x1AB, 0x2AB
 
 
@@ -31,17 +31,17 @@ def labelled_batches(
 
     Args:
         images: LabelledImages.
-        batch_size: int M, images of the global batch; may exceed their
-            number.
-        unlabelled: None, or LabelledImages whose labels are not shown.
-        unlabelled_batch_size: int U, so many of them follow in each batch.
+        batch_size: int M, images in the global batch; may exceed the number
+            of images.
+        unlabelled: None, or LabelledImages whose labels are hidden.
+        unlabelled_batch_size: int U, number of those at the batch's end.
         copies: None, or int C: independent views of each image, along an
             axis of their own.
-        augment: None or "rand_augment", after the crop.
+        augment: None or "rand_augment", applied after the crop.
         image_size, seed, first_step, crop, crop_area, shard, num_steps: as
             in `video_batches`.
     Returns: tf.data.Dataset of {"image": uint8 [M + U, H, W, 3] (with copies
-        [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where not shown}.
+        [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where hidden}.
     Raises: ValueError: an argument is out of range.
     """
     size = batches.check_image_size(image_size)
@@ -137,13 +137,13 @@ def labelled_batches(
 
 
 def ordered_batches(images, batch_size, image_size=224):
-    """All images once and in order, whole: for testing.
+    """Batches of all images once, in order and without a crop, for testing.
 
     Args:
         images: LabelledImages.
-        batch_size: int, the last batch may be smaller.
-        image_size: int, or (height, width), pixels; images are resized to it
-            as they are, without a crop.
+        batch_size: int; the last batch may be smaller.
+        image_size: int, or (height, width), pixels; the size to which whole
+            images are resized.
     Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
         [N]}.
     """
@@ -170,7 +170,7 @@ def ordered_batches(images, batch_size, image_size=224):
 
 
 def mixed_batches(videos, images):
-    """Video and image batches of the same steps as one stream.
+    """Joins the video batch and the image batch of each step.
 
     The ratio of images to videos is that of the two batch sizes.
 
@@ -186,13 +186,13 @@ def mixed_batches(videos, images):
 
 
 def _indices(positions, sources, total):
-    """The image of each position: rows of a batch go through the sources.
+    """The image at each position; a batch holds rows of each source in turn.
 
     Args:
         positions: int64 [N].
-        sources: list of (LabelledImages, rows of a batch, seed).
+        sources: list of (LabelledImages, rows in a batch, seed).
         total: int, all rows of a batch.
-    Returns: int64 [N], counting through the sources' images.
+    Returns: int64 [N], indices into the sources' images, joined in order.
     """
     step, row = positions // total, positions % total
     indices, start, before = 0, 0, 0

@@ -12,22 +12,22 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def from_folder(directory, class_names=None):
-    """A folder with one folder of images a class; the names in order.
+    """Labelled images from a folder that holds one folder per class.
 
-    Every file is decoded once, in threads. Set aside, with the reason, are
-    those that cannot be, those whose names end in none of `EXTENSIONS`,
-    images beside the class folders, and links to folders within a class (a
-    class folder itself may be a link, and so may files). What is hidden (a
-    name that begins with a point) is passed over.
+    Every file is decoded once, in threads, to check it. These are set aside,
+    with the reason: files that cannot be decoded, names that end in none of
+    `EXTENSIONS`, images beside the class folders, and links to folders within
+    a class (a class folder itself may be a link, and so may files). Hidden
+    files and folders (names that begin with a dot) are ignored.
 
     Args:
         directory: path.
-        class_names: None for the folders' names, or the names that labels
-            are places in; then a class may have no folder.
+        class_names: None for the folders' names in order, or names that labels
+            are indices into; then a class may have no folder.
     Returns: LabelledImages; `skipped` names the files set aside.
-    Raises: ValueError: there is no such folder, no class folder in it, one
-        that is no class of `class_names`, or, where these are not given, a
-        class has fewer than 2 images.
+    Raises: ValueError: there is no such folder, it has no class folder or one
+        that is not in `class_names`, or, if these are not given, a class has
+        fewer than 2 images.
     """
     directory = pathlib.Path(directory)
     folders = _class_folders(directory)
@@ -79,7 +79,7 @@ def _first(skipped):
 
 
 def _class_folders(directory):
-    """Name -> folder of each class, in the order of their names."""
+    """Dict of name -> folder of each class, in the order of the folders."""
     if not directory.is_dir():
         raise ValueError(
             f"Expected a folder of class folders; {str(directory)!r} is not "
@@ -101,10 +101,10 @@ def _class_folders(directory):
 
 
 def _files(folder):
-    """What a class folder holds, also in folders within, in a fixed order.
+    """Yields the files in a class folder and its subfolders, in fixed order.
 
-    A link to a folder is not followed but given itself: it may lead round in
-    a circle, or to the images of another class.
+    A link to a folder is yielded, not followed: it may lead back to a parent
+    folder, or to the images of another class.
     """
     for path in sorted(folder.iterdir()):
         if _is_hidden(path):
@@ -135,7 +135,7 @@ def _trouble(path):
 
 
 def _read(path):
-    """The pixels of a file; ValueError names it."""
+    """The pixels of a file; a ValueError names the file."""
     try:
         return decode_rgb(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where labelled images come from: a name in a config, TFDS, Debian."""
+"""Sources of labelled images: folders, TFDS, Debian's Fashion-MNIST."""
 
 import concurrent.futures
 import gzip
@@ -28,19 +28,19 @@ _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
 
 
 def open_images(source, split="train", class_names=None):
-    """Labelled images by the name that a config gives them.
+    """Opens the labelled images that a config names.
 
     Args:
         source: "fashion_mnist" (Debian's package); "tfds:NAME", such as
             "tfds:imagenet2012_subset/10pct"; the folder of a prepared TFDS
             data set; or a folder of class folders, or of the folders "train",
             "test" and so on that hold class folders.
-        split: of the set.
-        class_names: None, or the classes that another split has: labels are
-            places in them, and a class may be without an image.
+        split: split of the data set.
+        class_names: None, or the classes of another split: labels are indices
+            into them, and a class may have no image.
     Returns: LabelledImages.
-    Raises: ValueError: there is no such set or split, or it has a class that
-        is not in `class_names`.
+    Raises: ValueError: there is no such data set or split, or it has a class
+        that is not in `class_names`.
     """
     if source == "fashion_mnist":
         return fashion_mnist(split)
@@ -66,27 +66,27 @@ def open_images(source, split="train", class_names=None):
 
 
 def _is_split(path, split):
-    """Whether a folder holds a split; a class may have such a name too."""
+    """Whether a folder holds a split: a class may also be named "train"."""
     if path.name not in (*_SPLITS, split) or not path.is_dir():
         return False
     return any(inside.is_dir() for inside in path.iterdir())
 
 
 def from_tfds(name, split="train", class_names=None, data_dir=None):
-    """A prepared TFDS data set with one image and one label an example.
+    """Opens a prepared TFDS data set of examples with an image and a label.
 
     Args:
         name: TFDS name with its config, such as "imagenet2012_subset/10pct",
             or the folder of a prepared data set.
         split: TFDS split, also a part of one or a sum.
         class_names: as in `open_images`.
-        data_dir: where TFDS keeps its data; None for its default.
-    Returns: LabelledImages, read as they are needed from the array_record
-        format, held in memory as files from another one. Of a split of at
-        most 4 GiB each image is decoded once, in threads; `skipped` names
-        those that cannot be. A damaged one of a larger split is an error
-        when it is read, which names it.
-    Raises: ValueError: no such set or split, it is not prepared, has no
+        data_dir: TFDS's data folder; None for its default.
+    Returns: LabelledImages, read when needed from the array_record format;
+        from other formats the encoded images are held in memory. In a split
+        of at most 4 GiB each image is decoded once, in threads, and
+        `skipped` names those that cannot be decoded. In a larger split,
+        reading a damaged image raises an error that names it.
+    Raises: ValueError: no such data set or split, it is not prepared, has no
         image or no label, or is too large for memory.
     """
     import tensorflow_datasets as tfds
@@ -169,7 +169,7 @@ def _classes(builder, name):
 
 
 def _examples(builder, name, split):
-    """The examples of a split by number, their images as files."""
+    """The examples of a split by number, their images still encoded."""
     import tensorflow_datasets as tfds
 
     if not builder.info.splits:
@@ -200,7 +200,7 @@ def _examples(builder, name, split):
 
 
 def fashion_mnist(split="train", directory=FASHION_MNIST):
-    """Fashion-MNIST as Debian's dataset-fashion-mnist installs it.
+    """Reads Fashion-MNIST as Debian's dataset-fashion-mnist installs it.
 
     Args:
         split: "train" or "test".

@@ -10,15 +10,15 @@ import numpy as np
 
 
 def decode_rgb(content):
-    """An image file as RGB, upright; of an animation its first frame.
+    """Decodes an image file as upright RGB; an animation's first frame.
 
     Args:
         content: bytes of a file of any format that Pillow reads; CMYK,
             palettes, 16-bit grey and alpha (over black) are converted, and
             the camera's orientation (EXIF) is applied.
     Returns: uint8 [H, W, 3].
-    Raises: ValueError: the file is damaged, no image, or has pixels that are
-        not 8 or 16 bits deep.
+    Raises: ValueError: the file is damaged, is not an image, or has pixels
+        that are not 8 or 16 bits deep.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -39,12 +39,12 @@ def _upright(image):
 
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the block is damaged; the pixels are sound
+    except Exception:  # the EXIF block is damaged; the pixels are good
         return image
 
 
 def _pixels(image):
-    """What `to_rgb` takes, of an open Pillow image."""
+    """The pixels of an open Pillow image, in a form that `to_rgb` takes."""
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > 0xFFFF:
@@ -53,7 +53,7 @@ def _pixels(image):
                 f" [{pixels.min()}, {pixels.max()}]."
             )
         return pixels.astype(np.uint16)
-    if image.mode == "F":  # of no known range
+    if image.mode == "F":  # floats of unknown range
         raise ValueError("Expected pixels of 8 or 16 bits; got floats.")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))
@@ -61,12 +61,12 @@ def _pixels(image):
 
 
 def to_rgb(pixels):
-    """Grey, RGB or RGBA pixels as RGB; alpha lies over black.
+    """Converts grey, RGB or RGBA pixels to RGB; alpha is put over black.
 
     Args:
         pixels: uint8 or uint16 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
     Returns: uint8 [H, W, 3].
-    Raises: ValueError: another type or shape.
+    Raises: ValueError: the dtype or shape is another one.
     """
     pixels = np.asarray(pixels)
     if pixels.ndim == 2:
@@ -98,10 +98,10 @@ class LabelledImages:
     """Images in a fixed order with their labels.
 
     Attributes:
-        read: index -> uint8 [H, W, 3].
+        read: function of an index -> uint8 [H, W, 3].
         labels: int64 [N] in [0, len(class_names)), or all -1.
-        class_names: one a label.
-        skipped: name of an image set aside -> reason.
+        class_names: one name per class.
+        skipped: dict of name of an image set aside -> reason.
         record: how the labels were chosen, for a run's config.
     """
 
@@ -116,13 +116,13 @@ class LabelledImages:
 
 
 def from_arrays(images, labels, class_names=None):
-    """Labelled images in memory.
+    """Labelled images from arrays in memory.
 
     Args:
         images: sequence of arrays [H, W], [H, W, 1], [H, W, 3] or
             [H, W, 4], uint8 or uint16.
         labels: int [N].
-        class_names: one a label; None for the digits up to the largest.
+        class_names: one per class; None for "0" up to the largest label.
     Returns: LabelledImages.
     Raises: ValueError: lengths differ, a label is out of range, or a class
         has fewer than 2 images.
@@ -143,11 +143,11 @@ def from_arrays(images, labels, class_names=None):
 
 
 def take_fraction(images, fraction, seed=0):
-    """A stratified part of the labels, fixed by the seed.
+    """A stratified random part of the images, fixed by the seed.
 
     Args:
         images: LabelledImages.
-        fraction: float in (0, 1]; each class keeps that share, rounded.
+        fraction: float in (0, 1]; this share of each class is kept, rounded.
         seed: int.
     Returns: LabelledImages; `record` holds fraction, seed, count and a hash
         of the indices.
@@ -182,7 +182,7 @@ def take_fraction(images, fraction, seed=0):
 
 
 def without_labels(images):
-    """The same images, none of which has a label (-1).
+    """The same images with all labels hidden (-1).
 
     Args:
         images: LabelledImages.
@@ -192,7 +192,7 @@ def without_labels(images):
 
 
 def fingerprint(images) -> str:
-    """Identifies labelled images: labels, names and 64 images' pixels."""
+    """A hash of the labels, the class names and the pixels of 64 images."""
     digest = hashlib.sha256(np.asarray(images.labels, "<i8"))
     digest.update(repr(images.class_names).encode())
     for index in np.linspace(0, len(images) - 1, 64).astype(int):
@@ -201,12 +201,12 @@ def fingerprint(images) -> str:
 
 
 def checked(read, labels, class_names, skipped=None, least=2):
-    """LabelledImages of labels that fit.
+    """Checks labels and builds LabelledImages.
 
     Args:
-        read, class_names, skipped: of LabelledImages.
+        read, class_names, skipped: as in LabelledImages.
         labels: int [N].
-        least: int, images that each class must have.
+        least: int, fewest images allowed per class.
     Raises: ValueError: no image, a label out of range, or too few images of
         a class.
     """

@@ -1,4 +1,4 @@
-"""Records of a data set: reading and decoding them."""
+"""Reads and decodes the records of a data set."""
 
 import ctypes
 import functools
@@ -8,15 +8,15 @@ import pathlib
 
 import numpy as np
 
-_VARINT, _BYTES = 0, 2  # wire types: those that an Example has
+_VARINT, _BYTES = 0, 2  # wire types of protocol buffers used here
 
 
 class Example:
-    """A look into a serialized tf.train.Example.
+    """Finds features in a serialized tf.train.Example without copying them.
 
     Args:
         data: bytes of the message.
-    Raises: ValueError: it is no such message.
+    Raises: ValueError: `data` is no such message.
     """
 
     def __init__(self, data):
@@ -37,7 +37,7 @@ class Example:
             self._lists[key] = first, last
 
     def _messages(self, start, stop):
-        """Places of the messages in field 1."""
+        """Yields the places (start, stop) of the messages in field 1."""
         for number, kind, first, last in _fields(self._data, start, stop):
             if number == 1 and kind == _BYTES:
                 yield first, last
@@ -83,7 +83,7 @@ def _fields(data, start, stop):
 
 
 def _varint(data, start):
-    """An unsigned number of seven bits a byte, and where it ends."""
+    """Decodes a varint (seven bits per byte); returns it and where it ends."""
     value = data[start]
     if value < 128:
         return value, start + 1
@@ -99,22 +99,22 @@ def _varint(data, start):
 
 
 FEATURES = ("frames", "shot_index", "video_id")
-# Enough of a file's two ends to tell contents apart: the end holds the
-# index of the records.
+# Bytes hashed at each end of a file. They suffice to tell files apart: the
+# end holds the index of the records.
 _SAMPLE_BYTES = 1 << 16
-_KEPT_BYTES = 1 << 28  # at most so much freed memory stays with the process
+_KEPT_BYTES = 1 << 28  # most freed memory that the process keeps
 
 
 class Records:
     """The serialized records of one split, by number.
 
     Args:
-        dataset_dir: folder that `vivi-prepare` or any TFDS builder with the
-            same features wrote, in the array_record file format.
+        dataset_dir: folder written by `vivi-prepare` or a TFDS builder with
+            the same features, in the array_record file format.
         split: TFDS split, for example "train" or "train[:10%]".
-        features: names the data set must have.
-    Raises: ValueError: there is no such data set or split, or it is in
-        another file format, or lacks features.
+        features: names of features that the data set must have.
+    Raises: ValueError: there is no such data set or split, it is in another
+        file format, or it lacks features.
     """
 
     def __init__(self, dataset_dir, split="train", features=FEATURES):
@@ -138,7 +138,7 @@ class Records:
             self._source = array_record_data_source.ArrayRecordDataSource(
                 instructions
             )
-        except Exception as error:  # array_record's are of many kinds
+        except Exception as error:  # array_record raises many kinds
             raise ValueError(
                 f"The record files of {self.directory} cannot be read: {error}"
             ) from error
@@ -148,13 +148,13 @@ class Records:
         return len(self._source)
 
     def read(self, index) -> bytes:
-        """A serialized record; index is an int in [0, len(self)).
+        """Reads a serialized record; `index` is an int in [0, len(self)).
 
-        Raises: ValueError: it is damaged or missing; names it.
+        Raises: ValueError: the record is damaged or missing; names it.
         """
         try:
             return self._source[int(index)]
-        except Exception as error:  # array_record's are of many kinds
+        except Exception as error:  # array_record raises many kinds
             raise ValueError(
                 f"Record {index} of {self.directory} cannot be read: {error}"
             ) from error
@@ -162,15 +162,15 @@ class Records:
 
 @functools.cache
 def _keep_freed_memory():
-    """Lets glibc use the memory of one record again for the next.
+    """Makes glibc reuse the memory of one record for the next.
 
-    By default it gives megabytes back to the system as soon as they are
-    free; taking them anew costs more than reading the record. Settings of
-    the environment come first.
+    By default, glibc returns large blocks to the system as soon as they are
+    free; allocating them again costs more than reading the record. Settings
+    in the environment take precedence.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
-    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    trim_threshold, mmap_threshold = -1, -3  # from malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
@@ -180,12 +180,12 @@ def _keep_freed_memory():
 
 
 def fingerprint(dataset_dir):
-    """A hash that identifies a data set's content, without reading it all.
+    """A hash that identifies a data set's content without reading all of it.
 
     Args:
         dataset_dir: folder of a data set.
-    Returns: 64 hexadecimal digits, from the features, the name and size of
-        each record file and 64 KiB at each of its ends.
+    Returns: 64 hexadecimal digits: a hash of the features, the name and size
+        of each record file and 64 KiB at each of its ends.
     Raises: ValueError: there is no data set in the folder.
     """
     directory = pathlib.Path(dataset_dir)
@@ -202,7 +202,7 @@ def fingerprint(dataset_dir):
 
 
 def _open_builder(directory):
-    """The TFDS builder of a folder, or an error that says what is there."""
+    """The TFDS builder of a folder, or an error that says what was found."""
     if not directory.is_dir():
         raise ValueError(
             f"Expected the folder of a data set made by vivi-prepare; "
@@ -217,7 +217,7 @@ def _open_builder(directory):
 
     try:
         return tfds.builder_from_directory(directory)
-    except Exception as error:  # of many kinds, where its files are damaged
+    except Exception as error:  # damaged files raise many kinds of errors
         raise ValueError(
             f"Expected {str(directory)!r} as vivi-prepare wrote it; its"
             f" dataset_info.json or features.json is damaged: {error}"
@@ -225,7 +225,7 @@ def _open_builder(directory):
 
 
 def _file_instructions(builder, split):
-    """Which records of which files make up a split."""
+    """The files of a split, and which of their records it includes."""
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         raise ValueError(

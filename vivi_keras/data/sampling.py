@@ -1,4 +1,4 @@
-"""Which frames a step reads: seeds and clips."""
+"""Chooses the frames of a step: random numbers, records and frames."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,7 +7,7 @@ _MASK = 0xFFFFFFFF
 
 
 def mix(words):
-    """Scrambles 32-bit words held in int64, one to one.
+    """Scrambles 32-bit words, stored as int64; the mapping is one to one.
 
     Args:
         words: int64, any shape, values in [0, 2**32).
@@ -22,7 +22,7 @@ def mix(words):
 
 
 def fold(*words):
-    """One 32-bit key from integers; tensors broadcast against each other.
+    """Hashes integers to a 32-bit key; tensors are broadcast.
 
     Args:
         *words: Python integers or integer tensors, taken modulo 2**64.
@@ -39,7 +39,7 @@ def fold(*words):
 
 
 def as_int64(word):
-    """An int64 tensor; Python integers wrap modulo 2**64."""
+    """Converts to an int64 tensor; Python integers wrap modulo 2**64."""
     if isinstance(word, int):
         return tf.constant((word + 2**63) % 2**64 - 2**63, tf.int64)
     return tf.cast(tf.convert_to_tensor(word), tf.int64)
@@ -72,16 +72,16 @@ def integers(draws, sizes):
     return tf.minimum(scaled, sizes - 1)  # float32 may round up to size
 
 
-# Words that keep the streams of random numbers apart.
+# Words that give each use its own random numbers.
 _SHUFFLE, _CLIP = 1, 2
 
 
 def records_of_positions(positions, num_records, seed):
-    """The record each position of the global sequence takes.
+    """The record for each position of the global sequence.
 
-    An epoch is `num_records` positions and takes every record once, each
-    epoch in another order; where an epoch ends inside a batch the next one
-    begins in it.
+    An epoch is `num_records` positions: every record once, in another order
+    each epoch. If an epoch ends inside a batch, the next one begins in the
+    same batch.
 
     Args:
         positions: int64 [B], >= 0.
@@ -91,8 +91,8 @@ def records_of_positions(positions, num_records, seed):
     """
     epochs = positions // num_records
     words = [fold(seed, _SHUFFLE, epochs, part) for part in range(3)]
-    # The raw operation, because tf.random.experimental.index_shuffle (2.21)
-    # pads the wrong axis of a seed with a batch dimension.
+    # Uses the raw operation: tf.random.experimental.index_shuffle (2.21) pads
+    # the wrong axis of a seed that has a batch dimension.
     return tf.raw_ops.RandomIndexShuffle(
         index=positions % num_records,
         seed=tf.stack(words, axis=-1),  # [B, 3]
@@ -114,11 +114,11 @@ def draws_of_positions(positions, num_draws, seed):
 
 
 def choose_frames(shot_index, num_shots, frames_per_shot, draws):
-    """Frames of consecutive shots of a record, at a random place in it.
+    """Chooses frames of consecutive shots from a random place in a record.
 
-    The shots are a run of `num_shots` at a random offset (all of them, then
-    padding, where the record has fewer). The frames of a shot are distinct,
-    in order of time and spread at random over it; a shot with fewer than
+    The shots are `num_shots` in a row at a random offset; if the record has
+    fewer, all of them, then padding. The frames of a shot are distinct, in
+    order of time and spread at random over it; a shot with fewer than
     `frames_per_shot` frames repeats them.
 
     Args:
@@ -139,7 +139,7 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
     spare = np.maximum(sizes - frames_per_shot, 0) + 1
     places = _integers(np.sort(draws, axis=1), spare[:, np.newaxis])
     order = np.arange(frames_per_shot)
-    # A sorted draw from the spare places plus 0, 1, ...: distinct, in order.
+    # Sorted draws from the spare places, plus 0, 1, ...: distinct, in order.
     enough = places + order
     repeated = order * sizes[:, np.newaxis] // frames_per_shot
     inside = np.where(
@@ -152,6 +152,6 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
 
 
 def _integers(draws, sizes):
-    """As `integers`, on NumPy arrays and to the same digit."""
+    """`integers` for NumPy arrays, with identical results."""
     scaled = draws * np.asarray(sizes, np.float32)
     return np.minimum(scaled.astype(np.int64), np.asarray(sizes) - 1)

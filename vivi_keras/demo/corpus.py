@@ -1,9 +1,9 @@
-"""The demo corpus: short rendered films whose truth is known.
+"""The demo corpus: short rendered films with ground truth.
 
 Objects of `CATEGORIES` move, turn and scale before textured backgrounds while
-light and colour change. The same objects return in later shots of their film
-with another background, pose, size and light: that is what the video level of
-the objective can learn from [O].
+light and colour change. The same objects appear again in later shots of their
+film with another background, pose, size and light: the video level of the
+objective can learn from this [O].
 """
 
 import json
@@ -42,50 +42,52 @@ def render_corpus(
     dissolve_share: float = 0.3,
     processes: int = 1,
 ) -> dict:
-    """Renders H.264 films with their truth beside them.
+    """Renders H.264 films, each with a JSON file of its ground truth.
 
     Film i is a pure function of (settings, i): the same seed gives the same
-    pixels whatever `num_films` and `processes` are. An object's shape is a
-    pure function of (seed, object id), so a corpus of another seed shows
-    objects that this one never does.
+    pixels for any `num_films` and `processes`. An object's shape is a pure
+    function of (seed, object id), so a corpus with another seed has other
+    objects.
 
     Files: film_XXXX.mp4, film_XXXX.json, and corpus.json, written last. In
     film_XXXX.json all ranges are half-open and in frames; a shot's "objects"
     have one entry per frame of [start_frame, stop_frame) in "boxes" (left,
     top, right, bottom of the silhouette within the frame, or null), "visible"
     (share of the silhouette in the frame and not covered), "x", "y", "size"
-    (pixels), "angle" (radians, clockwise) and "squash". A "transition" is the
-    one into the shot: in a dissolve's frame k of N, the new shot's share is
-    (k + 1) / (N + 1).
+    (pixels), "angle" (radians, clockwise) and "squash". "transition" is the
+    transition into the shot: in frame k of a dissolve of N frames, the new
+    shot's share is (k + 1) / (N + 1).
 
     Args:
-        directory: where to write; made if absent. If it already holds this
-            very corpus, nothing is rendered.
-        num_films: how many films, >= 1.
+        directory: where to write; made if absent. If it already holds the
+            same corpus, nothing is rendered.
+        num_films: number of films, >= 1.
         seed: >= 0.
         height, width: frame size in pixels, even, >= 32.
-        frames_per_second: whole frames a second, >= 1.
+        frames_per_second: int, >= 1.
         num_shots: fewest and most shots of a film, both included.
         shot_seconds: shortest and longest shot.
-        objects_per_film: how many objects return through a film, at most
-            1000. With as many as are ever shown, and one category a film, its
-            shots share a theme but no object.
+        objects_per_film: number of objects that a film's shots share, at most
+            1000. If it is the number of objects shown in all shots, and a
+            film has one category, the shots share a category but no object.
         objects_per_shot: fewest and most objects in a shot, both included;
-            by default 1 to 2, or as many as the film has.
-        categories: names out of `CATEGORIES` to draw from; default all. Leave
-            some out of training films to test on categories never seen.
-        categories_per_film: how many categories a film's objects take turns
-            at; by default as many as there are objects.
-        returning: False is the control in which each shot has new objects of
-            new categories, as if the shots came from different videos.
-        repaint: each shot paints its objects anew, so that shape alone
-            returns.
-        dissolve_share: share of transitions that dissolve; 0 is hard cuts.
-        processes: how many processes render, each started afresh ("spawn":
-            a script must call this under `if __name__ == "__main__":`).
-    Returns: what corpus.json holds.
-    Raises: ValueError for settings that cannot be met; FileExistsError where
-        the folder holds another corpus or other films.
+            by default 1 to 2, but at most as many as the film has.
+        categories: names from `CATEGORIES` to draw from; default all. Leave
+            some out of training films to test on unseen categories.
+        categories_per_film: number of categories among a film's objects; by
+            default as many as there are objects.
+        returning: False gives each shot new objects of new categories, as if
+            the shots came from different videos (a control).
+        repaint: paint objects differently in each shot, so that only their
+            shape stays the same.
+        dissolve_share: share of transitions that are dissolves; the others
+            are hard cuts.
+        processes: number of rendering processes, each a new interpreter
+            ("spawn": a script must call this under
+            `if __name__ == "__main__":`).
+    Returns: the content of corpus.json.
+    Raises: ValueError: settings cannot be met; FileExistsError: the folder
+        holds another corpus or other films.
     """
     settings = FilmSettings(
         seed=seed,
@@ -111,7 +113,7 @@ def render_corpus(
         "format": _FORMAT,
         "num_films": num_films,
         "all_categories": list(CATEGORIES),
-        # Through JSON, so that a stored corpus compares equal.
+        # As JSON stores them, to compare equal to those of a stored corpus.
         "settings": json.loads(json.dumps(asdict(settings))),
     }
     stored = _stored_corpus(directory, corpus, num_films)
@@ -134,7 +136,7 @@ def _categories_per_film(wanted, objects_per_film, categories):
 
 
 def _stored_corpus(directory, corpus, num_films):
-    """The corpus already in the folder, or None where there is none."""
+    """The corpus already in the folder, or None if there is none."""
     path = directory / "corpus.json"
     if path.exists():
         stored = json.loads(path.read_text())

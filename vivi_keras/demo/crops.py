@@ -1,4 +1,4 @@
-"""Labelled pictures of objects, cut out of the demo corpus's films."""
+"""Labelled images of objects, cropped from the demo corpus's films."""
 
 import json
 from pathlib import Path
@@ -17,21 +17,21 @@ def labelled_crops(
     margin: float = 1.25,
     least_visible: float = 0.7,
 ):
-    """Cuts square crops around objects out of a corpus's decoded films.
+    """Cuts square crops around objects from a corpus's decoded films.
 
     Frames within dissolves and objects that are covered or cut off are left
-    out. The crops of a film are spread evenly over what remains of each object.
+    out. A film's crops are spread evenly over the views left, sorted by object.
 
     Args:
-        directory: what `render_corpus` wrote.
+        directory: folder written by `render_corpus`.
         image_size: side of the crops in pixels.
         per_film: most crops from one film; None takes all.
-        margin: side of the crop against the longer side of the box.
-        least_visible: least share of the object that must be seen.
+        margin: side of the crop / longer side of the object's box.
+        least_visible: least share of the object that must be visible.
     Returns: images uint8 [N, image_size, image_size, 3]; labels int64 [N],
         indices into the names; the names of all categories; film index
         int64 [N].
-    Raises: FileNotFoundError where no finished corpus is.
+    Raises: FileNotFoundError: the folder has no finished corpus.
     """
     directory = Path(directory)
     if not (directory / "corpus.json").is_file():
@@ -65,7 +65,7 @@ def labelled_crops(
 
 
 def _clear_views(truth, least_visible):
-    """All (frame, category, box) fit to be labelled, object by object."""
+    """All (frame, category, box) to use as examples, object by object."""
     blended, found = set(), []
     for shot in truth["shots"]:
         fade = shot["transition"]
@@ -90,7 +90,7 @@ def _pictures(path, wanted):
 
 
 def _crop(pixels, bounds, image_size, margin):
-    """A square around a box, moved into the frame, resized."""
+    """A square around a box, shifted to lie in the frame and resized."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = bounds
     side = round(max(right - left, bottom - top) * margin)

@@ -1,4 +1,4 @@
-"""One film of the demo corpus: its frames, its file, its truth."""
+"""Renders one film of the demo corpus, with its ground truth."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ _SCENE_STREAM = 23
 
 
 def _open_scene(settings, film, index, shot, painted):
-    """Builds the scene of a shot; `painted` keeps the film's sprites."""
+    """Builds the scene of a shot; `painted` caches the film's sprites."""
     sprites = []
     for object_id in shot.object_ids:
         coat = index + 1 if settings.repaint else 0
@@ -41,9 +41,9 @@ def _open_scene(settings, film, index, shot, painted):
 def film_frames(settings: FilmSettings, film: int, shots: list[ShotPlan]):
     """Draws a film frame by frame.
 
-    Yields: for each frame, pixels uint8 [H, W, 3] and what is to be seen: a
-        list of (shot index, scene, place within the scene, owner, outlines),
-        the last three as `Scene.draw` gives them; two while a fade lasts.
+    Yields: for each frame, pixels uint8 [H, W, 3] and a list of the visible
+        shots (two during a dissolve): (shot index, scene, frame within the
+        scene, owner, outlines), the last two as `Scene.draw` returns them.
     """
     painted, scenes = {}, {}
     for frame in range(shots[-1].stop):
@@ -100,7 +100,7 @@ def _shot_truth(shot, index):
 
 
 def _record(truth, layer):
-    """Adds one drawn frame of a shot to its truth."""
+    """Adds one drawn frame of a shot to its ground truth."""
     _, scene, place, owner, outlines = layer
     truth["background"] = scene.background
     counts = np.bincount(owner.ravel(), minlength=len(outlines) + 1)
@@ -116,11 +116,11 @@ def _record(truth, layer):
 
 
 def write_film(directory: Path, settings: FilmSettings, film: int) -> dict:
-    """Renders one film to film_XXXX.mp4 with film_XXXX.json beside it.
+    """Renders one film to film_XXXX.mp4 and film_XXXX.json.
 
-    Both appear under their names only when whole.
+    Each file gets its name only when it is complete.
 
-    Returns: the film's line for corpus.json.
+    Returns: the film's entry for corpus.json.
     """
     shots = plan_film(settings, film)
     truths = [_shot_truth(shot, i) for i, shot in enumerate(shots)]
@@ -153,9 +153,9 @@ def write_film(directory: Path, settings: FilmSettings, film: int) -> dict:
 
 
 def _encode(path, settings, film, shots, truths):
-    """Draws and encodes a film, filling in `truths`.
+    """Draws and encodes a film and fills in `truths`.
 
-    Returns: number of frames, SHA-256 of the pixels as they were drawn.
+    Returns: number of frames, SHA-256 of the pixels before encoding.
     """
     digest, num_frames = hashlib.sha256(), 0
     with av.open(str(path), "w", format="mp4") as container:
@@ -178,7 +178,7 @@ def _open_stream(container, settings):
     stream.width, stream.height = settings.width, settings.height
     stream.pix_fmt = "yuv420p"
     stream.codec_context.thread_count = 1
-    # Without mbtree: with it, now and then, equal pixels gave unequal files.
+    # With mbtree, equal pixels sometimes gave different files.
     stream.options = {
         "preset": "superfast",
         "crf": "20",

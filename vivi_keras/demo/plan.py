@@ -1,4 +1,4 @@
-"""What a demo film shows: settings, shots and objects."""
+"""Plans a demo film: its settings, shots and objects."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from vivi_keras.demo.categories import CATEGORIES
 
 @dataclass(frozen=True)
 class FilmSettings:
-    """What `render_corpus` was asked for; see there for each field."""
+    """Settings of a corpus; see `render_corpus` for each field."""
 
     seed: int
     height: int
@@ -94,20 +94,20 @@ def check_settings(settings, num_films, processes):
 
 
 _CAST_STREAM, _CUT_STREAM = 21, 22
-# Ids of one film's objects never reach those of the next.
+# A film may use this many object ids, so that no two films share one.
 _OBJECTS_PER_FILM = 4096
 
 
 @dataclass(frozen=True)
 class ShotPlan:
-    """One shot: when it is seen and who is in it.
+    """One shot: its frames and its objects.
 
     Attributes:
-        start, stop: frames [start, stop) that count as this shot's; shots of
-            a film leave no gap.
+        start, stop: frames [start, stop) that belong to this shot; the shots
+            of a film leave no gap.
         fade_start, fade_stop: frames [fade_start, fade_stop) of the dissolve
-            into this shot; equal where it begins by a cut.
-        render_stop: where the last trace of this shot ends.
+            into this shot; equal if it begins with a cut.
+        render_stop: first frame in which this shot is no longer visible.
         object_ids: the objects in drawing order.
     """
 
@@ -120,9 +120,10 @@ class ShotPlan:
 
 
 def film_categories(settings: FilmSettings, film: int) -> list[int]:
-    """The categories of a film, drawn so that a corpus has equally many.
+    """The categories of a film; over a corpus each occurs about as often.
 
-    Films take turns at one shuffled list of all categories, then at the next.
+    Films take their categories in turn from one shuffled list of all, then
+    from the next.
 
     Returns: `categories_per_film` different indices into `CATEGORIES`.
     """
@@ -158,7 +159,7 @@ def _cast(settings, film, num_shots):
     company = [new_object(i, kinds) for i in range(settings.objects_per_film)]
     shown = np.zeros(len(company))
     casts = []
-    for size in sizes:  # whoever was seen least comes next
+    for size in sizes:  # the objects shown least often so far come next
         turn = np.argsort(shown + 0.5 * rng.random(len(company)))[:size]
         shown[turn] += 1
         casts.append(tuple(company[i] for i in rng.permutation(turn)))
@@ -166,7 +167,7 @@ def _cast(settings, film, num_shots):
 
 
 def plan_film(settings: FilmSettings, film: int) -> list[ShotPlan]:
-    """Plans the shots of a film: a pure function of settings and number."""
+    """Plans the shots of a film: a pure function of (settings, film)."""
     rng = np.random.default_rng([_CUT_STREAM, settings.seed, film])
     low, high = settings.num_shots
     count = int(rng.integers(low, high + 1))
@@ -176,7 +177,7 @@ def plan_film(settings: FilmSettings, film: int) -> list[ShotPlan]:
     fades, lengths = [0], np.diff(bounds)
     for index in range(1, count):
         wanted = rng.random() < settings.dissolve_share
-        # A third of the shorter shot, so that two fades never meet.
+        # A third of the shorter shot, so that two dissolves never overlap.
         longest = max(2, int(lengths[index - 1 : index + 1].min()) // 3)
         shortest = min(longest, max(2, settings.frames_per_second // 3))
         fades.append(int(rng.integers(shortest, longest + 1)) * wanted)

@@ -1,4 +1,4 @@
-"""One shot of a demo film: its plan, a pure function of seeds, and drawing."""
+"""Draws one shot of a demo film: a pure function of its seeds."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class Track:
     Attributes:
         x, y: centre in pixels.
         size: length of the longer side in pixels.
-        angle: turn in radians, clockwise on the screen.
+        angle: rotation in radians, clockwise on the screen.
         squash: factor on the object's own width, as if it turned away;
-            negative where it is mirrored.
+            negative if it is mirrored.
     """
 
     x: np.ndarray
@@ -53,12 +53,12 @@ def _draw_track(rng, time, height, width, largest):
 
 
 def draw_tracks(rng, time, num_objects, height, width):
-    """Draws paths on which objects keep apart as well as chance allows.
+    """Draws several sets of paths; returns the one with the widest gaps.
 
     Args:
         rng: a NumPy generator.
         time: float [T], each frame's time in seconds.
-        num_objects: how many objects move at once, >= 1.
+        num_objects: number of objects that move at once, >= 1.
         height, width: the film's size in pixels.
     Returns: list of `num_objects` tracks.
     """
@@ -83,8 +83,8 @@ class Scene:
 
     Args:
         seed: sequence of ints >= 0 that identifies the shot.
-        num_frames: T, all frames in which the shot is seen, fades included.
-        frames_per_second: how fast they follow.
+        num_frames: T, all frames that show the shot, dissolves included.
+        frames_per_second: the film's frame rate.
         sprites: the objects in drawing order.
         height, width: the film's size in pixels.
     """
@@ -124,7 +124,7 @@ class Scene:
         self._num_frames = num_frames
 
     def _draw_lamp(self, rng):
-        """A soft light map around 128, uint8 [2H, 2W, 3]; frames see a part."""
+        """A smooth light map around 128, twice a frame: uint8 [2H, 2W, 3]."""
         height, width = self.size
         values = rng.uniform(1 - rng.uniform(0.1, 0.4), 1.15, (4, 4))
         size = (2 * width, 2 * height)
@@ -165,9 +165,10 @@ class Scene:
         Args:
             frame: int in [0, T).
         Returns: pixels uint8 [H, W, 3]; owner uint8 [H, W], 1 + index of the
-            object seen at a pixel or 0 for ground; and for each object its
-            silhouette's (box, area): box [left, top, right, bottom), clipped
-            to the frame, None where outside, and area in pixels, unclipped.
+            object visible at a pixel, or 0 for the background; and for each
+            object its silhouette's (box, area): box [left, top, right,
+            bottom), clipped to the frame, None if outside; area in pixels,
+            unclipped.
         """
         height, width = self.size
         pixels = self._draw_ground(frame)
@@ -213,7 +214,7 @@ class Scene:
 
 
 def _overlap(left, top, shape, height, width):
-    """Slices of frame and patch where they meet, or None if they do not."""
+    """Slices of frame and patch where they overlap, or None."""
     row, row_stop = max(0, top), min(height, top + shape[0])
     column, column_stop = max(0, left), min(width, left + shape[1])
     if row >= row_stop or column >= column_stop:

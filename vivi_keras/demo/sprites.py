@@ -1,4 +1,4 @@
-"""Objects of the demo corpus as sprites: painted once, posed in each frame."""
+"""Sprites of the demo's objects: painted once, posed in each frame."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from vivi_keras.demo.categories import (
 )
 from vivi_keras.demo.textures import pattern, random_colour
 
-# Share of the canvas that the object's longer side takes: room for outlines.
+# Object's longer side / canvas side; the rest is room for outlines.
 FILL = 0.86
 _SHIFT = 4  # OpenCV's fixed-point bits: polygons at 1/16 of a pixel
 _SHAPE_STREAM, _PAINT_STREAM = 11, 12
@@ -36,7 +36,7 @@ class Sprite:
 
 
 def _mask(part, side):
-    """Coverage of a part, uint8 [side, side], with smooth edges."""
+    """Mask of a part with smooth edges, uint8 [side, side]."""
     mask = np.zeros((side, side), np.uint8)
     scale = side * FILL / 2
     points = (part.points * scale + side / 2 - 0.5) * (1 << _SHIFT)
@@ -52,10 +52,10 @@ def _mask(part, side):
 
 
 def _paints(rng, side):
-    """Paints body, detail and accent: float32 [side, side, 3] or [3]."""
+    """Paints for body, detail and accent: float32 [side, side, 3] or [3]."""
     body = random_colour(rng, 0.35)
     paints = [body]
-    while len(paints) < 3:  # parts must stand out from one another
+    while len(paints) < 3:  # parts must differ in colour
         colour = random_colour(rng, 0.1)
         if min(np.abs(colour - p).sum() for p in paints) > 170:
             paints.append(colour)
@@ -69,7 +69,7 @@ def _paints(rng, side):
 
 
 def _shade(rng, side):
-    """A soft light over the object, float32 [side, side, 1] around 1."""
+    """A light gradient over the object, float32 [side, side, 1] around 1."""
     y, x = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6)
     return (1 + strength * (np.cos(angle) * x + np.sin(angle) * y))[..., None]
@@ -80,10 +80,10 @@ def paint_object(seed: int, object_id: int, side: int, repaint: int = 0):
 
     Args:
         seed: the corpus's seed, >= 0.
-        object_id: which object; its shape depends on (seed, object_id) only.
+        object_id: int; the shape depends only on (seed, object_id).
         side: side of the canvas, pixels.
-        repaint: 0 for the object's own colours and texture; any other number
-            gives the same shape another paint.
+        repaint: 0 for the object's own colours and texture; each other number
+            gives the same shape different ones.
     Returns: a `Sprite`.
     """
     category = CATEGORIES[category_of(object_id)]
@@ -120,13 +120,13 @@ def paint_object(seed: int, object_id: int, side: int, repaint: int = 0):
 
 
 def pose_sprite(sprite: Sprite, centre, size, angle, squash):
-    """Turns, scales and squeezes a sprite into a patch of the frame.
+    """Rotates, scales and squashes a sprite into a patch of the frame.
 
     Args:
-        sprite: what `paint_object` returned.
+        sprite: `Sprite` from `paint_object`.
         centre: x, y in pixels of the frame.
         size: length in pixels of the object's longer side.
-        angle: turn in radians, clockwise on the screen.
+        angle: rotation in radians, clockwise on the screen.
         squash: factor on the object's own width; negative mirrors it.
     Returns: left, top (int) and premultiplied RGBA uint8 [N, N, 4].
     """

@@ -18,7 +18,7 @@ def _soft_step(wave, sharpness):
 
 
 def _turned_grid(rng, height, width):
-    """Coordinates x, y [H, W] in pixels, turned by a random angle."""
+    """Coordinates x, y [H, W] in pixels, rotated by a random angle."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle = rng.uniform(0, np.pi)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -96,7 +96,7 @@ PATTERNS = {
 
 
 def pattern(name, rng, height, width, cell):
-    """A mask float32 [height, width] in [0, 1]; `cell` is its grain, pixels."""
+    """A mask float32 [height, width] in [0, 1]; `cell` is its scale, pixels."""
     mask = PATTERNS[name](rng, height, width, float(cell))
     return mask.astype(np.float32)
 
@@ -105,16 +105,16 @@ def background(rng, height, width, frame_height):
     """Draws a two-layer textured background.
 
     Args:
-        rng: where kinds, colours and grain come from.
+        rng: generator for patterns, colours and scale.
         height, width: size in pixels.
-        frame_height: height of the film, against which grain is measured.
+        frame_height: height of the film; the pattern's scale is relative to it.
     Returns: its kind (str) and pixels uint8 [height, width, 3].
     """
     kind = str(rng.choice(list(PATTERNS)))
     cell = frame_height * np.exp(rng.uniform(np.log(0.08), np.log(0.3)))
     mask = pattern(kind, rng, height, width, cell)[..., None]
     first, second = random_colour(rng, 0.2), random_colour(rng, 0.2)
-    # Backgrounds stay softer than objects, as out-of-focus ground does.
+    # Backgrounds have less contrast than objects, as if out of focus.
     contrast = rng.uniform(0.3, 0.75)
     second = first + contrast * (second - first)
     pixels = first + mask * (second - first)

@@ -1,4 +1,4 @@
-"""The largest protocol that fits a time, from measured speeds."""
+"""Chooses the largest protocol that fits a time budget."""
 
 import dataclasses
 import time
@@ -8,12 +8,12 @@ import numpy as np
 from vivi_keras.evaluation.protocols import finetune
 from vivi_keras.features import linear
 
-_SAMPLE = 16  # images that speeds are measured with
+_SAMPLE = 16  # images used to measure speeds
 
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """One choice: protocols, the sweep if any, and test images at most."""
+    """One choice: protocols, the sweep if any, and most test images."""
 
     name: str
     protocols: tuple
@@ -22,7 +22,7 @@ class Rung:
 
 
 def rungs(max_test):
-    """Choices from the largest to the smallest."""
+    """Choices, from the largest to the smallest."""
     frozen = ("knn", "linear")
     both = (*frozen, finetune.PROTOCOL)
     one = dataclasses.replace(finetune.VTAB, runs=1)
@@ -44,8 +44,8 @@ def _runs(sweep, runs):
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Seconds an encoder takes: an image forward, an image trained on (None
-    where it cannot be trained), and a linear probe fitted.
+    """An encoder's seconds per image forward, per image trained on (None if
+    it cannot be trained), and to fit a linear probe.
     """
 
     forward: float
@@ -54,13 +54,13 @@ class Speed:
 
 
 def measure(encoder, image_size):
-    """Measures an encoder's Speed on images of noise."""
+    """Measures an encoder's Speed on noise images."""
     size = encoder.size_for(image_size)
     images = np.random.default_rng(0).uniform(size=(_SAMPLE, *size, 3))
     images = images.astype(np.float32)
     features = encoder.features(images)  # traces
     forward = _seconds(lambda: encoder.features(images)) / _SAMPLE
-    # Random labels take a probe longest: the estimate is on the safe side.
+    # A probe takes longest on random labels, so the estimate is cautious.
     generator = np.random.default_rng(0)
     values = generator.normal(size=(800, features.shape[1]))
     labels = generator.integers(0, 10, 800)
@@ -99,8 +99,8 @@ def cost(rung, speeds, num_tasks, num_test):
     """Estimated seconds of a choice.
 
     Args:
-        rung: Rung. speeds: list of Speed, one an encoder.
-        num_tasks: int. num_test: int, test images of a task.
+        rung: Rung. speeds: list of Speed, one per encoder.
+        num_tasks: int. num_test: int, test images per task.
     """
     tested = num_test if rung.max_test is None else min(num_test, rung.max_test)
     total = 0.0
@@ -115,7 +115,7 @@ def cost(rung, speeds, num_tasks, num_test):
 
 
 def check(minutes):
-    """Refuses what is no time, NaN included (ValueError)."""
+    """Raises ValueError unless `minutes` is a valid time (NaN is not)."""
     if not minutes > 0:
         raise ValueError(f"Expected a budget above 0 minutes; got {minutes}.")
 
@@ -124,8 +124,8 @@ def choose(minutes, speeds, num_tasks, num_test, max_test=None):
     """The largest choice whose estimate fits.
 
     Returns: (Rung, text that says which and why). Rungs with fine-tuning
-        only where an encoder can be trained. The smallest choice is
-        taken, and the text says so, where none fits.
+        are used only if an encoder can be trained. If none fits, the
+        smallest is returned, and the text says so.
     """
     check(minutes)
     choices = rungs(max_test)

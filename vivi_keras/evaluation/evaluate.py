@@ -22,10 +22,10 @@ from vivi_keras.features.encoder import load_encoder
 
 OFFLINE, VTAB = "offline", "vtab"
 DEFAULT_PROTOCOLS = {OFFLINE: ("knn", "linear"), VTAB: (finetune.PROTOCOL,)}
-IMAGE_SIZES = {OFFLINE: 64, VTAB: 224}  # pixels a side; offline's is ours [O]
+IMAGE_SIZES = {OFFLINE: 64, VTAB: 224}  # pixels per side; offline's is ours [O]
 MAX_TEST = {OFFLINE: offline_tfds.MAX_TEST, VTAB: None}
 SWEEPS = {OFFLINE: finetune.SMALL, VTAB: finetune.VTAB}
-# A typical test split of VTAB, to estimate times with.
+# Size of a typical VTAB test split, for time estimates.
 _VTAB_TEST = 15_000
 
 
@@ -60,34 +60,34 @@ def evaluate(
         module: path of a reusable SavedModel (or keras.applications.NAME).
         output: folder for results.json and table.txt, or None.
         suite: "offline" or "vtab".
-        tasks: names of the suite's tasks, a group, or "all"; "demo" offline.
-        baselines: dict name -> module path of encoders to stand beside it.
-        name: what tables call the module.
-        protocol_names: of `run.PROTOCOLS`; None for the suite's own:
+        tasks: task names, groups, or "all"; offline also "demo".
+        baselines: dict name -> module path of encoders to compare with.
+        name: the module's name in tables.
+        protocol_names: from `run.PROTOCOLS`; None for the suite's default:
             kNN and linear offline, fine-tuning for VTAB.
-        image_size: int, pixels a side that images are resized to; None for 64
+        image_size: int, pixels per side to resize images to; None for 64
             offline and 224 for VTAB.
-        seeds: ints, draws of the training images; 0 is the stored order.
-        sweep: finetune.Sweep; None for VTAB's there and a short one offline.
-        budget_minutes: float; chooses protocols, sweep and test images so
-            that the estimate fits, in place of what the arguments say.
-        raw_pixels: bool, whether 16 x 16 pixels stand beside it.
+        seeds: ints, each draws training images; 0 keeps the stored order.
+        sweep: finetune.Sweep; None for VTAB's sweep, or a short one offline.
+        budget_minutes: float; overrides protocols, sweep and max_test so
+            that the estimated time fits.
+        raw_pixels: bool, also score raw 16 x 16 pixels as a baseline.
         demo_films: folder of rendered held-out films, for "demo".
-        cache_dir: folder for fetched data and features; None keeps none.
+        cache_dir: folder for downloads and features; None stores nothing.
         data_dir: TFDS's data folder, for VTAB.
-        max_test: int, test images a task at most; None for 5,000 offline and
+        max_test: int, most test images per task; None for 5,000 offline and
             all of them for VTAB.
-        max_corrupted: int, test images of "corruptions" at most.
-        weights: of a Keras application: "imagenet", a file, or None (random).
-        output_name: the output to use of a module with several.
-        map_kinds: of `maps.KINDS`, kept in `output` for comparisons to draw.
-        show: callable for lines of progress and the table, or None.
-        progress: bool, whether bars with the time left are drawn.
+        max_corrupted: int, most test images for "corruptions".
+        weights: for a Keras application: "imagenet", a file, or None (random).
+        output_name: which output to use if the module has several.
+        map_kinds: from `maps.KINDS`; saved in `output` for comparisons.
+        show: callable that prints progress and the table, or None.
+        progress: bool, whether to show progress bars with the time left.
     Returns: dict with "rows", "encoders", "skipped", "settings", ... as
         written to results.json.
-    Raises: ValueError: an unknown suite, task or protocol, names that are not
-        unique, a module that cannot be read; FileNotFoundError; ImportError:
-        a map needs umap-learn.
+    Raises: ValueError: an unknown suite, task or protocol, duplicate names,
+        or an unreadable module; FileNotFoundError; ImportError: umap-learn
+        is missing but a map needs it.
     """
     names = task_names(suite, tasks)
     wanted = DEFAULT_PROTOCOLS[suite]
@@ -149,7 +149,7 @@ def evaluate(
 
 
 def task_names(suite, wanted):
-    """Task names of a suite out of "all", groups or names."""
+    """Task names of a suite, from "all", groups or names."""
     if suite == OFFLINE:
         return offline_tasks.names(wanted)
     if suite != VTAB:
@@ -160,7 +160,7 @@ def task_names(suite, wanted):
 
 
 def check_names(encoders):
-    """Refuses encoders that tables could not tell apart."""
+    """Raises ValueError if encoder names are not unique."""
     names = [encoder.name for encoder in encoders]
     if len(set(names)) != len(names):
         raise ValueError(
@@ -180,7 +180,7 @@ def _check_protocols(names):
 IMAGENET_C, VIDEO = "imagenet_c", "video"
 VIDEO_ROBUST, YTBB = "vid_robust", "ytbb_robust"
 SUITES = (IMAGENET_C, VIDEO_ROBUST, YTBB, VIDEO)
-_SIZES = {VIDEO: 64}  # pixels a side; others at 224
+_SIZES = {VIDEO: 64}  # pixels per side; other suites use 224
 
 
 def evaluate_robust(
@@ -201,20 +201,20 @@ def evaluate_robust(
     show=print,
     progress=False,
 ):
-    """Scores encoders on one of SUITES.
+    """Scores encoders on a robustness suite.
 
     Args:
-        suite_name: of SUITES.
+        suite_name: one of SUITES.
         data_dir: the benchmark's folder as published, or for "video" a data
-            set that `vivi-prepare` wrote.
-        train_dir: folder of class folders that a linear probe is fitted on;
-            all but "video" need it.
-        task: name of an offline task whose classes "video" gives to frames.
+            set written by `vivi-prepare`.
+        train_dir: folder of class folders to fit a linear probe on; required
+            for all suites but "video".
+        task: name of an offline task whose classes "video" predicts.
         baselines, name, image_size, raw_pixels, cache_dir, weights,
             output_name, show, progress: as in `evaluate`.
-    Returns: results as `evaluate`'s; "accuracy" is 1 - mean error,
-        pm-k, or the share of near frames that keep their shot.
-    Raises: ValueError; Unavailable: the folders hold something else.
+    Returns: results as from `evaluate`; "accuracy" is 1 - mean error, pm-k,
+        or the share of near frames matched to their own shot.
+    Raises: ValueError; Unavailable: the folders have the wrong content.
     """
     if suite_name not in SUITES:
         raise ValueError(f"Expected a suite of {SUITES}; got {suite_name!r}.")

@@ -1,4 +1,4 @@
-"""One evaluation: its tasks, encoders and protocols, each kept when done."""
+"""Runs an evaluation and saves each finished part."""
 
 import datetime
 import hashlib
@@ -21,10 +21,10 @@ PROTOCOLS = (*frozen.FROZEN, finetune.PROTOCOL, CORRUPTIONS)
 
 
 class Ledger(dict):
-    """What a long protocol has done so far, written at each new part.
+    """Finished parts of a long protocol, saved to a file after each one.
 
     Args:
-        file: JSON file, or None to keep it in memory alone.
+        file: JSON file, or None to keep them only in memory.
     """
 
     def __init__(self, file=None):
@@ -48,9 +48,9 @@ class Run:
         cache: FeatureCache.
         settings: dict: "protocols", "image_size", "seeds", "max_test",
             "max_corrupted" and, for fine-tuning, "sweep" (a dict).
-        output: folder where finished parts and results go, or None.
-        show: callable, told of each line.
-        progress: bool, whether bars with the time left are drawn.
+        output: folder for finished parts and results, or None.
+        show: callable that prints one line.
+        progress: bool, whether to show progress bars with the time left.
     """
 
     def __init__(self, encoders, cache, settings, output, show, progress=False):
@@ -63,12 +63,12 @@ class Run:
         self._tuners = {}
 
     def skip(self, name, reason):
-        """Lists a task that could not be run."""
+        """Records a task that could not be run."""
         self.skipped[name] = reason
         self.show(f"skipped {name}: {reason}")
 
     def task(self, task):
-        """Runs every encoder on one task, or reads what an earlier run did."""
+        """Runs every encoder on one task, or reads an earlier run's results."""
         self.task_notes[task.name] = {
             "group": task.group,
             "num_classes": task.num_classes,
@@ -88,7 +88,7 @@ class Run:
         title = f"{task.name}: {encoder.name}, {protocol}"
         kept = None if file is None else _kept(file, _is_part)
         if kept is not None:
-            # The same weights may go by another name this time.
+            # The same weights may have another name this time.
             self.rows += [{**r, "encoder": encoder.name} for r in kept]
             self.show(f"{title} taken from {file}")
             return
@@ -130,7 +130,7 @@ class Run:
         return [{**base, **result} for result in results]
 
     def _seeds(self, task, protocol):
-        """A task of fixed slices has but one draw for what has no chance."""
+        """One seed if the slices are fixed and the protocol is not random."""
         if task.has_draws or protocol == "few_shot":
             return self.settings["seeds"]
         return self.settings["seeds"][:1]
@@ -150,7 +150,7 @@ class Run:
 
     def _frozen(self, encoder, task, protocol):
         seeds = self._seeds(task, protocol)
-        # More than the first 1,000 matter only where others are drawn.
+        # Only other seeds and few_shot draw images beyond the first 1,000.
         limit = 1000 if max(seeds) == 0 and protocol != "few_shot" else None
         pool, test = self._features(encoder, task, limit)
         results = []
@@ -216,10 +216,10 @@ class Run:
         )
 
     def finish(self, more=None):
-        """Writes and shows the results, and gives them back.
+        """Writes, shows and returns the results.
 
         Args:
-            more: dict of further entries of the results.
+            more: dict of further entries for the results.
         """
         results = {
             "rows": self.rows,
@@ -264,7 +264,7 @@ class Run:
 
 
 def _kept(file, is_whole):
-    """What an earlier run left; None where it must be worked out (again)."""
+    """Reads an earlier run's file; None if it is missing or damaged."""
     try:
         found = files.read_json(file)
     except ValueError as error:
@@ -287,7 +287,7 @@ def _is_ledger(found):
 
 
 def versions():
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that the numbers depend on."""
     import keras
     import sklearn
     import tensorflow as tf

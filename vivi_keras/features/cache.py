@@ -1,4 +1,4 @@
-"""Frozen features of a task's images, worked out once and kept on disk."""
+"""Computes the frozen features of a task's images and stores them on disk."""
 
 import pathlib
 import zipfile
@@ -14,13 +14,13 @@ PIXELS = "pixels"
 
 
 class RawPixels:
-    """The baseline that knows nothing: the image itself at 16 x 16."""
+    """An untrained baseline: the image's own pixels at 16 x 16."""
 
     name, path, digest = "raw 16x16 pixels", PIXELS, "raw-pixels-16"
     side = 16
 
     def features(self, images):
-        """float32 [N, H, W, 3] -> [N, 768]; averaged down, not sampled."""
+        """float32 [N, H, W, 3] -> [N, 768], shrunk by averaging."""
         small = tf.image.resize(images, (self.side, self.side), method="area")
         return small.numpy().reshape(len(images), -1)
 
@@ -39,10 +39,10 @@ class RawPixels:
 
 
 class FeatureCache:
-    """Keeps features under `folder` by module, task, part and image size.
+    """Stores features in `folder` by module, task, part and image size.
 
     Args:
-        folder: where to keep them, or None to keep nothing.
+        folder: where to store them, or None to store nothing.
     """
 
     def __init__(self, folder=None):
@@ -64,9 +64,9 @@ class FeatureCache:
             encoder: an Encoder or RawPixels.
             task: has `batches`, `fingerprint` and `num_examples`.
             part: "train" or "test".
-            image_size: int, pixels a side asked for.
-            limit: int, only the first so many; None for all.
-            progress: callable, told of each batch's number of images.
+            image_size: int, wanted pixels per side.
+            limit: int, use only the first images; None for all.
+            progress: callable, called with each batch's number of images.
         """
         size = encoder.size_for(image_size)
         file = self._file(encoder, task, part, size, limit)
@@ -91,7 +91,7 @@ class FeatureCache:
     def _keep(self, file, **arrays):
         try:
             write_arrays(file, **arrays)
-        except OSError as error:  # they can be done without
+        except OSError as error:  # the cache is optional
             logging.warning("features are not kept from here on: %s", error)
             self.folder = None
 
@@ -104,9 +104,9 @@ class FeatureCache:
 
 
 def read_arrays(file):
-    """What `write_arrays` wrote, as a dict; empty where there is none.
+    """Reads the arrays of `write_arrays` as a dict; empty if there is no file.
 
-    A damaged file is told of and counts as none: it is worked out anew.
+    A damaged file is reported and treated as missing.
     """
     try:
         with np.load(file) as kept:

@@ -1,4 +1,4 @@
-"""An encoder as evaluation sees it: a saved module, never our own classes."""
+"""Loads frozen encoders from saved modules, without our own classes."""
 
 import contextlib
 import hashlib
@@ -12,15 +12,15 @@ from vivi_keras.checks import reason
 
 
 class Unfit(ValueError):
-    """A module and a task that a protocol cannot score; it says why."""
+    """Raised if a protocol cannot score a module on a task; says why."""
 
 
 def resize_images(images, size):
     """uint8 [N, H, W, 1 or 3] -> float32 [N, *size, 3] in [0, 1].
 
-    TF 2's bilinear resize with half-pixel centres, straight to `size`: no
-    crop, no flip (the VTAB preprocessing). Where an image is made smaller it
-    is not smoothed first, as there.
+    TF 2's bilinear resize with half-pixel centres, directly to `size`,
+    without crop, flip, or smoothing before shrinking: the VTAB
+    preprocessing.
     """
     values = np.asarray(images, np.float32) / 255.0
     if values.shape[3] == 1:
@@ -35,12 +35,12 @@ _SIGNATURES = ("image_feature_vector", "default", "serving_default")
 
 
 class Encoder:
-    """Images in, feature vectors out, whatever the file behind it is.
+    """Maps images to feature vectors, for any kind of module.
 
-    Made by `load_encoder`. `required_size` is the (height, width) that the
-    module insists on, or None if it takes any; `variables`,
+    Created by `load_encoder`. `required_size` is the (height, width) that the
+    module requires, or None if it accepts any; `variables`,
     `trainable_variables` and `regularization_losses` are those of a reusable
-    SavedModel (empty lists where the module is only a signature).
+    SavedModel (empty lists if the module has only signatures).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Encoder:
         output=None,
     ):
         self.name, self.path = name, str(path)
-        # Another output of the same file is another encoder.
+        # A different output of the same file is a different encoder.
         self.digest = digest if output is None else f"{digest}-{output}"
         self.required_size, self.batch_size = required_size, batch_size
         self.output = output
@@ -71,7 +71,7 @@ class Encoder:
         self.notes = []
         self._frozen = tf.function(
             lambda images: self(images, training=False),
-            autograph=False,  # errors keep their own words
+            autograph=False,  # keeps error messages unchanged
         )
 
     def __call__(self, images, training=False):
@@ -88,13 +88,13 @@ class Encoder:
         return tf.cast(values, tf.float32)  # [N, D]
 
     def features(self, images):
-        """Frozen features, as NumPy, of float32 [N, H, W, 3] in [0, 1].
+        """Frozen features as NumPy of float32 [N, H, W, 3] in [0, 1].
 
-        A module with a fixed batch size gets its last batch filled up with
-        empty images, whose features are dropped again.
+        For a module with a fixed batch size, the last batch is padded with
+        empty images, and their features are dropped.
 
-        Raises: Unfit: a feature is not finite. ValueError: the module fails,
-            or does not give one row an image.
+        Raises: Unfit: a feature is not finite. ValueError: the module fails
+            or does not return one row per image.
         """
         with naming(self.path, "be called"):
             values = self._all_features(np.asarray(images, np.float32))
@@ -122,7 +122,7 @@ class Encoder:
         return np.concatenate(parts)
 
     def size_for(self, wanted):
-        """The (height, width) to feed when `wanted` pixels a side are asked."""
+        """The input (height, width) for a wanted number of pixels per side."""
         if self.required_size is None:
             return (wanted, wanted)
         if self.required_size != (wanted, wanted):
@@ -134,7 +134,7 @@ class Encoder:
         return self.required_size
 
     def describe(self):
-        """What a report needs to name this encoder again, as plain JSON."""
+        """What a report needs to identify this encoder, as plain JSON."""
         return {
             "name": self.name,
             "path": self.path,
@@ -156,14 +156,14 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
 
     Args:
         path: folder of a SavedModel, or "keras.applications.NAME".
-        name: what tables call it; if None the folder's name, with its
-            parent's where it is only a version ("encoder/1").
-        output: which output to use where a module has several.
+        name: its name in tables; None for the folder's name, with the
+            parent's if it is only a version ("encoder/1").
+        output: which output to use if the module has several.
         weights: for a Keras application, "imagenet" or a weights file; None
-            or "none" leaves it at its random start, which `seed` fixes.
-        seed: int, of a Keras application's random start.
+            or "none" for random weights drawn with `seed`.
+        seed: int, for the random weights of a Keras application.
     Returns: an Encoder.
-    Raises: FileNotFoundError, ValueError: also where its files are damaged.
+    Raises: FileNotFoundError; ValueError, also if the files are damaged.
     """
     text = str(path)
     if text.startswith(KERAS_PREFIX):
@@ -196,9 +196,9 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
 
 @contextlib.contextmanager
 def naming(path, what):
-    """Makes an error of TensorFlow's a ValueError that names the module.
+    """Converts TensorFlow errors to a ValueError that names the module.
 
-    Files that are cut short are an IndexError.
+    This includes IndexError, raised for truncated files.
     """
     try:
         yield
@@ -209,13 +209,13 @@ def naming(path, what):
 
 
 def _folder_name(folder):
-    """Its last part, or its last two where that is only a version."""
+    """The folder's last part, or last two if the last is only a version."""
     parts = folder.parts[-2:] if folder.name.isdigit() else [folder.name]
     return "/".join(parts)
 
 
 def module_digest(path):
-    """SHA-256 over a SavedModel's graph and variables, as hex."""
+    """SHA-256 of a SavedModel's graph and variables, as hex."""
     digest = hashlib.sha256()
     folder = pathlib.Path(path)
     files = [folder / "saved_model.pb"]
@@ -259,7 +259,7 @@ def _signature_call(loaded, path):
             f" got {sorted(inputs)}."
         )
     ((key, spec),) = inputs.items()
-    # The function lives only as long as the object it was loaded with.
+    # Keep `loaded` alive: the function does not work without it.
     return lambda images, training: function(**{key: images}), spec
 
 
@@ -277,7 +277,7 @@ def _fixed_sizes(shape, path):
 
 
 def _pick(outputs, wanted, path):
-    """The one tensor that is the feature vector, of one or several outputs."""
+    """Chooses the feature tensor from one or several outputs."""
     if not isinstance(outputs, dict | list | tuple):
         if wanted is None:
             return outputs
@@ -309,7 +309,7 @@ def _load_application(path, name, weights, seed):
         weights = None
     module = _application_module(kind)
     keras.utils.set_random_seed(seed)
-    # input_shape (None, None, 3): any size, as a reusable module takes.
+    # input_shape (None, None, 3): any size, like a reusable module.
     model = build(
         include_top=False,
         pooling="avg",
@@ -321,7 +321,7 @@ def _load_application(path, name, weights, seed):
         scaled = module.preprocess_input(images * 255.0)
         return model(scaled, training=training)
 
-    # Not the model's JSON: Keras numbers the layers of a process on and on.
+    # Not the model's JSON: layer names depend on the models built before.
     digest = hashlib.sha256(f"{path} of Keras {keras.__version__}".encode())
     for value in model.get_weights():
         digest.update(value.tobytes())
@@ -349,7 +349,7 @@ def _application_module(kind):
 
 
 class _KerasHolder:
-    """Gives a Keras model's variables as plain TensorFlow ones."""
+    """Holds a Keras model's variables as plain TensorFlow variables."""
 
     def __init__(self, model):
         self.model = model

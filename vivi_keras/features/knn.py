@@ -1,4 +1,4 @@
-"""k nearest neighbours by cosine, with votes weighted by a temperature."""
+"""k nearest neighbours by cosine, with temperature-weighted votes."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +9,7 @@ _QUERY_ROWS = 512
 
 
 def normalise(features):
-    """Rows at length 1, float32 [N, D]; an all-zero row stays zero."""
+    """Scales rows to length 1, float32 [N, D]; all-zero rows stay zero."""
     features = np.asarray(features, np.float32)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(lengths, 1e-12)
@@ -21,15 +21,15 @@ def _top(queries, keys, count):
 
 
 def nearest(queries, keys, num_neighbours=NUM_NEIGHBOURS):
-    """The nearest keys of each query by cosine similarity.
+    """Finds the nearest keys of each query by cosine similarity.
 
     Args:
         queries: float [Q, D]. keys: float [N, D].
-        num_neighbours: int, at most N are given.
+        num_neighbours: int; at most N are returned.
     Returns: (indices int64 [Q, k], similarities float64 [Q, k]), nearest
-        first. Neighbours are found in float32; the similarities given are
-        worked out again in float64, since dividing by a small temperature
-        magnifies their rounding.
+        first. Neighbours are found in float32; the returned similarities are
+        computed again in float64, since dividing by a small temperature
+        magnifies rounding errors.
     """
     queries, keys = normalise(queries), normalise(keys)
     if queries.shape[1] != keys.shape[1]:
@@ -65,12 +65,12 @@ def votes(
     num_neighbours=NUM_NEIGHBOURS,
     temperature=TEMPERATURE,
 ):
-    """Share of the weighted vote that each class gets, float64 [Q, classes].
+    """Each class's share of the weighted votes, float64 [Q, classes].
 
     A neighbour at cosine s votes for its label with exp(s / temperature).
     """
     indices, similarities = nearest(queries, keys, num_neighbours)
-    # Taking off the largest keeps exp in range; the shares stay the same.
+    # Subtracting the largest keeps exp in range without changing shares.
     weights = np.exp((similarities - similarities[:, :1]) / temperature)
     shares = np.zeros((len(indices), num_classes))
     rows = np.arange(len(indices))[:, None]
@@ -86,7 +86,7 @@ def predict(
     num_neighbours=NUM_NEIGHBOURS,
     temperature=TEMPERATURE,
 ):
-    """The class with most votes, int64 [Q]."""
+    """The class with the most votes, int64 [Q]."""
     shares = votes(
         queries, keys, labels, num_classes, num_neighbours, temperature
     )
@@ -94,7 +94,7 @@ def predict(
 
 
 def nearest_of_other_shots(features, owner, queries, count):
-    """For each query, its nearest rows, at most one a shot, never its own."""
+    """Each query's nearest rows, at most one per shot, never its own shot."""
     order, _ = nearest(features[queries], features, len(features))
     results = []
     for query, row in zip(queries, order, strict=True):

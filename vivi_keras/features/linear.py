@@ -21,8 +21,8 @@ class Scaler:
         features = np.asarray(features, np.float64)
         self.mean = features.mean(axis=0)
         deviation = features.std(axis=0)
-        # A feature that never changes, but for float32's rounding, says
-        # nothing: leave it at zero.
+        # A feature that is constant up to float32 rounding has no
+        # information: set it to zero.
         largest = np.abs(features).max(axis=0)
         varies = deviation > 1e-6 * largest
         self.scale = np.where(varies, 1.0 / np.where(varies, deviation, 1), 0)
@@ -32,7 +32,7 @@ class Scaler:
 
 
 class LinearProbe:
-    """A fitted probe. `strength` is the C it was fitted with."""
+    """A fitted probe; `strength` is its C."""
 
     def __init__(self, scaler, rotation, model, strength):
         self._scaler, self._rotation, self._model = scaler, rotation, model
@@ -47,7 +47,7 @@ class LinearProbe:
             return self._model.predict(values)
 
     def accuracy(self, features, labels):
-        """Top-1 in [0, 1]."""
+        """Top-1 accuracy in [0, 1]."""
         return float(np.mean(self.predict(features) == np.asarray(labels)))
 
 
@@ -57,8 +57,8 @@ def fit(features, labels, strength=1.0, model=None):
     Args:
         features: float [N, D]. labels: int [N], at least two classes.
         strength: float, scikit-learn's C.
-        model: a LogisticRegression to go on from, or None.
-    Raises: Unfit: all labels are one class.
+        model: a LogisticRegression to start from, or None.
+    Raises: Unfit: all labels are of one class.
     """
     _check_classes(labels)
     scaler = Scaler(features)
@@ -78,11 +78,11 @@ def fit_chosen(
     scaler = Scaler(train)
     values, rotation = _rotate(scaler(train))
     model, accuracies = None, {}
-    for strength in sorted(strengths):  # each start from the one before
+    for strength in sorted(strengths):  # each starts from the previous fit
         model = _fit(values, train_labels, strength, model)
         probe = LinearProbe(scaler, rotation, model, strength)
         accuracies[strength] = probe.accuracy(validation, validation_labels)
-    # The first of equals is the strongest penalty.
+    # Of equal accuracies, the strongest penalty wins.
     best = max(sorted(strengths), key=lambda s: accuracies[s])
     both = np.concatenate([train, validation])
     labels = np.concatenate([train_labels, validation_labels])
@@ -90,7 +90,7 @@ def fit_chosen(
 
 
 def _rotate(values):
-    """Turns N < D features into N: an L2 penalty does not see rotations."""
+    """Reduces D > N features to N; an L2 penalty is rotation invariant."""
     if values.shape[0] >= values.shape[1]:
         return values, None
     left, lengths, right = np.linalg.svd(values, full_matrices=False)
@@ -101,7 +101,7 @@ def _fit(values, labels, strength, model):
     if model is None:
         model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     model.set_params(C=strength)
-    # lbfgs on matrices this small is many times slower with more threads.
+    # On such small matrices lbfgs is many times slower with more threads.
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(values, labels)

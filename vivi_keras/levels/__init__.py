@@ -1,4 +1,4 @@
-"""Levels of the objective: where heads on the features meet losses."""
+"""Levels of the objective; each has heads on the features and a loss."""
 
 from vivi_keras.levels.base import (
     Level,

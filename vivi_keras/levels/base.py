@@ -1,4 +1,4 @@
-"""What a level gets, what it gives, and the layer that all levels are."""
+"""The inputs and outputs of a level, and the base layer of all levels."""
 
 import dataclasses
 import math
@@ -13,19 +13,19 @@ NEGATIVES = ("global", "replica")
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class LevelInputs:
-    """What one replica's part of a batch gives to the levels.
+    """The inputs of the levels, from one replica's part of a batch.
 
-    Axes: B videos and M labelled images of this replica, S shots a clip, F
-    frames a shot, C copies (independently augmented views) of each frame, D
-    features. All are static except, where the backend allows it, B and M.
+    Axes: B videos and M labelled images of this replica, S shots per clip, F
+    frames per shot, C copies (independently augmented views) of each frame, D
+    features. All are static, except B and M if the backend allows it.
 
     Attributes:
         features: float32 [B, S, F, C, D], the encoder's features of the
-            upright views; [0, 0, 0, C, D] in a batch of images alone. Rows
-            of padded shots hold whatever the encoder gives for their pixels;
-            no level lets them count.
+            upright views; [0, 0, 0, C, D] in a batch without videos. Rows
+            of padded shots have the encoder's features of their pixels;
+            every level ignores them.
         shot_mask: bool [B, S], True for a real shot. Padding comes last.
-        video_id: int [B]. Rows with one id come from one video.
+        video_id: int [B]. Rows with the same id come from the same video.
         replicas: a `LocalReplicas` or an object with its attributes.
         rotated: float32 [B, S, F, C, 4, D], features of each view turned by
             0, 90, 180 and 270 degrees; turn 0 is `features`. None unless
@@ -48,7 +48,7 @@ class LevelInputs:
     labels: Tensor | None = None
 
     def __repr__(self):
-        # Keras puts its arguments into errors: shapes tell, values drown.
+        # Keras puts arguments into error messages: show shapes, not values.
         parts = [
             f"{field.name}={tuple(value.shape)}"
             for field in dataclasses.fields(self)
@@ -59,16 +59,16 @@ class LevelInputs:
 
 @dataclasses.dataclass(frozen=True)
 class LevelOutput:
-    """What a level makes of one replica's part of a batch.
+    """The outputs of a level for one replica's part of a batch.
 
     The level's loss is sum(losses * weights) / sum(weights), both sums over
-    all replicas; it is 0 where the weights' sum is 0.
+    all replicas; it is 0 if the sum of the weights is 0.
 
     Attributes:
         losses: float32 [N], finite, one for each example of the level.
         weights: float32 [N], >= 0, without gradient; 0 for padding.
         metrics: name -> (value, weight), float scalars without gradient; the
-            metric of a batch is the mean over replicas by these weights.
+            metric of a batch is the weighted mean over replicas.
     """
 
     losses: Tensor
@@ -79,17 +79,17 @@ class LevelOutput:
 class Level(layers.Layer):
     """One part of the objective: a head on the features, and its loss.
 
-    A subclass makes its sublayers in `__init__` (Keras builds them on first
-    use), implements `call(inputs, training=None) -> LevelOutput` and
-    `get_config`, and may reject clips it cannot work on in `check`.
+    A subclass creates its sublayers in `__init__` (Keras builds them on first
+    use) and implements `call(inputs, training=None) -> LevelOutput` and
+    `get_config`. Its `check` may reject clips of unsuitable shape.
 
     Args:
-        weight: factor of this level's loss in the sum, >= 0.
+        weight: factor of this level's loss in the total loss, >= 0.
         name: prefix of the level's loss and metrics.
-        warmup_steps: the weight grows linearly from 0 over the first so many
-            steps; 0 for a constant weight.
+        warmup_steps: int, number of steps over which the weight grows
+            linearly from 0; 0 for a constant weight.
     Attributes:
-        streams: what the level can learn from, "videos", "images" or both;
+        streams: the data that the level can use, "videos", "images" or both;
             a batch must have at least one of them.
     """
 
@@ -116,17 +116,17 @@ class Level(layers.Layer):
         self._convert_input_args = False
 
     def weight_at(self, step: Tensor) -> Tensor | float:
-        """The weight of the loss in a step, counted from 0."""
+        """The weight of the loss in a step; steps count from 0."""
         if self.warmup_steps == 0:
             return self.weight
         done = ops.cast(step, "float32") + 1.0
         return self.weight * ops.minimum(1.0, done / self.warmup_steps)
 
     def check(self, num_shots: int, frames_per_shot: int, copies: int):
-        """Raises ValueError if the level cannot work on such clips."""
+        """Raises ValueError if the level cannot use clips of this shape."""
 
     def build(self, features_shape):
-        """Checks [B, S, F, C, D], the shape of `LevelInputs.features`."""
+        """Checks the shape of `LevelInputs.features`, [B, S, F, C, D]."""
         if len(features_shape) != 5:
             raise ValueError(
                 f"Level {self.name!r} expects features [B, S, F, C, D]."
@@ -140,7 +140,7 @@ class Level(layers.Layer):
         return super().__call__(inputs, training=training)
 
     def require(self, fact: bool, expected: str, got):
-        """Raises ValueError in this level's name unless `fact`."""
+        """Raises ValueError, naming this level, unless `fact` is true."""
         if not fact:
             raise ValueError(
                 f"Level {self.name!r} expects {expected}. Got: {got}"
@@ -155,7 +155,7 @@ class Level(layers.Layer):
 
 
 def share(facts, weights):
-    """Weighted share of true facts as a metric: (value, weight)."""
+    """Weighted share of true values in `facts`, as (value, weight)."""
     weights = ops.stop_gradient(weights)
     total = ops.sum(weights)
     right = ops.sum(ops.cast(facts, weights.dtype) * weights)

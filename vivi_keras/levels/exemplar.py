@@ -1,4 +1,4 @@
-"""Exemplar levels: views of one thing agree, views of others do not."""
+"""Exemplar levels: pull views of one frame or shot together."""
 
 import keras
 from keras import ops
@@ -14,13 +14,13 @@ LOSSES = ("triplet", "nt_xent", "multi_positive_nce")
 
 
 class Exemplar(base.Level):
-    """Groups of embeddings that attract each other and repel all others.
+    """Pulls embeddings of one group together and pushes groups apart.
 
     Args:
-        loss: "triplet" (semi-hard, [P]), or "nt_xent" alias
+        loss: "triplet" (semi-hard, [P]), or "nt_xent", alias
             "multi_positive_nce" ([O]).
-        margin: of the triplet loss.  [G] 0.5
-        temperature: of the softmax losses.  [O] 0.1
+        margin: margin of the triplet loss.  [G] 0.5
+        temperature: temperature of the softmax losses.  [O] 0.1
         head_units: size of the linear head's embeddings.  [G] 1000
         negatives: "global", rows of all replicas' batches [R], or "replica".
         same_video_negatives: whether groups of the same video are negatives
@@ -55,9 +55,9 @@ class Exemplar(base.Level):
         self.head = heads.linear_head(head_units, "head")
 
     def grouped(self, inputs):
-        """(features [G, K, D], mask bool [G], owner int [G]) of the groups.
+        """Groups of rows: features [G, K, D], mask bool [G], owner int [G].
 
-        Groups with one owner come from one video.
+        Groups with the same owner come from the same video.
         """
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class Exemplar(base.Level):
         num_groups, size = ops.shape(embeddings)[0], embeddings.shape[1]
         metrics = embedding_metrics(embeddings, mask)
         ids = ops.arange(num_groups, dtype="int32")
-        # Unique over replicas, since these hold equally many groups.
+        # Unique over replicas, since all have the same number of groups.
         ids = ids + inputs.replicas.index * num_groups
         ids = ops.where(mask, ids, -ops.ones_like(ids))
         rows = ops.reshape(embeddings, (-1, self.head_units))  # [N, U]
@@ -79,7 +79,7 @@ class Exemplar(base.Level):
         return base.LevelOutput(losses, weights, {**metrics, **extra})
 
     def _compare(self, rows, ids, owner, size, replicas):
-        """Losses [N] of the rows, and metrics of this kind of loss."""
+        """Losses [N] of the rows, and metrics specific to the loss."""
         others, other_ids, other_owner = rows, ids, owner
         if self.negatives == "global":
             others = replicas.gather(rows)  # [M, U]
@@ -94,7 +94,7 @@ class Exemplar(base.Level):
             ), {}
         hinges, mask, _ = semi_hard_pairs(
             rows, ids, self.margin, others, other_ids, exclude, size
-        )  # [N, K - 1]; every kept row has all its K - 1 positives
+        )  # [N, K - 1]; every unpadded row has all its K - 1 positives
         active = ops.cast(hinges > 0, hinges.dtype)
         count = ops.sum(ops.cast(mask, hinges.dtype))
         share = ops.sum(active) / ops.maximum(count, 1)
@@ -114,10 +114,10 @@ class Exemplar(base.Level):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class FrameExemplar(Exemplar):
-    """The copies of one frame agree.  [P]
+    """Pulls the copies of one frame together.  [P]
 
-    Labelled images of the batch, where there are any, join with their copies
-    as further frames, each a video of its own.  [G]
+    Labelled images in the batch, with their copies, are used as additional
+    frames, each from a separate video.  [G]
 
     Args: as `Exemplar`.
     """
@@ -143,7 +143,7 @@ class FrameExemplar(Exemplar):
             images.shape[1],
         )
         count = ops.shape(images)[0]
-        # Video ids are >= 0, so these negative ones belong to nobody else.
+        # Video ids are >= 0, so these negative ids are unique.
         index = ops.arange(count, dtype="int32")
         index = -1 - index - inputs.replicas.index * count
         return (
@@ -155,7 +155,7 @@ class FrameExemplar(Exemplar):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class ShotExemplar(Exemplar):
-    """The frames of one shot, with all their copies, agree.  [R]
+    """Pulls the frames of one shot, with all their copies, together.  [R]
 
     Args: as `Exemplar`.
     """

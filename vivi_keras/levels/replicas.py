@@ -1,18 +1,18 @@
-"""What the replicas of a step exchange, on one device or on several."""
+"""Exchanges tensors between the replicas of a step, on one or more devices."""
 
 from typing import Any
 
 import keras
 
-Tensor = Any  # a tensor of whichever backend Keras runs on
+Tensor = Any  # a tensor of the Keras backend in use
 
 
 class LocalReplicas:
-    """The replicas as a level sees them; this one stands for a single one.
+    """Interface of the replicas for a level; here for a single replica.
 
     Attributes:
-        index: int or int scalar tensor, this replica's place in [0, count).
-        count: int, how many replicas hold a part of the global batch.
+        index: int or int scalar tensor, this replica's index in [0, count).
+        count: int, number of replicas that share the global batch.
     """
 
     index = 0
@@ -21,14 +21,14 @@ class LocalReplicas:
     def gather(self, tensor: Tensor) -> Tensor:
         """[n, ...] of each replica -> [count * n, ...] in replica order.
 
-        Every replica must hold equally many rows. The gradient of a row
-        returns to the replica that holds it, summed over all replicas.
+        Every replica must have the same number of rows. A row's gradient is
+        summed over all replicas and returned to the replica it came from.
         """
         return tensor
 
 
 class StrategyReplicas:
-    """What the replicas of a `tf.distribute` strategy exchange in a step."""
+    """Exchanges tensors between the replicas of a `tf.distribute` strategy."""
 
     def __init__(self, context):
         import tensorflow as tf
@@ -52,15 +52,15 @@ class StrategyReplicas:
 
 
 class OneReplica(LocalReplicas):
-    """The same for a step that runs on one device."""
+    """The same interface for a step on one device."""
 
     def sum(self, x):
-        """The only replica's value, not differentiable."""
+        """The value of the only replica, not differentiable."""
         return keras.ops.stop_gradient(x)
 
 
 def current_replicas():
-    """The replicas of the context this is called in."""
+    """The replicas of the current replica context."""
     if keras.backend.backend() != "tensorflow":
         return OneReplica()
     import tensorflow as tf
@@ -72,5 +72,5 @@ def current_replicas():
 
 
 def local(variable):
-    """The first copy of a tf.Variable that several replicas may hold."""
+    """The first copy of a tf.Variable that may have one on each replica."""
     return getattr(variable, "values", (variable,))[0]

@@ -1,4 +1,4 @@
-"""Rotation level: tell by which quarter turn a frame was rotated."""
+"""Rotation level: predicts how many quarter turns a frame was rotated."""
 
 import keras
 from keras import ops
@@ -12,7 +12,7 @@ from vivi_keras.models import heads
 class Rotation(base.Level):
     """4-way cross-entropy of a linear head on each frame's four turns.  [G]
 
-    Labelled images of the batch, where there are any, take part.  [G]
+    Labelled images in the batch are also used.  [G]
 
     Args: `weight`, `name`: as `Level`.
     """

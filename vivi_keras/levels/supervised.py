@@ -1,4 +1,4 @@
-"""Supervised level: what labels of images say."""
+"""Supervised level: classifies labelled images."""
 
 import keras
 from keras import ops
@@ -12,7 +12,7 @@ from vivi_keras.models import heads
 class Supervised(base.Level):
     """Cross-entropy of a linear head on the labelled images' features.  [G]
 
-    Every copy of an image counts; images without a label (-1) do not.
+    Every copy of an image is used; images without a label (-1) are ignored.
 
     Args:
         num_classes: >= 2.

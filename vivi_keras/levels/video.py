@@ -1,4 +1,4 @@
-"""Video levels: earlier shots of a video tell about its later ones."""
+"""Video levels: predict a video's later shots, or the order of its shots."""
 
 import keras
 from keras import ops
@@ -18,22 +18,22 @@ def _shot_embeddings(layer, features):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class VideoInfoNCE(base.Level):
-    """Shots 1..k should pick out shot k + m among other videos' shots.  [R]
+    """Uses shots 1..k to pick shot k + m out of other videos' shots.  [R]
 
-    For every k < S and m <= S - k the critic scores g_m(context_k) against
-    the embeddings of shot k + m of all videos of the batch.
+    For every k < S and m <= S - k, the critic scores g_m(context_k) against
+    the embeddings of shot k + m of all videos in the batch.
 
     Args:
         predictor: "lstm" [R for S = 4] or "mlp" [R for S = 2].
         critic: "mlp" [R] or "cosine" [O].
         units: size of contexts, predictions and the critic.  [R] 256
-        pool: "mean" or "attention", from frames to a shot.  [R]
-        temperature: divides the scores; 1 for "mlp" [R], 0.1 for "cosine"
-            [O] when absent.
+        pool: "mean" or "attention", how frames are pooled to a shot.  [R]
+        temperature: divides the scores; None for 1 with "mlp" [R] or 0.1
+            with "cosine" [O].
         negatives: "global", videos of all replicas' batches [R], or
             "replica".
         same_video_negatives: whether other clips of the same video are
-            negatives; else they are left out.  [O] False
+            negatives; else they are ignored.  [O] False
         weight, name: as `Level`; the weight is lambda.  [R] 0.04
     """
 
@@ -82,7 +82,7 @@ class VideoInfoNCE(base.Level):
     def call(self, inputs, training=None):
         shots = _shot_embeddings(self.pool, inputs.features)  # [B, S, D]
         num_shots = shots.shape[1]
-        # (k, k + m) as indices: the last shot known, the shot to predict.
+        # (k, k + m) as indices: the last known shot, the shot to predict.
         places = [
             (known, target)
             for known in range(num_shots - 1)
@@ -132,7 +132,7 @@ class VideoInfoNCE(base.Level):
         )
         losses = ops.logsumexp(logits, axis=-1) - own
         weights = ops.cast(ops.stack([mask[t] for t in targets]), losses.dtype)
-        # A padded target is no example; its loss may be anything.
+        # A padded target is not an example; set its arbitrary loss to 0.
         losses = ops.where(weights > 0, losses, ops.zeros_like(losses))
         metrics = info_nce_metrics(logits, own, weights)
         return losses, weights, metrics
@@ -143,14 +143,14 @@ class VideoInfoNCE(base.Level):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class ShotOrder(base.Level):
-    """Tell whether two neighbouring shots were swapped.  [P], head [O]
+    """Predicts whether two neighbouring shots were swapped.  [P], head [O]
 
-    Both orders of every pair are scored, which is the expectation over a
-    swap with probability 1/2.  [O]
+    Both orders of every pair are scored: this gives the expected loss for
+    swaps with probability 1/2.  [O]
 
     Args:
         units: size of the hidden layer of the head.  [O] 256
-        pool: "mean" or "attention", from frames to a shot.  [R]
+        pool: "mean" or "attention", how frames are pooled to a shot.  [R]
         weight, name: as `Level`.  [R] 1.0
     """
 

@@ -1,4 +1,4 @@
-"""Losses as plain functions: per example, without state or replicas."""
+"""Losses per example, as functions without state or replicas."""
 
 from vivi_keras.losses.cross_entropy import cross_entropy, order, rotation
 from vivi_keras.losses.groups import num_positives

@@ -1,4 +1,4 @@
-"""Losses of predicting a class: rotations, shot order, labels."""
+"""Cross-entropy losses of rotations, shot order and labels."""
 
 import math
 
@@ -13,9 +13,9 @@ def order(logits, swapped):
     Args:
         logits: float [...], the score of "these two shots are swapped"; half
             precision is computed in float32.
-        swapped: bool, int or float, broadcastable to [...]; 1 where they are.
+        swapped: bool, int or float, broadcastable to [...]; 1 if swapped.
     Returns: float [...], in nats.
-    Raises: ValueError: shapes that do not fit.
+    Raises: ValueError: shapes that do not match.
     """
     (logits,) = grouping.at_least_float32(logits)
     swapped = ops.cast(swapped, logits.dtype)
@@ -36,7 +36,7 @@ def rotation(logits, turns):
             precision is computed in float32.
         turns: int [N] in [0, 4), the number of quarter turns.
     Returns: float [N], in nats; NaN for turns out of range.
-    Raises: ValueError: shapes or dtypes that do not fit.
+    Raises: ValueError: wrong shapes or dtypes.
     Source: Gidaris et al. 2018, arXiv 1803.07728.
     """
     logits = ops.convert_to_tensor(logits)
@@ -50,9 +50,9 @@ def rotation(logits, turns):
 def cross_entropy(logits, labels):
     """Per-row cross-entropy: float [N, K], int [N] -> float [N], in nats.
 
-    NaN for a label out of [0, K), which must not pass for one of no class.
+    NaN for a label out of [0, K), so that a wrong label is noticed.
 
-    Raises: ValueError: shapes or dtypes that do not fit.
+    Raises: ValueError: wrong shapes or dtypes.
     """
     (logits,) = grouping.at_least_float32(logits)
     labels = grouping.group_numbers(labels, "labels")

@@ -1,4 +1,4 @@
-"""Cheap figures that show whether embeddings collapse."""
+"""Cheap metrics that show whether embeddings collapse."""
 
 from keras import ops
 
@@ -6,7 +6,7 @@ from vivi_keras.losses import groups as grouping
 
 
 def embedding_metrics(embeddings, mask):
-    """Figures of grouped embeddings on the unit sphere, without gradient.
+    """Metrics of grouped embeddings at unit length, without gradient.
 
     Args:
         embeddings: float [G, K, D], G groups of K rows.
@@ -20,9 +20,9 @@ def embedding_metrics(embeddings, mask):
         effective_rank: (sum of variances)^2 / sum of squared variances along
             the principal axes, in [1, D] (the participation ratio); 0 if
             nothing varies.
-        positive_distance: mean squared distance of two rows of a group; NaN
-            never: 0 where K = 1.
-        negative_distance: likewise of rows of two groups; 0 where G = 1.
+        positive_distance: mean squared distance between two rows of a group;
+            0 (never NaN) if K = 1.
+        negative_distance: likewise for rows of two groups; 0 if G = 1.
     """
     rows = ops.stop_gradient(grouping.normalised(embeddings))  # [G, K, D]
     size = rows.shape[1]
@@ -33,13 +33,13 @@ def embedding_metrics(embeddings, mask):
     sums = ops.sum(rows, axis=1)  # [G, D]
     total = ops.sum(sums, axis=0)  # [D]
     squares = ops.sum(ops.square(rows))
-    within = ops.sum(ops.square(sums))  # over all ordered pairs of a group
+    within = ops.sum(ops.square(sums))  # sum over ordered pairs of a group
     mean = total / ops.maximum(count, 1)
     centred = (rows - mean) * keep[:, None, None]
     flat = ops.reshape(centred, (-1, centred.shape[-1]))
     variance = ops.sum(ops.square(flat)) / ops.maximum(count, 1)
-    # sum of squared eigenvalues = squared Frobenius norm, of the smaller of
-    # covariance [D, D] and Gram matrix [N, N]; the latter may be dynamic.
+    # Sum of squared eigenvalues = squared Frobenius norm. Of the covariance
+    # [D, D], since the Gram matrix [N, N] may have a dynamic shape.
     covariance = ops.matmul(ops.transpose(flat), flat) / ops.maximum(count, 1)
     power = ops.sum(ops.square(covariance))
     pairs_within = groups * size * (size - 1)

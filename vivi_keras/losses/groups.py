@@ -1,4 +1,4 @@
-"""Groups of rows that belong together, as the contrastive losses see them."""
+"""Groups of rows for the contrastive losses: positives, negatives, checks."""
 
 import math
 import numbers
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def at_least_float32(*arrays):
-    """The arrays as tensors, half precision cast to float32."""
+    """Converts arrays to tensors; all but float64 are cast to float32."""
     tensors = [ops.convert_to_tensor(array) for array in arrays]
     return [
         tensor
@@ -19,14 +19,14 @@ def at_least_float32(*arrays):
 
 
 def normalised(embeddings):
-    """Rows of unit length, in float32 or more: [..., D] -> [..., D].
+    """Scales rows to unit length, in float32 or more: [..., D] -> [..., D].
 
-    Rows shorter than 1e-6 stay as they are: a ReLU may give a row of zeros,
-    whose direction has no gradient that a weight should follow. A row that is
-    not finite becomes NaN.
+    Rows shorter than 1e-6 stay unchanged: a ReLU may give a row of zeros,
+    which has no direction, so its gradient would be meaningless. A row that
+    is not finite becomes NaN.
     """
     (embeddings,) = at_least_float32(embeddings)
-    # Squares of values beyond 1e15 would leave float32's range.
+    # The sum of squares of values above 1e15 could overflow in float32.
     largest = ops.stop_gradient(
         ops.max(ops.abs(embeddings), axis=-1, keepdims=True, initial=0)
     )
@@ -39,13 +39,13 @@ def normalised(embeddings):
 def rows_and_candidates(
     embeddings, groups, candidates, candidate_groups, exclude=None
 ):
-    """Checks what a loss got and brings it into its form.
+    """Checks and converts the arguments of a contrastive loss.
 
     Returns: (rows [N, D], groups int [N], candidates [M, D], their groups
-        int [M], exclude); rows at unit length, candidates the rows where
-        absent, both groups int32 or both int64.
-    Raises: ValueError: shapes that do not fit each other, groups that are not
-        integers, an exclude that is not bool.
+        int [M], exclude); rows and candidates have unit length, candidates
+        default to the rows, the groups are both int32 or both int64.
+    Raises: ValueError: shapes that do not match, groups that are not
+        integers, or an exclude that is not bool.
     """
     pairs = [("embeddings", embeddings, "groups", groups)]
     if (candidates is None) != (candidate_groups is None):
@@ -84,9 +84,9 @@ def rows_and_candidates(
 
 
 def group_numbers(groups, name="groups"):
-    """The numbers of the groups, int32 or, where they may need it, int64.
+    """Group numbers as int32, or int64 if their dtype needs it.
 
-    Raises: ValueError: not whole numbers [N].
+    Raises: ValueError: not integers of shape [N].
     """
     groups = ops.convert_to_tensor(groups)
     kind = keras.backend.standardize_dtype(groups.dtype)
@@ -99,9 +99,9 @@ def group_numbers(groups, name="groups"):
 
 
 def excluded(exclude, shape, fits):
-    """`exclude` as a tensor.
+    """Converts `exclude` to a tensor.
 
-    Raises: ValueError: it is not bool, or not `fits(its shape, shape)`.
+    Raises: ValueError: it is not bool, or `fits(its shape, shape)` is false.
     """
     exclude = ops.convert_to_tensor(exclude)
     kind = keras.backend.standardize_dtype(exclude.dtype)
@@ -114,7 +114,7 @@ def excluded(exclude, shape, fits):
 
 
 def broadcasts(shape, wanted):
-    """Whether a static shape broadcasts to another; None fits everything."""
+    """Whether a static shape broadcasts to another; None fits any size."""
     missing = len(wanted) - len(shape)
     return missing >= 0 and all(
         size in (1, None, to) or to is None
@@ -123,7 +123,7 @@ def broadcasts(shape, wanted):
 
 
 def _one_size(shape, other):
-    """Whether two static shapes fit each other; None fits everything."""
+    """Whether two static shapes are equal; None equals any size."""
     return len(shape) == len(other) and all(
         None in pair or pair[0] == pair[1]
         for pair in zip(shape, other, strict=True)
@@ -131,14 +131,14 @@ def _one_size(shape, other):
 
 
 def above_zero(**arguments):
-    """Raises ValueError naming an argument that is not finite and > 0."""
+    """Raises ValueError if an argument is not finite and > 0; names it."""
     for name, value in arguments.items():
         if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
             raise ValueError(f"Expected {name} > 0. Got: {value!r}")
 
 
 def num_positives(groups):
-    """How many other rows share each row's group; 0 for padding.
+    """Number of other rows in each row's group; 0 for padding.
 
     Args:
         groups: int [N]; a negative number marks padding.
@@ -151,7 +151,7 @@ def num_positives(groups):
 
 
 def same_group(groups):
-    """True where two different rows share a group: int [N] -> bool [N, N]."""
+    """True for two different rows of one group: int [N] -> bool [N, N]."""
     index = ops.arange(ops.shape(groups)[0], dtype="int32")
     same = ops.logical_and(
         groups[:, None] == groups[None, :], groups[:, None] >= 0
@@ -160,12 +160,12 @@ def same_group(groups):
 
 
 def other_group(groups, candidate_groups, exclude=None):
-    """True where a candidate is a negative of a row.
+    """True if a candidate is a negative of a row.
 
     Args:
         groups: int [N]; a negative number marks padding.
         candidate_groups: int [M]; likewise.
-        exclude: bool [N, M], pairs that are not to be negatives.
+        exclude: bool [N, M], True for pairs that must not be negatives.
     Returns: bool [N, M].
     """
     negative = ops.logical_and(
@@ -178,16 +178,16 @@ def other_group(groups, candidate_groups, exclude=None):
 
 
 def positives(groups, max_group_size: int | None = None):
-    """The other rows of each row's group.
+    """Finds the other rows of each row's group.
 
     Args:
         groups: int [N]; a negative number marks padding.
-        max_group_size: static upper bound of the rows in a group; read from
-            `groups` when absent.
+        max_group_size: static upper bound of the rows in a group; None to
+            compute it from `groups`.
     Returns:
-        indices: int32 [N, K], K = max_group_size - 1, of the other members,
-            any valid index in empty places.
-        mask: bool [N, K], True where a place holds a member.
+        indices: int32 [N, K], K = max_group_size - 1, indices of the other
+            members; empty places have any valid index.
+        mask: bool [N, K], True for a place with a member.
     Raises: ValueError: max_group_size < 1.
     """
     if max_group_size is None:
@@ -196,14 +196,14 @@ def positives(groups, max_group_size: int | None = None):
     elif max_group_size < 1:
         raise ValueError(f"Expected max_group_size >= 1. Got: {max_group_size}")
     num_rows = ops.shape(groups)[0]
-    order = ops.argsort(groups)  # rows of one group stand together
-    rank = ops.argsort(order)  # where each row stands
+    order = ops.argsort(groups)  # sorted: rows of one group are adjacent
+    rank = ops.argsort(order)  # each row's position in that order
     first = ops.searchsorted(ops.take(groups, order), groups, side="left")
     stop = ops.searchsorted(ops.take(groups, order), groups, side="right")
     size = ops.cast(stop - first, "int32")
     first, rank = ops.cast(first, "int32"), ops.cast(rank, "int32")
     places = ops.arange(1, max_group_size, dtype="int32")  # [K]
-    # The k-th next member, going round.
+    # The k-th next member; after the last one comes the first.
     step = (rank - first)[:, None] + places[None, :]
     standing = first[:, None] + step % ops.maximum(size, 1)[:, None]
     mask = ops.logical_and(
@@ -215,10 +215,10 @@ def positives(groups, max_group_size: int | None = None):
 
 
 def _known_or_dynamic(count):
-    """An int where the value is known, else a TensorFlow scalar."""
+    """An int if the value is known, else a TensorFlow scalar."""
     try:
         return int(count)
-    except TypeError as error:  # what every backend's traced values raise
+    except TypeError as error:  # raised by traced values of every backend
         if keras.backend.backend() == "tensorflow":
             return count
         raise ValueError(

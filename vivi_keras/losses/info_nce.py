@@ -1,26 +1,26 @@
-"""Losses in which a softmax must pick the right one of many."""
+"""InfoNCE losses: a softmax has to pick the right key among many."""
 
 from keras import ops
 
 from vivi_keras.losses import groups as grouping
 
-_NEVER = -1e30  # a logit that adds nothing to a softmax, finite in float32
+_NEVER = -1e30  # a logit with zero softmax probability, finite in float32
 
 
 def info_nce(queries, keys, temperature: float = 1.0, exclude=None, offset=0):
-    """Per-row InfoNCE loss: `queries[i]` should pick out `keys[offset + i]`.
+    """Per-row InfoNCE loss: the key of `queries[i]` is `keys[offset + i]`.
 
     Args:
         queries: float [..., N, D]; half precision is computed in float32.
         keys: float [..., M, D], M >= offset + N.
-        temperature: divides the products, > 0.
-        exclude: bool, broadcastable to [..., N, M]: keys that a query is not
-            compared with. Its own key is never left out.
-        offset: int, where this replica's own keys begin in `keys`.
+        temperature: divides the dot products, > 0.
+        exclude: bool, broadcastable to [..., N, M]: True for keys that a
+            query is not compared with. Its own key is never excluded.
+        offset: int, index in `keys` of this replica's first key.
 
     Returns:
         float [..., N], in nats.
-    Raises: ValueError: shapes or an offset that do not fit.
+    Raises: ValueError: shapes or an offset that do not match.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748.
     """
@@ -31,12 +31,12 @@ def info_nce(queries, keys, temperature: float = 1.0, exclude=None, offset=0):
 def info_nce_logits(
     queries, keys, temperature: float = 1.0, exclude=None, offset=0
 ):
-    """Scores behind `info_nce`.
+    """The logits of `info_nce`.
 
     Args: as `info_nce`.
     Returns:
-        logits: float [..., N, M], hugely negative where excluded.
-        own: float [..., N], those of the queries' own keys.
+        logits: float [..., N, M], -1e30 for excluded keys.
+        own: float [..., N], the logits of the queries' own keys.
     """
     grouping.above_zero(temperature=temperature)
     queries, keys = grouping.at_least_float32(queries, keys)
@@ -57,7 +57,7 @@ def info_nce_logits(
 
 
 def _check_keys(queries, keys, offset):
-    """Raises ValueError unless each query has its key, by static shapes."""
+    """Raises ValueError if, by static shapes, a query has no key."""
     fits = len(queries) >= 2 and len(keys) >= 2 and queries[-1] == keys[-1]
     if fits and isinstance(offset, int) and None not in (queries[-2], keys[-2]):
         fits = 0 <= offset <= keys[-2] - queries[-2]
@@ -76,21 +76,21 @@ def multi_positive_nce(
     candidate_groups=None,
     exclude=None,
 ):
-    """Each row should pick out the other rows of its group.
+    """Per-row loss of picking out the other rows of the same group.
 
     With unit rows z and similarities s_aj = z_a . z_j / temperature,
         loss_a = log sum_j exp(s_aj) - mean_p s_ap,
-    where p are the other rows of the group and j these and the negatives.
-    With two rows in a group it is NT-Xent (SimCLR).
+    where p runs over the other rows of the group, and j over these and the
+    negatives. With two rows per group it is NT-Xent (SimCLR).
 
     Args:
         embeddings: float [N, D]; half precision is computed in float32.
         groups: int [N]; a negative number marks padding.
         temperature: divides the cosines, > 0.  [O] 0.1
-        candidates: float [M, D] rows among which negatives are sought;
-            `embeddings` when absent. Positives always come from `embeddings`.
+        candidates: float [M, D], rows that may be negatives; None for
+            `embeddings`. Positives always come from `embeddings`.
         candidate_groups: int [M], the candidates' groups.
-        exclude: bool [N, M], True where a candidate must not be a negative.
+        exclude: bool [N, M], True if a candidate must not be a negative.
 
     Returns:
         float [N], in nats; 0 for padding and for an anchor without a
@@ -122,22 +122,22 @@ def multi_positive_nce(
 
 
 def info_nce_metrics(logits, own, weights):
-    """How often the own key wins, and how often it would by chance.
+    """How often the own key scores highest, and how often it would by chance.
 
     Args:
-        logits, own: of `info_nce_logits`.
-        weights: float [..., N], those of the queries.
+        logits, own: from `info_nce_logits`.
+        weights: float [..., N], weights of the queries.
     Returns:
         dict name -> (value, weight), without gradient:
         accuracy: share of queries whose own key scores strictly highest, so
-            that a collapsed encoder scores 0.
+            that a collapsed encoder has accuracy 0.
         chance: mean of 1 / number of keys compared.
     """
     logits, own, weights = (
         ops.stop_gradient(x) for x in (logits, own, weights)
     )
     compared = ops.cast(logits > _NEVER / 2, logits.dtype)
-    num_keys = ops.sum(compared, axis=-1)  # [..., N], its own among them
+    num_keys = ops.sum(compared, axis=-1)  # [..., N], including its own
     beaten = ops.sum(ops.cast(logits < own[..., None], own.dtype), axis=-1)
     total_keys = ops.cast(ops.shape(logits)[-1], own.dtype)
     right = ops.cast(beaten + 1 >= total_keys, own.dtype)

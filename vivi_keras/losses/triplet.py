@@ -6,8 +6,8 @@ from keras import ops
 
 from vivi_keras.losses import groups as grouping
 
-_BLOCK = 2**23  # distances held at once: 32 MiB in float32
-_FEW_PLACES = 24  # up to here passes over the distances beat sorting them
+_BLOCK = 2**23  # distances in memory at once: 32 MiB in float32
+_FEW_PLACES = 24  # up to this K, K passes over the distances beat sorting
 
 
 def semi_hard_triplet(
@@ -19,16 +19,16 @@ def semi_hard_triplet(
     exclude=None,
     max_group_size: int | None = None,
 ):
-    """Mean hinge of each anchor over its positives.
+    """Semi-hard triplet loss: mean hinge of each anchor over its positives.
 
     Distances d are squared Euclidean distances of the L2-normalised
     embeddings. For an anchor a and each other row p of its group, the
     negative n is the nearest one with d_an > d_ap or, if there is none, the
-    farthest one; the hinge is max(0, margin + d_ap - d_an). Ties, to within
-    rounding (2e-6 in d, in float32), count as not farther.
+    farthest one; the hinge is max(0, margin + d_ap - d_an). A negative
+    farther by less than rounding (2e-6 in d, in float32) is a tie: not farther.
 
-    The mean over all ordered positive pairs of a batch is the mean of these
-    losses weighted by each anchor's number of positives
+    To get the mean over all ordered positive pairs of a batch, take the mean
+    of these losses weighted by each anchor's number of positives
     (`losses.num_positives`).
 
     Args:
@@ -36,26 +36,26 @@ def semi_hard_triplet(
         groups: int [N]. Rows of one group are positives of each other; a
             negative number marks padding, which is neither anchor, positive
             nor negative.
-        margin: of the hinge, > 0.  [G] 0.5
-        candidates: float [M, D] rows among which negatives are sought, such
-            as those of all replicas; `embeddings` when absent. Positives are
-            always sought in `embeddings`, so a group must not be split over
+        margin: margin of the hinge, > 0.  [G] 0.5
+        candidates: float [M, D], rows that may be negatives, such as those
+            of all replicas; None for `embeddings`. Positives always come
+            from `embeddings`, so a group must not be split over several
             replicas.
         candidate_groups: int [M], the candidates' groups.
-        exclude: bool [N, M], True where a candidate must not be a negative
+        exclude: bool [N, M], True if a candidate must not be a negative
             of that anchor.
-        max_group_size: an upper bound of the rows in a group, static;
-            positives beyond it are left out. When
-            absent it is read from `groups`, which is possible wherever their
-            values are known (not inside `jax.jit`).
+        max_group_size: int, static upper bound of the rows in a group;
+            positives beyond it are ignored. None to compute it from
+            `groups`, which is possible if their values are known (not
+            inside `jax.jit`).
 
     Returns:
-        float [N]. It is 0 for padding, for an anchor without a positive, and
-        for one without any negative (such as when there is one group only).
-    Raises: ValueError: margin <= 0, or shapes that do not fit.
+        float [N]; 0 for padding, for an anchor without a positive, and for
+        one without any negative (for example, if there is only one group).
+    Raises: ValueError: margin <= 0, or shapes that do not match.
 
-    Source: rule of FaceNet, Schroff et al. 2015, arXiv 1503.03832, per pair
-        as docs/method.md writes it [G].
+    Source: FaceNet, Schroff et al. 2015, arXiv 1503.03832; its rule is
+        applied per pair as in docs/method.md [G].
     """
     hinges, mask, _ = semi_hard_pairs(
         embeddings,
@@ -85,23 +85,23 @@ def semi_hard_pairs(
 
     Returns:
         hinges: float [N, K] for the K = max_group_size - 1 places of other
-            rows in an anchor's group, 0 where a place is empty or the anchor
+            rows in an anchor's group, 0 if a place is empty or the anchor
             has no negative.
-        mask: bool [N, K], True where a place holds a positive.
-        distances: float [N, K], d_ap, 0 where the place is empty.
+        mask: bool [N, K], True for a place with a positive.
+        distances: float [N, K], d_ap, 0 for an empty place.
     """
     grouping.above_zero(margin=margin)
     rows, groups, others, other_groups, exclude = grouping.rows_and_candidates(
         embeddings, groups, candidates, candidate_groups, exclude
     )  # [N, D], [N], [M, D], [M], [N, M]
     positives, mask = grouping.positives(groups, max_group_size)  # [N, K]
-    # Of unit vectors, d = 2 - 2 * similarity: all comparisons turn round.
+    # For unit vectors, d = 2 - 2 * similarity: all comparisons are reversed.
     near = _similarities(rows, rows, positives)  # [N, K]
     distances = ops.where(mask, 2 - 2 * near, ops.zeros_like(near))
     if others.shape[0] == 0:  # no negatives
         return ops.zeros_like(near), mask, distances
-    # Which negative is taken carries no gradient, so that nothing of the
-    # N x M search is kept for the backward pass.
+    # The choice of a negative has no gradient, so the N x M search needs no
+    # memory for the backward pass.
     negatives, found = _semi_hard_negatives(
         ops.stop_gradient(rows),
         groups,
@@ -114,7 +114,7 @@ def semi_hard_pairs(
     hinges = ops.relu(margin + 2 * (far - near))
     kept = ops.logical_and(mask, found)
     hinges = ops.where(kept, hinges, ops.zeros_like(hinges))
-    # Comparisons pass over a candidate that is NaN: it shall show.
+    # A NaN candidate would go unnoticed in comparisons: make the loss NaN.
     sound = ops.isfinite(ops.sum(others, axis=1))  # [M]
     sound = ops.all(ops.logical_or(sound, other_groups < 0))
     hinges = ops.where(sound, hinges, ops.full_like(hinges, math.nan))
@@ -122,7 +122,7 @@ def semi_hard_pairs(
 
 
 def _tie(dtype):
-    """Similarities closer than this are one: a bit above rounding errors.
+    """Similarities closer than this are ties; slightly above rounding errors.
 
     A duplicate of a positive in another group must not count as farther
     because two products of the same vectors were rounded differently.
@@ -136,9 +136,9 @@ def _similarities(rows, others, indices):
 
 
 def _semi_hard_negatives(rows, groups, others, other_groups, exclude, near):
-    """Index of the negative of each pair, int [N, K], and if there is one.
+    """Index of each pair's negative, int [N, K], and whether it exists.
 
-    Works on blocks of rows, so that what is held at once stays bounded.
+    Works on blocks of rows to bound the memory.
     """
     num_rows, num_others = rows.shape[0], others.shape[0]
     parts = [rows, groups, near]
@@ -167,10 +167,10 @@ def _semi_hard_negatives(rows, groups, others, other_groups, exclude, near):
 
 
 def _negatives_of_block(rows, groups, near, exclude=None, *, others, ids):
-    """As `_semi_hard_negatives`, of rows [n, D] held all at once."""
+    """As `_semi_hard_negatives`, for one block of rows [n, D]."""
     similarities = ops.matmul(rows, ops.transpose(others))  # [n, M]
     is_negative = grouping.other_group(groups, ids, exclude)
-    nowhere = ops.cast(2, similarities.dtype)  # beyond every similarity
+    nowhere = ops.cast(2, similarities.dtype)  # above every similarity
     hardness = ops.where(is_negative, similarities, -nowhere)
     few = near.shape[1] is not None and near.shape[1] <= _FEW_PLACES
     search = _search_each_place if few else _search_sorted
@@ -193,19 +193,19 @@ def _search_each_place(hardness, near, nowhere):
         return ops.cast(empty, "int32"), empty > 0
     indices = ops.stack(indices, axis=1)
     found = ops.take_along_axis(hardness, indices, axis=1)
-    # Where all are `nowhere`, the first column came out, whatever it holds.
+    # If all are `nowhere`, argmax gave the first column: not a valid one.
     return indices, ops.logical_and(found > nowhere, found < near)
 
 
 def _search_sorted(hardness, near, nowhere):
-    """The same by one sort of the rows and a binary search: M log M."""
+    """Same result by sorting each row and a binary search: M log M."""
     order = ops.cast(ops.argsort(hardness, axis=1), "int32")  # ascending
     ranked = ops.take_along_axis(hardness, order, axis=1)
-    # start: how many columns of the row lie below `near`.
+    # start: number of columns of the row that are below `near`.
     start = ops.zeros_like(near, dtype="int32")
     stop = start + ops.shape(hardness)[1]
     columns = hardness.shape[1]
-    # Enough halvings; 31 for every int32 count where it is not static.
+    # Enough halvings; 31 suffice for any int32 count if it is not static.
     for _ in range(31 if columns is None else columns.bit_length()):
         middle = (start + stop) // 2
         probe = ops.minimum(middle, ops.shape(hardness)[1] - 1)

@@ -1,4 +1,4 @@
-"""The encoder, the parts that train on its features, and loading encoders.
+"""The encoder, the heads trained on its features, and loading of encoders.
 
 Names are imported on first use: reading the registry needs no Keras.
 """

@@ -1,9 +1,9 @@
-"""Heads, pooling and predictors that stand on features in training."""
+"""Heads, pooling layers, predictors and critics on features, for training."""
 
 import keras
 from keras import layers, ops, regularizers
 
-KERNEL_DECAY = 1e-4  # [G]; adds KERNEL_DECAY * sum(w ** 2) / 2, as the encoder
+KERNEL_DECAY = 1e-4  # [G]; adds KERNEL_DECAY * sum(w ** 2) / 2, as in encoder
 
 
 def linear_head(units: int, name: str) -> layers.Dense:
@@ -50,7 +50,7 @@ class MLP(layers.Layer):
 
 
 class _Critic(layers.Layer):
-    """phi1 of the context beside phi2 of the target, to be multiplied."""
+    """Base of critics: phi1(context) and phi2(target), to be multiplied."""
 
     default_temperature = 1.0
 
@@ -91,8 +91,8 @@ class CosineCritic(_Critic):
         self.target = linear_head(units, "phi2")
 
     def call(self, pair):
-        # In float32: a norm under half precision rounds off the digits that
-        # the temperature then magnifies.
+        # In float32: half precision rounds the norm, and the temperature
+        # would amplify this error.
         return tuple(
             _unit(ops.cast(half, "float32")) for half in super().call(pair)
         )
@@ -102,10 +102,10 @@ class CosineCritic(_Critic):
 
 
 def _unit(rows):
-    """Rows of unit length; those shorter than 1e-6 stay as they are.
+    """Scales rows to unit length; rows shorter than 1e-6 stay unchanged.
 
-    A prediction may be all zeros behind a ReLU; dividing by its tiny length
-    would make a gradient of 1e12.
+    A prediction may be all zeros after a ReLU; dividing by its tiny length
+    would give a gradient of 1e12.
     """
     squares = ops.sum(ops.square(rows), axis=-1, keepdims=True)
     return rows / ops.sqrt(ops.where(squares < 1e-12, 1.0, squares))
@@ -126,8 +126,8 @@ class MeanPooling(layers.Layer):
 class AttentionPooling(layers.Layer):
     """Weighted mean over the frames, with learned weights.
 
-    weight_f = softmax over f of v . tanh(W frame_f).  It starts as the mean,
-    since v starts at zero.  [R] that it exists, [O] its form
+    weight_f = softmax over f of v . tanh(W frame_f).  At first it is the
+    mean, since v starts at zero.  [R] attention as such, [O] its form
 
     Args:
         units: size of the scoring layer.
@@ -161,9 +161,9 @@ POOLINGS = {"mean": MeanPooling, "attention": AttentionPooling}
 class _Predictor(layers.Layer):
     """Shots [B, S, D] -> predictions [B, K, M, units], K = M = S - 1.
 
-    predictions[:, k - 1, m - 1] = g_m(context_k) is what the shots 1..k say
-    about shot k + m; entries with k + m > S mean nothing.  Only earlier shots
-    enter a context, so padding at the end changes nothing that is real.
+    predictions[:, k - 1, m - 1] = g_m(context_k) predicts shot k + m from
+    shots 1..k; entries with k + m > S are unused.  A context depends only on
+    earlier shots, so padding at the end does not affect real shots.
     """
 
     def __init__(self, units: int = 256, **kwargs):

@@ -1,4 +1,4 @@
-"""A native Keras 3 layer around any reusable SavedModel of an image encoder.
+"""A Keras 3 layer for any reusable SavedModel of an image encoder.
 
 `hub.KerasLayer` is a tf_keras layer, which Keras 3 models reject; this one
 trains the SavedModel's own variables inside Keras 3. A SavedModel is a
@@ -12,16 +12,16 @@ import keras
 
 from vivi_keras.models import registry as registry_lib
 
-# What resampling may overshoot by; images in [0, 255] or [-1, 1] lie far out.
+# Allows overshoot of resampling; images in [0, 255] or [-1, 1] exceed it.
 _RANGE = (-0.25, 1.25)
 _TRAINING_NEEDS = ("variables", "trainable_variables")
 
 
 class RestoredVariable(keras.Variable):
-    """A Keras variable whose value *is* a variable of a loaded SavedModel.
+    """A Keras variable that shares its value with a SavedModel's variable.
 
-    Keras copies what it is given; a copy would be trained while the loaded
-    graph goes on with the original.
+    Keras would copy the variable: training would then change the copy, while
+    the loaded graph still used the original.
 
     Args:
         restored: tf.Variable.
@@ -45,27 +45,27 @@ class RestoredVariable(keras.Variable):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class HubEncoder(keras.layers.Layer):
-    """Images -> features through a reusable SavedModel, frozen or trained.
+    """Encodes images with a reusable SavedModel, frozen or trainable.
 
-    Takes uint8 images, which it divides by 255, or float32 images in [0, 1];
-    refuses other dtypes and, when `check_range`, other values. Computes in
-    float32 whatever the dtype policy: the SavedModel's types are fixed. When
-    trainable, batch norm and the module's regularisation losses take part in
-    training, as in `hub.KerasLayer`.
+    Takes uint8 images, which it divides by 255, or float32 images in [0, 1].
+    Rejects other dtypes and, if `check_range`, other values. Always computes
+    in float32, since a SavedModel has fixed dtypes. If trainable, training
+    includes batch norm and the module's regularisation losses, as in
+    `hub.KerasLayer`.
 
     Args:
         path: folder of a SavedModel, or the name of a registered module such
             as "name/1" (see `load`).
-        trainable: whether its weights are trained; may be set later.
-        check_range: whether float images outside [0, 1] are refused (a
-            little overshoot from resampling is let through).
+        trainable: whether its weights are trained; can be changed later.
+        check_range: whether float images outside [0, 1] are rejected (small
+            overshoot from resampling is accepted).
         **kwargs: `name` and `dtype` of the layer.
     Attributes:
-        metadata: dict of the module's vivi.json, None when it has none.
-        num_features: int D, None when the module does not tell.
+        metadata: dict of the module's vivi.json, None if it has none.
+        num_features: int D, None if the module does not specify it.
     Raises:
-        FileNotFoundError: `path` is neither folder nor registered.
-        ValueError: it is no SavedModel, or not a reusable one.
+        FileNotFoundError: `path` is neither a folder nor registered.
+        ValueError: it is not a SavedModel, or not a reusable one.
     """
 
     def __init__(self, path, trainable=False, check_range=True, **kwargs):
@@ -88,7 +88,7 @@ class HubEncoder(keras.layers.Layer):
         self.module_trainable = [RestoredVariable(v, True) for v in trained]
         self.module_frozen = [RestoredVariable(v, False) for v in others]
         self.trainable = trainable
-        # The module's ops are another publisher's: XLA may not know them.
+        # XLA may not support all ops of the module.
         self.supports_jit = False
         self.autocast = False
         self.built = True
@@ -98,7 +98,7 @@ class HubEncoder(keras.layers.Layer):
         import tensorflow as tf
 
         self._check_images(images.shape, images.dtype)
-        if None in images.shape[1:3]:  # not known before the graph runs
+        if None in images.shape[1:3]:  # known only when the graph runs
             images = _check_sides(images, self._smallest())
         if images.dtype == tf.uint8:
             images = tf.cast(images, tf.float32) / 255.0
@@ -110,15 +110,15 @@ class HubEncoder(keras.layers.Layer):
             for loss in getattr(self._module, "regularization_losses", []):
                 self.add_loss(loss())
         if images.shape[0] == 0 and self.num_features is not None:
-            # TensorFlow's convolutions on CPUs give an empty batch the
-            # channels of their input, and what follows fails.
+            # On CPUs, TensorFlow's convolutions give an empty batch the
+            # number of input channels, and the next layer fails.
             return tf.zeros([0, self.num_features])
         if not self._modes:
             return self._module(images)
         return self._module(images, training=training)
 
     def compute_output_shape(self, input_shape):
-        """(N, H, W, 3) -> (N, D), after the checks on the input's shape."""
+        """(N, H, W, 3) -> (N, D), after checking the input shape."""
         self._check_images(input_shape, None)
         return (input_shape[0], self.num_features)
 
@@ -135,7 +135,7 @@ class HubEncoder(keras.layers.Layer):
         }
 
     def _check_images(self, shape, dtype):
-        """Refuses what the module's own input cannot be."""
+        """Raises ValueError for images that the module cannot take."""
         if dtype is not None:
             name = keras.backend.standardize_dtype(dtype)
             if name not in ("uint8", "float32"):
@@ -166,24 +166,24 @@ class HubEncoder(keras.layers.Layer):
             )
 
     def _smallest(self):
-        """The least pixels a side, 1 when the module does not tell."""
+        """Minimum image side in pixels; 1 if the module has none."""
         return (self.metadata or {}).get("minimum_size", 1)
 
 
 def load(
     name, trainable=False, *, registry=None, cache=None, sha256=None, **kwargs
 ):
-    """The encoder of a registered module, of a folder or of a URL.
+    """Loads the encoder of a registered module, a folder or a URL.
 
     Args:
         name: "name/version", "name" for its newest version, the path of a
             module's folder or .tar.gz, or a URL of a .tar.gz.
         trainable: whether the encoder's weights are trained.
-        registry: path of a registry.yaml; None for the one that comes along.
+        registry: path of a registry.yaml; None for the bundled one.
         cache: folder for unpacked archives; None for $VIVI_KERAS_CACHE or
             ~/.cache/vivi_keras.
-        sha256: of the archive's bytes, needed for a URL.
-        **kwargs: for `HubEncoder`.
+        sha256: hex SHA-256 of the archive's bytes, required for a URL.
+        **kwargs: arguments of `HubEncoder`.
     Returns: HubEncoder.
     Raises: FileNotFoundError for unknown names; ConnectionError for a URL
         that cannot be read; ValueError for a wrong hash, a damaged archive,
@@ -191,13 +191,13 @@ def load(
         written.
     """
     folder = registry_lib.find(name, registry, cache, sha256)
-    # A bundled name means the same on every machine, a folder does not.
+    # A bundled name has the same meaning on all machines; a folder has not.
     known = registry is None and registry_lib.is_registered(name)
     return HubEncoder(name if known else folder, trainable, **kwargs)
 
 
 def _load_module(folder, trainable):
-    """Loads a SavedModel and checks that it is a reusable one."""
+    """Loads a SavedModel and checks that it is reusable."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "expected Keras on TensorFlow, which alone runs SavedModels, got"
@@ -208,7 +208,7 @@ def _load_module(folder, trainable):
 
     try:
         module = tf.saved_model.load(str(folder))
-    except Exception as error:  # whatever the files of others may raise
+    except Exception as error:  # foreign files may raise anything
         raise ValueError(
             f"expected a whole SavedModel in {str(folder)!r}, got"
             f" {type(error).__name__}: {error}"
@@ -232,8 +232,8 @@ def _load_module(folder, trainable):
 def _read_interface(module):
     """The image shape that `__call__` was traced for, and training modes.
 
-    Returns: (4-tuple of int or None, set of bool; the set is empty when
-        `__call__` takes no `training`).
+    Returns: (4-tuple of int or None, set of bool); the set is empty if
+        `__call__` has no argument `training`.
     """
     import tensorflow as tf
 
@@ -257,7 +257,7 @@ def _read_interface(module):
 
 
 def _check_trainable(module, modes, path):
-    """Refuses to train a module that was not made for it."""
+    """Raises ValueError if the module cannot be trained."""
     lacking = [a for a in _TRAINING_NEEDS if not hasattr(module, a)]
     if modes and True not in modes:
         lacking.append("a trace of __call__ with training=True")
@@ -269,7 +269,7 @@ def _check_trainable(module, modes, path):
 
 
 def _num_features(module):
-    """The D of `__call__`'s output [N, D], or None when it does not tell."""
+    """The D of `__call__`'s output [N, D], or None if it is not static."""
     for function in module.__call__.concrete_functions:
         shape = getattr(function.structured_outputs, "shape", None)
         if shape is None or shape.rank not in (None, 2):
@@ -290,7 +290,7 @@ def _read_metadata(folder):
 
 
 def _check_range(images):
-    """The images, after a check in the graph that they are in [0, 1]."""
+    """Returns the images; the graph checks that they are in [0, 1]."""
     import tensorflow as tf
 
     low, high = tf.reduce_min(images), tf.reduce_max(images)
@@ -307,7 +307,7 @@ def _check_range(images):
 
 
 def _check_sides(images, smallest):
-    """The images, after a check in the graph that they are large enough."""
+    """Returns the images; the graph checks that they are large enough."""
     import tensorflow as tf
 
     sides = tf.shape(images)[1:3]

@@ -1,4 +1,4 @@
-"""Where the modules of a registry lie: names -> folders, hashes checked."""
+"""Finds the folder of a module by name, path or URL, and checks its hash."""
 
 import http.client
 import os
@@ -16,7 +16,7 @@ from vivi_keras import files
 _REQUIRED = ("name", "version", "sha256")
 _URL_SCHEMES = ("https", "http", "file")
 _SHA256 = re.compile("[0-9a-f]{64}")
-# Without an answer for so long, a server is taken for dead. [O]
+# Time to wait for a server's answer. [O]
 TIMEOUT_SECONDS = 20
 
 
@@ -28,12 +28,12 @@ def bundled_registry():
 
 
 def read_registry(path=None):
-    """The entries of a registry, in its order.
+    """Reads the entries of a registry, in its order.
 
     Args:
         path: path of a registry.yaml; None for the bundled one.
     Returns: dict "name/version" -> dict of the entry.
-    Raises: FileNotFoundError; ValueError for entries without what they need.
+    Raises: FileNotFoundError; ValueError for invalid or incomplete entries.
     """
     path = pathlib.Path(bundled_registry() if path is None else path)
     if not path.is_file():
@@ -55,7 +55,7 @@ def read_registry(path=None):
 
 
 def _checked(entry):
-    """The key "name/version" of an entry that has what it needs."""
+    """Checks an entry and returns its key, "name/version"."""
     missing = [key for key in _REQUIRED if key not in entry]
     if "path" not in entry and "archive" not in entry:
         missing.append("path or archive")
@@ -74,7 +74,7 @@ def _checked(entry):
 
 
 def _check_digest(sha256):
-    """Refuses what is no SHA-256, which would match nothing, or a folder."""
+    """Raises ValueError for text that is not a SHA-256, such as a path."""
     if not _SHA256.fullmatch(str(sha256)):
         raise ValueError(
             f"expected a SHA-256 of 64 digits 0-9 and a-f, got {sha256!r}"
@@ -82,12 +82,12 @@ def _check_digest(sha256):
 
 
 def is_registered(name, registry=None):
-    """Whether `name` ("name/version" or "name") stands in a registry."""
+    """Whether `name` ("name/version" or "name") is in a registry."""
     return _newest(name, read_registry(registry)) is not None
 
 
 def find(name, registry=None, cache=None, sha256=None):
-    """The local folder of a SavedModel, fetched and checked where needed.
+    """Returns the local folder of a SavedModel; downloads it if needed.
 
     Args:
         name: path of a folder or .tar.gz, a registered "name/version" or
@@ -95,10 +95,10 @@ def find(name, registry=None, cache=None, sha256=None):
         registry: path of a registry.yaml; None for the bundled one.
         cache: folder for unpacked archives; None for $VIVI_KERAS_CACHE or
             ~/.cache/vivi_keras.
-        sha256: hex digest that an archive's bytes must have; a URL needs it.
+        sha256: expected hex SHA-256 of the archive; required for a URL.
     Returns: str, path of the folder.
     Raises: FileNotFoundError; ConnectionError for a URL that cannot be read;
-        ValueError for a wrong hash, a bad archive or what holds no
+        ValueError for a wrong hash, a bad archive or a folder without a
         SavedModel; OSError for a cache that cannot be written.
     """
     folder = _find(os.fspath(name), registry, cache, sha256)
@@ -142,7 +142,7 @@ def _find(name, registry, cache, sha256):
 
 
 def cache_directory(cache=None):
-    """The folder that unpacked archives are kept in."""
+    """The folder of the unpacked archives."""
     if cache is not None:
         return pathlib.Path(cache)
     if "VIVI_KERAS_CACHE" in os.environ:
@@ -151,7 +151,7 @@ def cache_directory(cache=None):
 
 
 def _newest(name, entries):
-    """The key of `name`, its newest version if it names none, or None."""
+    """The key of `name`, by default its newest version; None if unknown."""
     if name in entries:
         return name
     versions = [
@@ -163,7 +163,7 @@ def _newest(name, entries):
 
 
 def _find_entry(key, entry, registry, cache):
-    """The checked folder of one entry of a registry."""
+    """The folder of a registry's entry, after checking its hash."""
     if "path" in entry:
         root = bundled_registry() if registry is None else registry
         folder = pathlib.Path(root).parent / entry["path"]
@@ -178,7 +178,7 @@ def _find_entry(key, entry, registry, cache):
 
 
 def _fetch(url, sha256, cache):
-    """Downloads an archive once, checks its bytes, and unpacks it."""
+    """Downloads an archive once, checks its hash, and unpacks it."""
     if urllib.parse.urlsplit(url).scheme not in _URL_SCHEMES:
         raise ValueError(f"expected a URL with {_URL_SCHEMES}, got {url!r}")
     folder = _cached(sha256, cache)
@@ -198,7 +198,7 @@ def _fetch(url, sha256, cache):
 
 
 def _cached(sha256, cache):
-    """The unpacked archive with this hash, or None; a damaged one goes."""
+    """The unpacked archive with this hash, or None; removes a damaged one."""
     folder = cache_directory(cache) / sha256
     if not folder.is_dir():
         return None
@@ -221,14 +221,14 @@ def _unpack(archive, sha256, cache):
             prefix=".unpack-", dir=folder.parent
         ) as aside:
             module = files.unpack(archive, os.path.join(aside, "module"))
-            # Before the folder has its name, so that none is without.
+            # Before the folder gets its name, so that every folder has one.
             note = pathlib.Path(aside, "note")
             note.write_text(files.tree_sha256(module))
             os.replace(note, _note(folder))
             try:
                 os.replace(module, folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster
+                if not folder.is_dir():  # else another process made it
                     raise
     except OSError as error:
         raise type(error)(
@@ -240,7 +240,7 @@ def _unpack(archive, sha256, cache):
 
 
 def _note(folder):
-    """The file beside a cached module that tells the hash of its files."""
+    """The file beside a cached module that has the hash of its files."""
     return folder.with_name(f"{folder.name}.tree_sha256")
 
 

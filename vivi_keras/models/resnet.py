@@ -1,4 +1,4 @@
-"""ResNet v2: the frame encoder, and what is kept of the whole training."""
+"""ResNet v2: the frame encoder, which is exported after training."""
 
 import keras
 from keras import layers, ops, regularizers
@@ -12,22 +12,22 @@ class ResNet50V2(keras.Model):
     """Pre-activation ResNet of bottleneck units with average-pooled features.
 
     Differs from `keras.applications.ResNet50V2` (measured in the tests): the
-    stride stands in the first unit of a stage, not in its last, and its
-    shortcut is a projection, not a max-pooling; no convolution has a bias;
-    images come in [0, 1].
+    first unit of a stage has the stride, not the last; the shortcut of that
+    unit is a projection, not max pooling; no convolution has a bias; images
+    are in [0, 1].
 
     Args:
         width: factor on all channel counts, > 0; 3 is the method's "Big".
         units: number of units in each of the four stages.
         weight_decay: each convolution kernel w adds
             `weight_decay * sum(w ** 2) / 2` to `model.losses`.  [G] 1e-4
-        synchronized: batch norm takes its moments over all replicas
-            (TensorFlow only; on JAX moments span the whole array anyway).
-        norm: "batch" or "group" (32 groups, or as many as divide the
-            channels).  [O]
-        name: of the model.
+        synchronized: compute batch norm's moments over all replicas
+            (TensorFlow only; on JAX they always cover the whole array).
+        norm: "batch" or "group" (32 groups, or the largest smaller number
+            that divides the channels).  [O]
+        name: name of the model.
     Attributes:
-        num_features: `round(2048 * width)`.
+        num_features: int, `round(2048 * width)`.
     Source: He et al. 2016, arXiv 1603.05027; details marked [G] in
         docs/method.md.
     """
@@ -57,8 +57,8 @@ class ResNet50V2(keras.Model):
                     name=f"stage{stage}_unit{unit}",
                 )
         features = build.norm_relu(features, "final")
-        # Averages in float32 whatever the policy: a half-precision sum over
-        # positions loses digits that every later distance needs.
+        # Always averages in float32: a half-precision sum over positions
+        # loses digits that all later distances need.
         features = layers.GlobalAveragePooling2D(
             dtype="float32", name="features"
         )(features)
@@ -81,7 +81,7 @@ class ResNet50V2(keras.Model):
 
 
 class _Builder:
-    """Makes the parts of one network with its shared settings."""
+    """Builds the parts of one network from its shared settings."""
 
     def __init__(self, width, weight_decay, synchronized, norm):
         self.width = width
@@ -91,7 +91,7 @@ class _Builder:
 
     def root(self, images):
         """[N, H, W, 3] in [0, 1] -> [N, ~H/4, ~W/4, 64 * width]."""
-        # Centred, so that zero padding is mid-grey.  [O]
+        # Scaled to [-1, 1], so that zero padding is mid-grey.  [O]
         # Not `layers.Rescaling`, which needs TensorFlow on every backend.
         x = self.conv(
             images * 2.0 - 1.0, round(64 * self.width), 7, 2, "root_conv"
@@ -116,9 +116,9 @@ class _Builder:
 
     def conv(self, x, channels, size, stride, name, layer=layers.Conv2D):
         """Convolution padded by (size - 1) // 2 on each side, no bias."""
-        # Explicit: "same" padding of a strided convolution depends on the
-        # parity of the image's size. Without a stride it is the same, and
-        # TensorFlow fuses the convolution with what follows.
+        # Explicit: "same" padding of a strided convolution depends on whether
+        # the image size is even. With stride 1, "same" gives equal results,
+        # and TensorFlow fuses the convolution with the next operation.
         padding = "same" if stride == 1 else "valid"
         if size > 1 and stride > 1:
             x = layers.ZeroPadding2D((size - 1) // 2, name=f"{name}_pad")(x)
@@ -151,11 +151,11 @@ class _Builder:
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class BatchNorm(layers.BatchNormalization):
-    """Batch norm that is one operation when it does not train.
+    """Batch norm that is a single operation at inference.
 
-    Keras writes it as a product and a sum, which TensorFlow joins neither
-    with the convolution before nor with the ReLU after it: 17 % more of the
-    processor's time at batch 32 (`python benchmarks/inference.py`).
+    Keras uses a product and a sum, which TensorFlow fuses neither with the
+    convolution before nor with the ReLU after: this takes 17 % more CPU time
+    at batch size 32 (`python benchmarks/inference.py`).
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -179,10 +179,10 @@ class BatchNorm(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class SummedConv2D(layers.Conv2D):
-    """A convolution that is one operation with the sum that follows it.
+    """A convolution that TensorFlow fuses with the addition after it.
 
-    TensorFlow on a CPU joins the two only around a bias, so it gets one of
-    zeros when it does not train: 5 % less time (`benchmarks/inference.py`).
+    On a CPU, TensorFlow does this only if there is a bias, so a bias of zeros
+    is added at inference: 5 % less time (`benchmarks/inference.py`).
     """
 
     def call(self, inputs, training=None):
@@ -191,7 +191,7 @@ class SummedConv2D(layers.Conv2D):
             return outputs
         import tensorflow as tf
 
-        # A product: plain zeros would be optimised away before.
+        # A product, since plain zeros would be optimised away first.
         kernel = ops.convert_to_tensor(self.kernel)
         return tf.nn.bias_add(outputs, 0 * kernel[0, 0, 0])
 

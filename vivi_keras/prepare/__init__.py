@@ -1,4 +1,4 @@
-"""An archive of videos -> a data set of records.
+"""Prepares an archive of videos as a data set of records.
 
 TensorFlow is imported only where records are written: worker processes
 import this package and should start fast.

@@ -1,15 +1,15 @@
-"""The same data set prepared on a cluster, by Apache Beam's runners.
+"""Prepares the same data set on a cluster with Apache Beam.
 
 A TFDS builder for `tfds build`; the folder of videos is its manual folder:
 
     tfds build vivi_keras/prepare/beam.py --manual_dir=VIDEOS \\
         --data_dir=DIR --beam_pipeline_options=runner=DirectRunner
 
-Every machine reads the videos from there by path, which may be one such as
+Every machine must be able to read that path, which may be one such as
 gs://bucket/folder. Settings are the defaults of `video.Settings`, changed by
-the JSON object in VIVI_PREPARE_SETTINGS. What became of the files is in Beam's
-counters vivi_prepare/found = used + duplicates + set_aside; the reasons are in
-the workers' logs.
+the JSON object in VIVI_PREPARE_SETTINGS. Beam's counters in vivi_prepare count
+the files: found = used + duplicates + set_aside. The workers' logs give the
+reason for each file set aside.
 """
 
 import json
@@ -25,7 +25,7 @@ from vivi_keras.video import settings as settings_lib
 
 
 def settings():
-    """Settings of this run."""
+    """The settings of this run."""
     return settings_lib.Settings(
         **json.loads(os.environ.get("VIVI_PREPARE_SETTINGS", "{}"))
     )
@@ -35,9 +35,9 @@ def prepare_one(item, settings, shots_per_record=8):
     """Prepares one video; yields (key, record).
 
     Args:
-        item: (content hash, [(name, source), ...]) of equal files.
+        item: (content hash, [(name, source), ...]) of files of equal content.
         settings: `video.Settings`.
-        shots_per_record: most shots of one record.
+        shots_per_record: most shots in a record.
     """
     content, same = item
     name, source = min(same, key=lambda pair: pair[0])
@@ -86,7 +86,7 @@ class ViviVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version(write_dataset.VERSION)
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Put the videos into the manual folder."
     name = write_dataset.NAME
-    # TFDS looks beside the code for checksums of downloads: there are none.
+    # TFDS would look here for checksums of downloads; there are no downloads.
     code_path = None
 
     def _info(self):

@@ -1,8 +1,8 @@
-"""Each finished video as one file, named by its content and the settings.
+"""Stores each prepared video as one file, named by content and settings.
 
-An entry is a zip file (stored, fixed dates) of `video.json` and the frames
-kept, as `00000012.jpg` (number of the frame in the video). It is written
-under another name and renamed when whole, so that what is there is whole.
+An entry is a zip file (uncompressed, fixed dates) of `video.json` and the
+frames kept, named as `00000012.jpg` (number of the frame in the video). It is
+written under a temporary name and renamed when complete.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def video_id(content):
 
 
 def settings_key(settings):
-    """Short name for settings and format."""
+    """A short hash of the settings and the format."""
     text = json.dumps(
         [settings_lib.FORMAT, dataclasses.asdict(settings)], sort_keys=True
     )
@@ -36,10 +36,10 @@ def settings_key(settings):
 
 
 class Cache:
-    """Folder of entries for one set of settings.
+    """The entries for one choice of settings.
 
     Args:
-        directory: where entries of any settings lie.
+        directory: folder of the entries for all settings.
         settings: `video.Settings`.
     """
 
@@ -47,18 +47,18 @@ class Cache:
         self.directory = pathlib.Path(directory) / settings_key(settings)
 
     def clean(self):
-        """Removes what killed processes left half-written."""
+        """Removes incomplete files left by processes that were killed."""
         for half in self.directory.glob(".*.half"):
             number = half.name.split(".")[-2]
             if not (number.isdigit() and _alive(int(number))):
                 half.unlink(missing_ok=True)
 
     def path(self, content):
-        """Where the entry for a content hash lies, if it is there."""
+        """Path of the entry for a content hash; it may not exist."""
         return self.directory / f"{content}.zip"
 
     def video(self, content):
-        """Description of a finished video; None where it must be prepared."""
+        """Description of a prepared video; None if it must be prepared."""
         path = self.path(content)
         try:
             with Entry(path) as entry:
@@ -66,7 +66,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (zipfile.BadZipFile, KeyError, ValueError):
-            path.unlink()  # damaged after it was written: made once more
+            path.unlink()  # damaged after it was written: prepare it again
             return None
 
 
@@ -81,16 +81,16 @@ def _alive(process):
 
 
 def write_entry(path, source, settings, *, threads=0, progress=None):
-    """Prepares one source into an entry; returns its description.
+    """Prepares one source and writes its entry; returns its description.
 
     Args:
-        path: where the entry shall lie.
+        path: where to write the entry.
         source: `sources.Source`.
         settings: `video.Settings`.
         threads, progress: as for `extract.extract`.
 
     Raises:
-        VideoError: nothing of the source can be used.
+        VideoError: no part of the source can be used.
         OSError: the entry cannot be written.
     """
     path = pathlib.Path(path)
@@ -99,7 +99,7 @@ def write_entry(path, source, settings, *, threads=0, progress=None):
     try:
         video = _write(half, source, settings, threads, progress)
         if video["num_errors"] and threads != 1:
-            # What threads make of a damaged file depends on their timing.
+            # With several threads, a damaged file's frames depend on timing.
             video = _write(half, source, settings, 1, progress)
         os.replace(half, path)
     finally:
@@ -168,10 +168,10 @@ class Entry:
 
 
 class Hashes:
-    """Content hashes remembered by path, size and time of change.
+    """Remembers content hashes by path, size and modification time.
 
     Args:
-        directory: where `hashes.json` lies.
+        directory: folder of `hashes.json`.
     """
 
     def __init__(self, directory):
@@ -188,16 +188,16 @@ class Hashes:
         self._saved = time.monotonic()
 
     def of(self, source, fetched):
-        """Content hash of a `sources.Source`; reads it where need be.
+        """Content hash of a `sources.Source`, which is read if necessary.
 
         Args:
             source: what to hash.
             fetched: folder for the copy of a remote file.
 
-        Returns: (hash, the source, or its copy where it had to be fetched).
+        Returns: (hash, the source, or its copy if it had to be fetched).
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the source cannot be read.
         """
         if source.kind != "video":
             return source.content_hash(), source
@@ -214,7 +214,7 @@ class Hashes:
         return content, source
 
     def unchanged(self, source):
-        """Whether a source is still what its hash was taken of."""
+        """Whether a source is unchanged since its hash was computed."""
         if source.kind != "video":
             return True
         try:
@@ -233,7 +233,7 @@ class Hashes:
 
 
 def _mark(source):
-    """(key, [size, time of change]) of a file; all three tell it unchanged."""
+    """(key, [size, modification time]) of a file, to see whether it changed."""
     if source.remote:
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Which files of an archive are to be prepared."""
+"""Finds the files of an archive to prepare."""
 
 import dataclasses
 import os
@@ -17,12 +17,12 @@ EXTENSIONS = frozenset(f".{word}" for word in _WORDS.split())
 
 @dataclasses.dataclass
 class File:
-    """Something found and what became of it.
+    """A file found in an archive, and its status.
 
     Attributes:
         name: its path as text that can be stored and shown anywhere.
-        source: what to read, None where it cannot be read.
-        size: bytes, for telling the time left.
+        source: what to read; None if it cannot be read.
+        size: bytes, for estimating the time left.
         content: hash of its content, hex.
         status: "waiting", then "used", "duplicate" or "set aside".
         reason: why it is not used.
@@ -64,15 +64,15 @@ def _sized(name, source, size):
 
 
 def find_videos(videos, skip):
-    """The video files of an archive, in a stable order.
+    """Finds the video files of an archive, in a stable order.
 
     Args:
-        videos: a folder, also one like gs://bucket/folder, a pattern such as
-            gs://bucket/*.mp4, or a text file with any of these or a path a
-            line.
+        videos: a folder (also one such as gs://bucket/folder), a video file, a
+            pattern such as gs://bucket/*.mp4, or a text file with a path, or
+            a folder or pattern with ://, on each line.
         skip: folders not to enter.
 
-    Returns: (list of File, number of files that are no videos by name).
+    Returns: (list of File, number of files whose names are not of videos).
     """
     text = os.fspath(videos)
     if "://" in text:
@@ -102,7 +102,7 @@ def _suffix(name):
 
 
 def _listed(path):
-    """Files named by the lines of a text file."""
+    """Finds the files named by the lines of a text file."""
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = [line.rstrip("\r\n") for line in file]
     if any("\0" in line for line in lines):
@@ -121,7 +121,7 @@ def _listed(path):
 
 
 def _remote(pattern):
-    """Files of any file system that TensorFlow reads."""
+    """Finds files on a file system that TensorFlow can read."""
     import tensorflow as tf
 
     gfile, others = tf.io.gfile, 0
@@ -152,7 +152,7 @@ def _remote(pattern):
 
 
 def find_frames(folder, frames_per_second, skip):
-    """Folders of already extracted frames, each one a video."""
+    """Finds folders of already extracted frames; each counts as a video."""
     if not os.path.isdir(folder):
         raise ValueError(
             f"frames_dirs: expected a folder, got {readable(folder)!r}"
@@ -171,7 +171,7 @@ def find_frames(folder, frames_per_second, skip):
 
 
 def find_sequences(path, skip):
-    """SequenceExamples in a TFRecord file or a folder of such files."""
+    """Finds SequenceExamples in a TFRecord file or a folder of such files."""
     path, files = os.fspath(path), []
     if os.path.isdir(path):
         names, broken = _walk(path, skip)
@@ -200,10 +200,10 @@ def find_sequences(path, skip):
 
 
 def _walk(folder, skip):
-    """Paths below a folder, relative to it; each folder is visited once.
+    """Lists the files under a folder; each folder is visited once.
 
-    Returns: (sorted paths of files, list of (path, reason) of folders that
-        could not be read).
+    Returns: (sorted paths of files, relative to the folder; list of (path,
+        reason) of folders that could not be read).
     """
     folder = pathlib.Path(folder)
     skip = {os.path.realpath(s) for s in skip}
@@ -217,7 +217,7 @@ def _walk(folder, skip):
         except OSError as error:
             broken.append((place, f"cannot be read: {error.strerror}"))
             continue
-        # A link that leads back into the tree must not lead in circles.
+        # A link back into the tree must not make the walk endless.
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -1,4 +1,4 @@
-"""An archive of videos -> a data set: parallel, resumable, none lost."""
+"""Prepares an archive of videos as a data set: in parallel, resumable."""
 
 import concurrent.futures
 import contextlib
@@ -17,10 +17,10 @@ from vivi_keras.prepare.watchdog import Limits, Pool
 from vivi_keras.video import settings as settings_lib
 from vivi_keras.video import sources
 
-# No other file would fare better: the run ends.
+# These errors would occur for every other file too: the run ends.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
-# Files at work or ready for it, a worker; more would fill the disk with copies
-# of remote files, and the hashing of local ones would outrun its cache.
+# Files submitted per worker at a time. More would fill the disk with copies of
+# remote files; local files, read for hashing, would leave the page cache.
 _AHEAD = 3
 
 
@@ -37,24 +37,24 @@ def prepare(
     show_progress=False,
     **options,
 ):
-    """Prepares every video of an archive into a TFDS data set.
+    """Prepares every video of an archive as a TFDS data set.
 
-    Stopped at any time and started again it goes on where it was; files
-    added to the archive are prepared, those done are not done again.
+    It can be stopped at any time: a new call prepares only the files that are
+    not done yet, including those added to the archive.
 
     Args:
         videos: folder of video files of any format that FFmpeg reads, a text
-            file with a path a line, or a pattern such as gs://bucket/*.mp4;
-            None where only other sources are given.
+            file with one path per line, or a pattern such as
+            gs://bucket/*.mp4; None if only other sources are given.
         dataset: folder of the data set; finished videos are kept in its
             subfolder `prepared`.
         frames_dirs: folder of folders of already extracted frames.
         frames_dirs_per_second: rate at which those were extracted.
-        sequence_examples: TFRecord file, or folder of such, of
+        sequence_examples: TFRecord file, or folder of such files, of
             SequenceExamples with image/encoded and image/timestamp.
-        shots_per_record: most shots of one record.
-        workers: processes that decode at once.
-        strict: raise where a file had to be set aside.
+        shots_per_record: most shots in a record.
+        workers: number of processes that decode at once.
+        strict: raise an error if a file had to be set aside.
         show_progress: draw a progress bar.
         **options: fields of `video.Settings` (what is kept of a video) and of
             `watchdog.Limits` (how long a file may take).
@@ -62,9 +62,9 @@ def prepare(
     Returns: the report, as written to report.json.
 
     Raises:
-        ValueError: an argument is wrong, or no video could be used, or
-            `strict` and a file was set aside.
-        OSError: the data set cannot be written, as when the disk is full.
+        ValueError: an argument is wrong, no video could be used, or `strict`
+            is set and a file was set aside.
+        OSError: the data set cannot be written, e.g. the disk is full.
     """
     settings, limits = _split(options, settings_lib.Settings, Limits)
     checks.check_whole("workers", workers, 1, 10_000)
@@ -100,7 +100,7 @@ def prepare(
 
 
 def _split(options, *kinds):
-    """One dataclass of each kind, its fields taken from the options."""
+    """Builds one dataclass of each kind from the options."""
     names = {f.name: kind for kind in kinds for f in dataclasses.fields(kind)}
     for name in options:
         if name not in names:
@@ -148,10 +148,10 @@ def _find(directory, inputs, sequence_examples):
 
 @contextlib.contextmanager
 def _alone(directory):
-    """Two runs at once would exchange each other's files."""
+    """Locks the folder: two runs at once would replace each other's files."""
     try:
         import fcntl
-    except ImportError:  # not on this system
+    except ImportError:  # this system has no fcntl
         yield
         return
     with open(directory / ".lock", "w") as file:
@@ -198,12 +198,12 @@ def _directory(videos, dataset):
 
 
 def _work(found, cache, settings, how, progress):
-    """Sees to it that every file is used, a duplicate or set aside."""
+    """Processes every file until it is used, a duplicate or set aside."""
     workers, limits, fetched = how
     cores = (os.cpu_count() or 1) // workers
     fixed = {
         "settings": dataclasses.asdict(settings),
-        # As FFmpeg chooses: one more than there are cores, as one waits.
+        # As FFmpeg does: one more thread than cores, since one waits.
         "threads": cores + 1 if cores > 1 else 1,
     }
     first, futures = {}, {}
@@ -226,7 +226,7 @@ def _work(found, cache, settings, how, progress):
 
 
 def _finished(file, first, hashes, cache, fetched):
-    """Hashes a file; True where it need not be prepared."""
+    """Hashes a file; returns whether it need not be prepared."""
     if file.status != "waiting":
         return True
     try:
@@ -249,14 +249,14 @@ def _finished(file, first, hashes, cache, fetched):
 
 
 def _which(file, error):
-    """Which image of a folder of frames an error is about."""
+    """The image, within a folder of frames, that caused an error."""
     if file.source.kind != "frames" or error.filename is None:
         return ""
     return f": {files.readable(os.path.basename(error.filename))}"
 
 
 def _collect(futures, at_most, kept, fetched, progress):
-    """Waits until no more than so many files are being prepared."""
+    """Waits until at most `at_most` files are being prepared."""
     while len(futures) > at_most:
         done, _ = concurrent.futures.wait(
             futures, return_when=concurrent.futures.FIRST_COMPLETED
@@ -283,7 +283,7 @@ def _take(file, answer, cache, hashes):
     if "failed" not in answer:
         if hashes.unchanged(file.source):
             _use(file, cache.video(file.content))
-        else:  # as when it is still being copied into the archive
+        else:  # for example, it is still being copied into the archive
             cache.path(file.content).unlink()
             file.set_aside("changed while it was read")
         return

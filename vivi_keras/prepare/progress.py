@@ -7,19 +7,19 @@ import tqdm
 
 
 class Progress:
-    """Counts files done and seconds of video; draws them where wanted.
+    """Counts files done and seconds of video, and can draw them as a bar.
 
     Args:
         files: list of `find_videos.File`.
-        show: draw a bar on standard error.
+        show: draw the bar on standard error.
     """
 
     def __init__(self, files, show):
         self._lock = threading.Lock()
         self._num_files = len(files)
         self._num_done = 0
-        self._seconds = 0.0  # of video, of all files
-        self._told = {}  # of each file at work
+        self._seconds = 0.0  # of video, in all files
+        self._told = {}  # file's id -> seconds counted so far
         self._start = time.monotonic()
         total = sum(f.size for f in files)
         self._bar = tqdm.tqdm(
@@ -31,7 +31,7 @@ class Progress:
         self._parts = {}
 
     def of(self, file):
-        """A function that takes a worker's messages about a file."""
+        """Returns a function that takes a worker's messages about a file."""
 
         def progress(message):
             duration = message["duration"] or 0
@@ -44,10 +44,10 @@ class Progress:
         return progress
 
     def done(self, file):
-        """Takes it that a file needs no more work."""
+        """Marks a file as done."""
         with self._lock:
             self._num_done += 1
-            # Files that an earlier run prepared add nothing to the speed.
+            # Files prepared by an earlier run do not count for the speed.
             if id(file) in self._told:
                 self._tell(file, file.details.get("seconds", 0.0))
             self._advance(file, 1.0)

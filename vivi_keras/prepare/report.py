@@ -1,4 +1,4 @@
-"""What a run found: report.json for programs, report.html for people."""
+"""Reports on a run: report.json for programs, report.html for people."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ _EDGES = (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, float("inf"))
 
 
 def details(video):
-    """Counts of one prepared video, for the report."""
+    """The report's counts for one prepared video."""
     return {
         "seconds": video["duration_seconds"],
         "frames_decoded": video["num_frames"],
@@ -34,7 +34,7 @@ def summary(found, num_others, settings):
 
     Args:
         found: list of `find_videos.File`, each used, duplicate or set aside.
-        num_others: files that are no videos by their name.
+        num_others: number of files whose names are not of videos.
         settings: `video.Settings`.
     """
     used = [f.details for f in found if f.status == "used"]
@@ -73,7 +73,7 @@ def write(directory, value):
 
 
 def table(value, limit=50):
-    """Lines that tell what was set aside, for the terminal."""
+    """Lines for the terminal that list the files set aside."""
     aside = [f for f in value["files"] if f["status"] != "used"]
     lines = [
         f"  {f['path']}: {f['reason']}{_how_far(f)}" for f in aside[:limit]
@@ -94,7 +94,7 @@ def write_page(directory, value, used, cache):
 
     Args:
         directory: folder of the data set.
-        value: what `summary` returned.
+        value: dict returned by `summary`.
         used: the `find_videos.File`s in the data set.
         cache: `cache.Cache` with their entries.
     """

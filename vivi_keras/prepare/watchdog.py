@@ -1,4 +1,4 @@
-"""Worker processes with a watchdog: no file can stop the run."""
+"""Worker processes with time limits, so that no file can block a run."""
 
 import concurrent.futures
 import contextlib
@@ -18,24 +18,24 @@ import vivi_keras
 from vivi_keras.video.decode import MAX_PIXELS
 
 _START_SECONDS = 120.0
-_WAIT_SECONDS = 60.0  # at once; the system refuses endless waits
+_WAIT_SECONDS = 60.0  # per call: the system rejects very long waits
 _ENVIRONMENT = {
-    # Threads of the matrix library spin while they wait and take the
-    # decoder's cores.
+    # Threads of the matrix library use CPU while they wait, which the decoder
+    # needs.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # Extracted frames that claim more are damaged, or made to fill memory.
+    # An image that claims more pixels is damaged or malicious.
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
 }
 
 
 @dataclasses.dataclass
 class Limits:
-    """How long a file may take.
+    """Time limits for one file.
 
     Attributes:
-        hang_seconds: Longest time without one more frame of a file.
+        hang_seconds: Longest time without a new frame of a file.
         file_seconds: Longest time for one file; None for no limit.
     """
 
@@ -78,7 +78,7 @@ class _Worker:
         self._process.stdin.flush()
 
     def receive(self, seconds):
-        """The next message; None where none came in time.
+        """Returns the next message, or None if none came in time.
 
         Raises:
             EOFError: the process has ended.
@@ -99,7 +99,7 @@ class _Worker:
 
     def stop(self):
         """Ends the process; returns its exit status."""
-        # Killed first: the end of its pipe wakes a thread that waits for it.
+        # Killed first: its pipe then ends, which wakes a thread reading it.
         self._process.kill()
         status = self._process.wait()
         self._selector.close()
@@ -113,8 +113,8 @@ class Pool:
     """Runs jobs on `num_workers` processes.
 
     Args:
-        num_workers: processes that work at once.
-        limits: `Limits` of each job.
+        num_workers: number of processes.
+        limits: `Limits` for each job.
     """
 
     def __init__(self, num_workers, limits):
@@ -126,10 +126,10 @@ class Pool:
         self._threads = concurrent.futures.ThreadPoolExecutor(num_workers)
 
     def submit(self, job, progress=None):
-        """Future of the worker's answer to a job.
+        """Returns a future of the worker's answer to a job.
 
-        The answer has "done", or "failed" with the reason, "kind" and, where
-        known, "frames" and "seconds": how far it got.
+        The answer has "done"; or "failed" with the reason, "kind" and, if
+        known, "frames" and "seconds" read before the failure.
         """
         return self._threads.submit(self._run, job, progress)
 
@@ -175,7 +175,7 @@ class Pool:
         return worker
 
     def _watch(self, worker, progress):
-        """The answer to the job running, and whether the worker is well."""
+        """The answer to the current job, and whether the worker is usable."""
         start = time.monotonic()
         far = {}
         while True:
@@ -201,7 +201,7 @@ class Pool:
         return worker.stop()
 
     def close(self):
-        """Ends every process, also those at work."""
+        """Ends every process, including those that are working."""
         with self._lock:
             self._closed = True
             workers, self._all = list(self._all), set()

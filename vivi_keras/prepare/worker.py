@@ -1,8 +1,8 @@
 """Worker process: prepares one video after another, on request.
 
-Started as `python -m vivi_keras.video.worker`, never forked: TensorFlow and
-FFmpeg both run threads that a fork would leave dead. One JSON object a line:
-jobs come on standard input, progress and results go to standard output.
+Started as `python -m vivi_keras.prepare.worker`, never forked: TensorFlow and
+FFmpeg run threads, which a fork does not copy. Reads jobs from standard input
+and writes progress and results to standard output, one JSON object per line.
 """
 
 import json
@@ -20,7 +20,7 @@ PROGRESS_SECONDS = 0.5
 def main():
     cv2.setNumThreads(1)
     answers = sys.stdout
-    sys.stdout = sys.stderr  # no library may disturb the answers
+    sys.stdout = sys.stderr  # prints of libraries must not mix with answers
     _answer(answers, {"ready": True})
     for line in sys.stdin:
         _answer(answers, _work(json.loads(line), answers))
@@ -54,7 +54,7 @@ def _work(job, answers):
         return {"failed": str(error), "kind": "unusable"}
     except OSError as error:
         return {"failed": f"{error}", "kind": "system", "errno": error.errno}
-    except Exception as error:  # a bug must cost one file, not the run
+    except Exception as error:  # a bug must not end the run
         return {"failed": f"{type(error).__name__}: {error}", "kind": "bug"}
     return {"done": True}
 

@@ -1,4 +1,4 @@
-"""Prepared videos -> a TFDS data set: records of consecutive shots."""
+"""Writes prepared videos as a TFDS data set: records of consecutive shots."""
 
 import json
 import os
@@ -13,7 +13,7 @@ SHARD_BYTES = 256 << 20
 
 
 def features():
-    """The features of a record; N frames of K shots of one video."""
+    """The features of a record: N frames of K shots of one video."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -34,13 +34,13 @@ def features():
 
 
 def records(name, content, entry_path, shots_per_record):
-    """Yields (key, record) of one prepared video.
+    """Yields (key, record) for the records of one prepared video.
 
     Args:
-        name: path of the video as the record shall tell it.
+        name: path of the video, stored in each record.
         content: hash of the video's content, hex.
-        entry_path: its entry in the cache.
-        shots_per_record: most shots of one record.
+        entry_path: path of its entry in the cache.
+        shots_per_record: most shots in a record.
     """
     with cache.Entry(entry_path) as entry:
         shots = entry.video["shots"]
@@ -67,21 +67,21 @@ def records(name, content, entry_path, shots_per_record):
 
 
 def pack(videos, directory, description, shots_per_record=8):
-    """Writes prepared videos as a data set, replacing one already there.
+    """Writes prepared videos as a data set, replacing an existing one.
 
-    While files are exchanged `dataset_info.json` is missing, so that a
-    half-written data set cannot be opened.
+    While files are replaced, `dataset_info.json` is missing, so that an
+    incomplete data set cannot be opened.
 
     Args:
         videos: list of (name, content hash, path of the cache's entry).
         directory: folder of the data set.
         description: dict for vivi.json.
-        shots_per_record: most shots of one record.
+        shots_per_record: most shots in a record.
 
     Returns: number of records.
 
     Raises:
-        OSError: it cannot be written; the old data set is still there.
+        OSError: the new data set cannot be written; the old one is kept.
     """
     directory = pathlib.Path(directory)
     work = directory / ".packing"
@@ -95,7 +95,7 @@ def pack(videos, directory, description, shots_per_record=8):
     )
     try:
         lengths, num_bytes = _write_shards(serialized, work)
-    except RuntimeError as error:  # of array_record, as when the disk is full
+    except RuntimeError as error:  # from array_record, e.g. the disk is full
         raise OSError(f"the data set was not written: {error}") from error
     _write_metadata(work, lengths, num_bytes)
     num_records = sum(lengths)
@@ -106,7 +106,7 @@ def pack(videos, directory, description, shots_per_record=8):
     }
     text = json.dumps(told, indent=1)
     (work / "vivi.json").write_text(text + "\n", encoding="utf-8")
-    # A machine that fails later must not leave names without content.
+    # After a power failure, no file may have its name but not its content.
     for path in work.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
@@ -116,7 +116,7 @@ def pack(videos, directory, description, shots_per_record=8):
 
 
 def is_whole(directory, description):
-    """Whether `pack` has written this data set and all of it is there."""
+    """Whether `pack` wrote this data set and it is complete."""
     directory = pathlib.Path(directory)
     try:
         text = (directory / "vivi.json").read_text(encoding="utf-8")
@@ -137,14 +137,14 @@ def _shard_bytes(directory):
 
 
 def _serializer():
-    """A function from a record to the bytes of its tf.train.Example."""
+    """Returns a function: record -> bytes of its tf.train.Example."""
     import tensorflow as tf
 
     feature = features()
 
     def serialize(record):
-        # Protocol buffers write maps in an order of the process's own; for
-        # equal bytes in every run it has to be fixed.
+        # The order of a map in a protocol buffer differs between processes;
+        # it is fixed so that every run writes the same bytes.
         example = tf.train.Example.FromString(feature.serialize_example(record))
         return example.SerializeToString(deterministic=True)
 
@@ -152,7 +152,7 @@ def _serializer():
 
 
 def _write_shards(serialized, directory):
-    """Writes array_record shards; returns their lengths and all bytes."""
+    """Writes array_record shards; returns their lengths and total bytes."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     lengths, num_bytes, filled, writer = [], 0, SHARD_BYTES, None
@@ -161,7 +161,7 @@ def _write_shards(serialized, directory):
             if writer is not None:
                 writer.close()
             path = directory / f"shard-{len(lengths):05d}"
-            # One record a group, as TFDS does: records are read one by one.
+            # One record per group, as in TFDS: records are read one by one.
             writer = ArrayRecordWriter(str(path), "group_size:1")
             lengths.append(0)
             filled = 0

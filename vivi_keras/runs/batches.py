@@ -1,4 +1,4 @@
-"""What a config trains on: videos, labelled images or both, as batches."""
+"""Batches of a config's training data: videos, labelled images or both."""
 
 import functools
 import hashlib
@@ -15,21 +15,21 @@ from vivi_keras.files import readable
 from vivi_keras.objective import LEVELS
 
 _BATCH_KEYS = {"videos": "data.batch_size", "images": "data.images.batch_size"}
-MOST_NAMED = 20  # files set aside; what is beyond is counted
+MOST_NAMED = 20  # skipped files that are listed; further ones are counted
 
 
 def named(value):
-    """None for "none": a flag cannot give None."""
+    """Turns "none" into None, which a flag cannot express."""
     return None if value == "none" else value
 
 
 def streams(config) -> tuple[str, ...]:
-    """ "videos", "images" or both: what the batches of a config hold.
+    """The streams in a config's batches: "videos", "images" or both.
 
-    What no level of weight > 0 learns from is left out, so that a run with a
-    weight of 0 is the run without that level.
+    Streams that no level of weight > 0 uses are left out, so that a level
+    with weight 0 has no effect on the run.
 
-    Raises: ValueError: there is nothing that a level could learn from.
+    Raises: ValueError: a level has no stream to learn from.
     """
     sizes = {
         "videos": config.data.batch_size,
@@ -57,7 +57,7 @@ def streams(config) -> tuple[str, ...]:
 
 
 def streams_read(config) -> tuple[str, ...]:
-    """The streams that a run opens: none where nothing is trained."""
+    """The streams that a run opens: none if it has no training steps."""
     return streams(config) if config.train.steps else ()
 
 
@@ -67,7 +67,7 @@ def needs_videos(config) -> bool:
 
 
 def images_per_step(config) -> int:
-    """Images that the encoder takes in one step, frames included."""
+    """Number of images and frames that the encoder gets in one step."""
     data, images, kinds = config.data, config.data.images, streams(config)
     count = 0
     if "videos" in kinds:
@@ -81,7 +81,7 @@ def images_per_step(config) -> int:
 
 @functools.lru_cache(maxsize=4)
 def open_images(source, split, class_names=None):
-    """`image_sources.open_images`, kept; says what it set aside."""
+    """`image_sources.open_images`, cached; prints the skipped files."""
     images = image_sources.open_images(source, split, class_names)
     skipped = [*images.skipped.items()]
     for name, reason in skipped[:MOST_NAMED]:
@@ -98,10 +98,10 @@ def open_images(source, split, class_names=None):
 
 
 def name_labels(config) -> None:
-    """Writes into a config which classes and labels it shows.
+    """Records in a config which classes and labels it trains on.
 
-    Raises: ValueError: it names other classes, another number of them,
-        another subset of the labels, or a test split that does not fit.
+    Raises: ValueError: it already names other classes, another number of
+        classes or another label subset, or its test split does not fit.
     """
     if "images" not in streams_read(config):
         return
@@ -127,7 +127,7 @@ def name_labels(config) -> None:
 
 
 def _name_subset(data, images):
-    """Writes into the config which labels were drawn, if not all are."""
+    """Records in the config which labels were drawn, unless all are used."""
     if not images.record:
         return
     subset = (
@@ -144,7 +144,7 @@ def _name_subset(data, images):
 
 
 def labels_of(config) -> labelled.LabelledImages:
-    """The labelled images whose labels a config shows."""
+    """The labelled images whose labels a config trains on."""
     data = config.data.images
     images = open_images(data.dataset, data.split)
     if data.label_fraction == 1.0:
@@ -153,10 +153,10 @@ def labels_of(config) -> labelled.LabelledImages:
 
 
 def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
-    """Batches of a config from `first_step` on.
+    """Batches of a config, starting at `first_step`.
 
     Returns: see `video_batches`, `labelled_batches` and `mixed_batches`.
-    Raises: ValueError: as they do, with the part of the config.
+    Raises: ValueError: as they do, naming the part of the config.
     """
     place = {"first_step": first_step, "num_steps": num_steps, "shard": shard}
     makers = {
@@ -207,10 +207,10 @@ def _image_batches(config, **place):
 
 
 def test_batches(config, batch_size=64):
-    """The test split of a config's labelled images, once and in order.
+    """One pass, in order, over the test split of the labelled images.
 
     Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
-        [N]}; None where `test_images` is.
+        [N]}; None if `test_images` is None.
     """
     images = test_images(config)
     if images is None:
@@ -221,9 +221,9 @@ def test_batches(config, batch_size=64):
 
 
 def test_images(config):
-    """LabelledImages to test on; None where there is nothing to test.
+    """The LabelledImages to test on, or None if there is nothing to test.
 
-    That is so without a supervised level, a test split or training.
+    There is nothing without a supervised level, a test split or training.
 
     Raises: ValueError: no such split, or it has other classes.
     """
@@ -246,7 +246,7 @@ def test_images(config):
 
 
 def data_fingerprint(config) -> str:
-    """Identifies what a config trains on."""
+    """Fingerprint of the data that a config trains on."""
     prints, kinds = {}, streams_read(config)
     if not kinds:
         return "none"
@@ -260,7 +260,7 @@ def data_fingerprint(config) -> str:
 
 
 def training_data(config, data_fingerprint) -> dict:
-    """What an encoder's metadata says of the data it was trained on."""
+    """The entries on training data in an encoder's metadata."""
     record = {"fingerprint": data_fingerprint}
     if needs_videos(config):
         record["name"] = pathlib.Path(config.data.dataset).name

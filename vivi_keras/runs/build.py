@@ -1,4 +1,4 @@
-"""From a config to what it describes: the model and its encoder."""
+"""Builds the model and the encoder that a config describes."""
 
 import json
 
@@ -14,7 +14,7 @@ from vivi_keras.trainer.optimizers import build_optimizer
 
 
 def build_encoder(config) -> keras.Model:
-    """The frame encoder of a config, with fresh weights drawn by its seed."""
+    """Builds a config's encoder, with random weights from its seed."""
     keras.utils.set_random_seed(config.seed)
     model = config.model
     return ResNet50V2(
@@ -28,8 +28,8 @@ def build_encoder(config) -> keras.Model:
 def _kernel_decay(config):
     """`weight_decay` of the kernels of encoder and heads.
 
-    Where the optimizer has a decay of its own, regularisers only tell it
-    which variables these are; `ViviModel` then takes them away.
+    If the optimizer has its own decay, regularisers only mark which
+    variables decay; `ViviModel` then removes them.
     """
     if config.optimizer.name in ("adamw", "lars"):
         return KERNEL_DECAY
@@ -37,14 +37,14 @@ def _kernel_decay(config):
 
 
 def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
-    """The compiled model of a config.
+    """Builds and compiles the model of a config.
 
     Args:
-        config: of a row.
+        config: ConfigDict of a row of the results.
         skip_nonfinite: see `ViviModel`.
         **options: further arguments of `compile`, such as `jit_compile`.
     Raises: ValueError: an unknown level, argument, optimizer or schedule, a
-        number that makes no sense, or clips on which a level cannot work.
+        number out of range, or clips that do not suit a level.
     """
     config_checks.check_numbers(config)
     encoder = build_encoder(config)
@@ -78,7 +78,7 @@ def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
 
 
 def element_spec(config) -> dict:
-    """Shapes and types of a config's batches, of any number of rows."""
+    """Shapes and dtypes of a config's batches, with any number of rows."""
     data, size = config.data, (config.data.image_size,) * 2
     spec, kinds = {}, batches.streams(config)
     if "videos" in kinds:
@@ -100,7 +100,7 @@ def element_spec(config) -> dict:
 
 
 def build_views(config, step):
-    """The views of the rows of a step: float [B, N, H, W, 3] in [0, 1]."""
+    """The augmented images of a step: float [B, N, H, W, 3] in [0, 1]."""
     from vivi_keras.data import colour_views
 
     (batch,) = batches.build_batches(config, step, num_steps=1)
@@ -127,11 +127,11 @@ def restore_model(workdir, ema=False):
 
     Args:
         workdir: folder of a `vivi-pretrain` run.
-        ema: take the moving averages of the encoder's variables.
-    Returns: (ViviModel, metadata dict for `export_encoder`); the model's
-        `encoder` and `objective.classifier` are what is exported.
+        ema: use the moving averages of the encoder's variables.
+    Returns: (ViviModel, metadata dict for `export_encoder`); the export
+        takes the model's `encoder` and `objective.classifier`.
     Raises: FileNotFoundError: no config or no checkpoint there. ValueError:
-        the run keeps no moving averages.
+        the run has no moving averages.
     """
     config = workdir_lib.read_config(workdir)
     if ema and not config.train.average_decay:
@@ -165,9 +165,9 @@ def restore_model(workdir, ema=False):
 
 
 def start_from(encoder, workdir) -> None:
-    """Gives an encoder the weights that another run ended with.
+    """Loads the last encoder weights of another run into an encoder.
 
-    Raises: ValueError: that run's encoder is another one.
+    Raises: ValueError: that run's encoder has other weight shapes.
     """
     other, _ = restore_encoder(workdir)
     mine, theirs = encoder.weights, other.weights
@@ -187,8 +187,8 @@ def untrained_encoder(config, num_steps) -> keras.Model:
     """The encoder before training, with batch norm adapted to the data.
 
     Args:
-        config: of a row.
-        num_steps: int, batches of the training data it sees.
+        config: ConfigDict of a row of the results.
+        num_steps: int, number of training batches used to adapt it.
     """
     from vivi_keras.data import colour_views
 

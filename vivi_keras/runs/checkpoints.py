@@ -1,11 +1,11 @@
-"""Checkpoints: complete or not there, written beside the training.
+"""Saves and restores checkpoints; they are written in the background.
 
-The files are in TensorFlow's format; the folders around them are managed
-here and not by `tf.train.CheckpointManager`, which has no "every M-th step"
-and names the last checkpoint in a file of its own, so that a kill between the
-two writes, or a full disk, leaves it pointing at the wrong one. Here a
-checkpoint is a folder that gets its name when all of it is on disk: it is
-complete or not there, and the newest name is the last one.
+The files have TensorFlow's format, but their folders are not managed by
+`tf.train.CheckpointManager`. That one cannot keep every M-th step, and it
+names the last checkpoint in a separate file, which is wrong after a kill
+between the two writes or on a full disk. Here a checkpoint is a folder that
+gets its final name when all of it is on disk: so each one is complete, and
+the newest name is the last checkpoint.
 """
 
 import concurrent.futures
@@ -28,16 +28,16 @@ RETRY_SECONDS = 1.0
 class CheckpointManager:
     """Saves and restores a built ViviModel with its optimizer.
 
-    Everything a step depends on is in there: weights, optimizer (with
-    schedule, loss scale and moving averages), sums of the metrics, and the
-    step, which seeds the views and says the place in the data.
+    A checkpoint has everything that a step depends on: weights, optimizer
+    (with schedule, loss scale and moving averages), sums of the metrics, and
+    the step, which seeds the views and gives the position in the data.
 
     Args:
         model: built and compiled ViviModel.
         workdir: folder of the run.
-        keep: number of newest checkpoints that are kept.
-        keep_every_steps: None, or also keep those at multiples of it.
-        writes: False for workers that only read.
+        keep: number of newest checkpoints to keep.
+        keep_every_steps: None, or M to also keep those at multiples of M.
+        writes: False for workers that only read checkpoints.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class CheckpointManager:
         self._pending = None
 
     def save(self, wait=False) -> None:
-        """Takes the values now and writes them beside the training.
+        """Copies the values now and writes them in the background.
 
-        A write that fails (a full disk) is warned of, tried again once, and
-        made good by the next save; training goes on. `check_saved` tells
-        whether the last one is there.
+        If a write fails (full disk), it logs a warning and tries once more;
+        training goes on in any case, until the next save. `check_saved`
+        checks that the last checkpoint exists.
 
         Args:
-            wait: return only when the checkpoint is on disk.
+            wait: return only when the write has ended.
         """
         if self.writes:
             self.wait()  # at most one copy of the values at a time
@@ -76,7 +76,7 @@ class CheckpointManager:
             self.wait()
 
     def _check_finite(self, values):
-        """Weights that are lost must not push good ones off the disk."""
+        """Raises ValueError if weights are not finite, to keep good ones."""
         names = [name for name in values if name.startswith("model/")]
         bad = [name for name in names if not np.isfinite(values[name]).all()]
         if bad:
@@ -90,7 +90,7 @@ class CheckpointManager:
             )
 
     def wait(self) -> None:
-        """Returns when nothing is being written."""
+        """Waits until no checkpoint is being written."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
@@ -131,13 +131,13 @@ class CheckpointManager:
                 shutil.rmtree(self.folder / f"{PREFIX}{step:08d}")
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints there are, in order."""
+        """The steps of the existing checkpoints, in ascending order."""
         return saved_steps(self.folder.parent)
 
     def restore(self) -> int | None:
-        """Restores the last good checkpoint; returns its step, or None.
+        """Restores the last readable checkpoint; returns its step, or None.
 
-        Raises: ValueError: it is of another model, or none can be read.
+        Raises: ValueError: it has another model, or none can be read.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -159,9 +159,9 @@ class CheckpointManager:
 
 
 def saved_steps(workdir) -> list[int]:
-    """The steps of a work directory's checkpoints, in order.
+    """The steps of a work directory's checkpoints, in ascending order.
 
-    What else lies beside them is left alone.
+    Other files and folders are ignored.
     """
     return sorted(
         int(path.name.removeprefix(PREFIX))
@@ -171,10 +171,10 @@ def saved_steps(workdir) -> list[int]:
 
 
 def _named_variables(model):
-    """Place -> tf.Variable of the model and its optimizer.
+    """Dict: position -> tf.Variable, of the model and its optimizer.
 
-    Keras numbers its names through a process ("lstm_1"), so that they differ
-    between two models of one config; places do not.
+    Keras numbers names within a process ("lstm_1"), so two models of one
+    config have different names, but the same positions.
     """
     return {
         f"{kind}/{index:04d}": variable.value
@@ -184,7 +184,7 @@ def _named_variables(model):
 
 
 def write_checkpoint(path, values) -> None:
-    """Writes arrays by name into a folder that appears when complete."""
+    """Writes a dict of arrays; the folder gets its name when complete."""
     import tensorflow as tf
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def write_checkpoint(path, values) -> None:
         for file in unfinished.iterdir():
             _to_disk(file)
     except BaseException:
-        # On a full disk, others need the space.
+        # On a full disk, free the space for other files.
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     shutil.rmtree(path, ignore_errors=True)
@@ -219,7 +219,7 @@ def _to_disk(path):
 
 
 def read_checkpoint(path) -> dict | None:
-    """Arrays by name, or None (and a warning) if they cannot all be read."""
+    """Reads a dict of arrays; logs a warning and returns None on failure."""
     import tensorflow as tf
 
     try:
@@ -230,7 +230,7 @@ def read_checkpoint(path) -> dict | None:
         }
     except (
         tf.errors.OpError,
-        IndexError,  # what a file that ends early gives
+        IndexError,  # raised for a truncated file
         ValueError,
         RuntimeError,
     ) as error:

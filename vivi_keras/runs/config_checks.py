@@ -1,10 +1,10 @@
-"""What the numbers of a config may be."""
+"""Checks the ranges of the numbers in a config."""
 
 import functools
 import math
 import operator
 
-# What is asked -> whether a number keeps it, and of which keys.
+# Requirement -> function that checks a number, and the keys it applies to.
 RULES = {
     ">= 0": (
         lambda value: value >= 0,
@@ -43,7 +43,7 @@ RULES = {
 
 
 def check_numbers(config) -> None:
-    """Raises ValueError for a number with which no run could make sense."""
+    """Raises ValueError if a number of the config is out of range."""
     for asked, (keeps, *names) in RULES.items():
         for name in names:
             try:

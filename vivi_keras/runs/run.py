@@ -10,26 +10,26 @@ import time
 
 from vivi_keras import checks
 
-# EX_TEMPFAIL: stopped by SIGTERM with the step saved; start it again.
+# EX_TEMPFAIL: stopped by SIGTERM after saving the step; can be started again.
 PREEMPTED_STATUS = 75
 _STARTED = time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run is carried out.
+    """Options of a run that do not change its config.
 
     Attributes:
         strategy: Devices to train on: one, mirrored, multiworker, tpu, or
             auto for a TPU, else all GPUs, else one device.
-        allow_new_data: Go on though the data set has changed.
-        skip_nonfinite: Leave out steps whose loss is not finite.
+        allow_new_data: Resume even if the data set has changed.
+        skip_nonfinite: Skip steps whose loss is not finite.
         xla: Compile the step: on, off, or auto for on with one GPU.
         steps_per_execution: Number of steps run before callbacks are called.
-        prefetch: Number of batches that wait ready for the step.
-        probe: Score the encoder on a labelled set while it trains: digits,
+        prefetch: Number of batches prepared ahead of the step.
+        probe: Score the encoder during training on a labelled set: digits,
             fashion_mnist, a TFDS name or a folder of class folders.
-        probe_every_steps: Steps between two scores; None for
+        probe_every_steps: Number of steps between two scores; None for
             train.checkpoint_every_steps.
         profile_steps: START,STOP: steps of this run to profile.
     """
@@ -67,20 +67,20 @@ class Options:
 
 
 def pretrain(config, workdir, verbose=None, callbacks=(), **options):
-    """Trains the model of a config, or goes on from its last checkpoint.
+    """Trains the model of a config, or resumes from its last checkpoint.
 
     Args:
-        config: ConfigDict as `training.configs.get_config` gives it.
+        config: ConfigDict from `training.configs.get_config`.
         workdir: folder of the run: config.json, checkpoints/, tensorboard/
             and metrics.csv.
-        verbose: of `keras.Model.fit`; by default a bar on a terminal, else a
-            line for each epoch.
+        verbose: as for `keras.Model.fit`; by default a progress bar on a
+            terminal, else one line per epoch.
         callbacks: more Keras callbacks.
         **options: fields of `Options`.
     Returns: the trained ViviModel.
-    Raises: ValueError: bad settings, or a work directory of another run, or
-        in use. Preempted: SIGTERM came; the step is saved.
-        strategies.WorkerLost: another worker is gone.
+    Raises: ValueError: bad settings, or a work directory that is in use or
+        belongs to another run. Preempted: SIGTERM arrived; the step is
+        saved. workers.WorkerLost: another worker has stopped.
     """
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import build, checkpoints, config_checks
@@ -118,16 +118,16 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         )
 
     with contextlib.ExitStack() as stack:
-        # From here on: what comes before the first step may take long.
+        # From here on, since the work before the first step may take long.
         sigterm = stack.enter_context(StopAtSigterm())
         batches_lib.name_labels(config)
         stack.enter_context(strategies.computing_in(train.precision))
-        # Those that training most likely begins with: they are kept for it.
+        # Most likely the first span of training: its batches are cached.
         saved = checkpoints.saved_steps(workdir)
         spans = _spans(saved[-1] if saved else 0, train)
         if spans:
             spec = batches(*spans[0]).element_spec
-        else:  # nothing is trained
+        else:  # no steps left
             spec = build.element_spec(config)
         spec = batch.replica_spec(spec, 1)
         with strategy.scope():
@@ -143,8 +143,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         pages = _pages(config, workdir, options)
         if config.model.init and not saved:
             build.start_from(model.encoder, config.model.init)
-        # Settings that cannot work have failed by now: no folder is made for
-        # them.
+        # Bad settings have raised an error by now, before any folder is made.
+        # The work directory is claimed only now.
         if is_chief:
             _claim(stack, config, workdir, options.allow_new_data)
         manager = checkpoints.CheckpointManager(
@@ -203,7 +203,7 @@ def _claim(stack, config, workdir, allow_new_data):
 
 
 def _train(model, batches, train, manager, steps_per_execution, **fit):
-    """Calls `fit` from the last checkpoint to the end, or until SIGTERM."""
+    """Calls `fit` from the last checkpoint until the end or SIGTERM."""
     import tensorflow as tf
 
     from vivi_keras import checks
@@ -218,11 +218,11 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
     if fit["verbose"] is None:
         fit["verbose"] = 1 if sys.stdout.isatty() else 2
     every = train.log_every_steps
-    # A checkpoint at the end of a row of metrics holds that row's sums.
+    # At the end of an epoch, the restored sums belong to the finished row.
     model.resumed = step % every != 0
     for start, stop in _spans(step, train):
         steps = min(every, stop - start)
-        # As many as divide an epoch, so that none ends inside an execution.
+        # A divisor of the epoch's steps: no epoch ends inside an execution.
         at_once = math.gcd(steps_per_execution, steps)
         if model.steps_per_execution != at_once:
             model.steps_per_execution = at_once
@@ -235,7 +235,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
                 steps_per_epoch=steps,
                 **fit,
             )
-        except tf.errors.InvalidArgumentError as error:  # mostly a batch's
+        except tf.errors.InvalidArgumentError as error:  # mostly a bad batch
             step = model.steps_done
             if step:
                 manager.save(wait=True)
@@ -248,7 +248,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
 
 
 class Preempted(Exception):
-    """Training was told to stop, and can go on later."""
+    """Training was stopped by SIGTERM and can be resumed."""
 
 
 def _is_chief(strategy):
@@ -256,7 +256,7 @@ def _is_chief(strategy):
 
 
 def _spans(step, train):
-    """Parts of [step, train.steps) that `fit` can cut into equal epochs."""
+    """Splits [step, train.steps) into parts of equally long epochs."""
     steps, every = train.steps, train.log_every_steps
     cuts = {step, min(steps, -(-step // every) * every), steps}
     cuts.add(max(step, steps // every * every))
@@ -265,7 +265,7 @@ def _spans(step, train):
 
 
 def _pages(config, workdir, options):
-    """What the chief writes for its user; the logs are complete before."""
+    """The callbacks with which the chief adds to the logs and writes them."""
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import build
     from vivi_keras.trainer import callbacks, tensorboard

@@ -1,4 +1,4 @@
-"""A work directory: whose it is, and what may go on in it."""
+"""Checks that a work directory is writable and belongs to this run."""
 
 import json
 import os
@@ -13,9 +13,9 @@ CONFIG_FILE = "config.json"
 
 
 def check_writable(workdir) -> None:
-    """Tells early where a run could write nothing; makes no folder.
+    """Checks early, without making a folder, that a run can write here.
 
-    Raises: ValueError: it is no folder, or may not be written or made.
+    Raises: ValueError: it is not a folder, or cannot be written or made.
     """
     for place in (pathlib.Path(workdir), pathlib.Path(workdir, "checkpoints")):
         place = place.absolute()
@@ -35,13 +35,13 @@ def check_writable(workdir) -> None:
 def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
     """Writes the config into a new work directory, or compares it.
 
-    The data set may have moved: its content is what must be the same.
+    The data set may be in another place, but must have the same content.
 
     Args:
         workdir: folder of the run.
         config: ConfigDict of the run.
-        fingerprint: of the data set.
-        allow_new_data: go on with data that differ, and record these.
+        fingerprint: str, hash of the data set.
+        allow_new_data: accept other data and record their fingerprint.
     Raises: ValueError: the work directory belongs to another config or to
         other data, or has checkpoints but no config.
     """
@@ -92,15 +92,15 @@ def differences(there, here, prefix=""):
 
 
 def read_config(workdir) -> ml_collections.ConfigDict:
-    """The config a run was started with.
+    """Reads the config that a run was started with.
 
-    Raises: FileNotFoundError: the folder holds no run.
+    Raises: FileNotFoundError: the folder has no run.
     """
     return ml_collections.ConfigDict(_read(workdir)["config"])
 
 
 def read_fingerprint(workdir) -> str:
-    """What identifies the data a run was started with."""
+    """Reads the fingerprint of the data that a run was started with."""
     return _read(workdir)["data_fingerprint"]
 
 

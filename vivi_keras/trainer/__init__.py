@@ -4,7 +4,7 @@ __all__ = ["ViviModel"]
 
 
 def __getattr__(name):
-    # On first use: levels and callbacks of one's own need not the model.
+    # Imported on first use: custom levels and callbacks do not need the model.
     if name == "ViviModel":
         from vivi_keras.trainer.model import ViviModel
 

@@ -1,4 +1,4 @@
-"""What a batch holds: which fields a level learns from, of what shape."""
+"""The fields of a batch: selecting them, checking shapes, splitting rows."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vivi_keras.levels import replicas as replicas_lib
 
-# Field: stream, dtype, how many axes it shares with the stream's images.
+# Field: stream, dtype, number of axes it shares with the stream's images.
 _FIELDS = {
     "frames": ("videos", "uint8", 0),
     "shot_mask": ("videos", "bool", 2),
@@ -23,8 +23,8 @@ def used(batch, streams):
 
     Args:
         batch: dict of tensors, arrays or specs.
-        streams: of "videos" and "images".
-    Raises: ValueError: it holds none of them.
+        streams: "videos", "images" or both.
+    Raises: ValueError: the batch has no frames or images of these streams.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(f"A batch must be a dict. Got: {type(batch).__name__}")
@@ -43,16 +43,16 @@ def used(batch, streams):
 
 
 def streams(batch):
-    """Of "videos" and "images" those that a batch holds, as a list."""
+    """List of the streams in a batch: "videos", "images" or both."""
     return [stream for stream, name in _IMAGES.items() if name in batch]
 
 
 def batch_shape(batch):
-    """(B, S, F, C) of the clips, copies of an image, (H, W).
+    """Returns (B, S, F, C) of the clips, copies per image, and (H, W).
 
-    B, S and F are 0 without videos, the copies of an image without images.
+    Without videos, B = S = F = 0; without images, copies per image is 0.
 
-    Raises: ValueError: a field is missing or of another dtype or shape.
+    Raises: ValueError: a field is missing or has a wrong dtype or shape.
     """
     clip, copies, sizes = None, 0, {}
     if "frames" in batch:
@@ -84,7 +84,7 @@ def batch_shape(batch):
 
 
 def _check(name, batch):
-    """Raises ValueError where a field is missing or does not fit."""
+    """Raises ValueError if a field is missing or has a wrong shape or dtype."""
     stream, kind, axes = _FIELDS[name]
     images = _IMAGES[stream]
     if name not in batch:
@@ -120,7 +120,7 @@ def replica_spec(element_spec, num_replicas):
     import tensorflow as tf
 
     def part(spec):
-        if hasattr(spec, "_value_specs"):  # of a distributed data set
+        if hasattr(spec, "_value_specs"):  # from a distributed data set
             return spec._value_specs[0]
         rows = spec.shape[0]
         if rows is None:
@@ -138,14 +138,14 @@ def replica_spec(element_spec, num_replicas):
 
 
 def micro_batches(batch, count):
-    """Parts of a replica's batch, each with its rows' places.
+    """Splits a replica's batch into `count` parts of equal size.
 
     Args:
-        batch: dict of tensors whose rows can be divided by `count`.
+        batch: dict of tensors whose number of rows `count` divides.
         count: int.
-    Returns: list of `count` dicts; "frames_row" and "image_row" are int64,
-        the rows' places in the global batch, so that their views do not
-        depend on who computes them.
+    Returns: list of `count` dicts; "frames_row" and "image_row" are the
+        rows' int64 indices in the global batch, so that their views do not
+        depend on the replica that computes them.
     """
     batch = dict(batch)
     for name in ("frames", "image"):

@@ -1,4 +1,4 @@
-"""What happens beside the training: logs, checkpoints."""
+"""Callbacks for logs, checkpoints, test scores and stopping."""
 
 import csv
 import functools
@@ -18,11 +18,11 @@ from vivi_keras.trainer import workers
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves every N steps and when training ends.
+    """Saves a checkpoint every N steps and when training ends.
 
-    Where a step is the last of an epoch, it saves when the epoch ends. So it
-    stands after the callbacks that write: a run that is killed in between
-    does the steps, and what was written of them, again.
+    After the last step of an epoch, it saves at the end of the epoch. List
+    it after the callbacks that write logs: a run that is killed in between
+    then repeats these steps and writes their logs again.
 
     Args:
         manager: checkpoints.CheckpointManager.
@@ -46,7 +46,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save_if_due()
 
     def _save_if_due(self):
-        # One call may come after several steps (steps_per_execution).
+        # One call may follow several steps (steps_per_execution).
         count = self.model.steps_done // self.every_steps
         if count > self.count:
             self.count = count
@@ -70,10 +70,10 @@ class NonFiniteLoss(ValueError):
 class StopAtNonFinite(keras.callbacks.Callback):
     """Raises NonFiniteLoss when a part of the loss is NaN or infinite.
 
-    Stands before SaveCheckpoints, so that no such weights are saved.
+    List it before SaveCheckpoints, so that such weights are not saved.
 
     Args:
-        manager: checkpoints.CheckpointManager; its last one is named.
+        manager: checkpoints.CheckpointManager; the error names its last step.
     """
 
     def __init__(self, manager):
@@ -96,21 +96,21 @@ class StopAtNonFinite(keras.callbacks.Callback):
 
 
 class StopAtSigterm(keras.callbacks.Callback):
-    """Ends training after the step in which SIGTERM comes.
+    """Ends training after the step in which SIGTERM arrives.
 
-    Of several workers it may come to one alone; all of them end after the
-    same step, or each would wait for ever for the one that is gone. It listens
-    while `fit` runs; entered as a context, between calls of `fit` too, where
-    the signal would else end the process.
+    If only one of several workers receives it, all of them end after the
+    same step; otherwise the others would wait for that one forever. The signal
+    is handled while `fit` runs; used as a context manager, also between calls
+    of `fit`, where it would otherwise end the process.
 
     Attributes:
-        stopped: whether it came.
+        stopped: bool, whether SIGTERM arrived.
     """
 
     def __init__(self):
         super().__init__()
         self.stopped = False
-        self.before = None  # the handler that it stands in for
+        self.before = None  # the handler that this one replaces
 
     def __enter__(self):
         self.before = signal.signal(signal.SIGTERM, self._stop)
@@ -142,14 +142,14 @@ class StopAtSigterm(keras.callbacks.Callback):
 class TestLabels(keras.callbacks.Callback):
     """Adds top-1 and top-5 accuracy on test images to the logs of an epoch.
 
-    Stands before callbacks that write logs. The encoder is used as after
-    training: whole images, no change of colours, moving averages.
+    List it before callbacks that write logs. The encoder runs as after
+    training: whole images, no colour changes, batch norm's moving averages.
 
     Args:
         batches: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label":
-            int [N]}, the test set once.
-        every_steps: test at the end of epochs whose step is a multiple of it,
-        last_step: and of this step.
+            int [N]}, one pass over the test set.
+        every_steps: int N; tests when an epoch ends at a multiple of N steps,
+        last_step: and when it ends at this step.
     """
 
     def __init__(self, batches, every_steps, last_step):
@@ -175,10 +175,10 @@ def test_labels(classify, batches) -> dict:
     """Top-1 and top-5 accuracy of a classifier.
 
     Args:
-        classify: uint8 [N, H, W, 3] -> logits [N, K]; a `tf.function` where
-            it should be fast.
+        classify: uint8 [N, H, W, 3] -> logits [N, K]; pass a `tf.function`
+            for speed.
         batches: see `TestLabels`.
-    Returns: {"test_top1": float in [0, 1]}, and "test_top5" where there are
+    Returns: {"test_top1": float in [0, 1]}, and "test_top5" if there are
         more than 5 classes.
     """
     import tensorflow as tf
@@ -198,13 +198,13 @@ def test_labels(classify, batches) -> dict:
 class WriteMetrics(keras.callbacks.Callback):
     """Appends one row to metrics.csv at the end of each epoch of `fit`.
 
-    Rows of steps that a resumed run does again are dropped first. Stands
-    after the callbacks that add to the logs. What cannot be written (a full
-    disk) is warned of and written with the next row.
+    Rows of steps that a resumed run repeats are dropped first. List it after
+    the callbacks that add to the logs. If a row cannot be written (full
+    disk), it logs a warning and writes the row together with the next one.
 
     Args:
         file: path of the CSV file; columns step, seconds, learning_rate and
-            whatever is in the logs.
+            all values in the logs.
     """
 
     def __init__(self, file):
@@ -215,7 +215,7 @@ class WriteMetrics(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.start, step = time.monotonic(), self.model.steps_done
         rows = self.rows if self.rows else self._read()
-        # An epoch that goes on writes the row that ended it before its time.
+        # If the last epoch was cut short, it goes on: drop its early row.
         last = step - 1 if self.model.resumed else step
         self.rows = [row for row in rows if int(row["step"]) <= last]
 
@@ -233,7 +233,7 @@ class WriteMetrics(keras.callbacks.Callback):
             logging.warning("A row of metrics was not written: %s", error)
 
     def _read(self):
-        """The rows of the file; warns of those that are none."""
+        """The valid rows of the file; logs a warning about damaged ones."""
         if not self.file.exists():
             return []
         text = self.file.read_text(encoding="utf-8", errors="replace")
@@ -268,12 +268,12 @@ class WriteMetrics(keras.callbacks.Callback):
 class MeasureSpeed(keras.callbacks.Callback):
     """Adds images_per_second and input_wait_share to the logs.
 
-    Both are means over the epoch so far, for the progress bar and for the
-    callbacks that come later. The first step, which traces the model, counts
-    for neither.
+    Both are means over the epoch so far, for the progress bar and the
+    callbacks after this one. They leave out the first step, which traces the
+    model.
 
     Args:
-        images_per_step: int, of all replicas.
+        images_per_step: int, summed over all replicas.
     Attributes:
         first_step_at: `time.monotonic()` after the first step, or None.
     """
@@ -322,10 +322,10 @@ class MeasureSpeed(keras.callbacks.Callback):
             logs["input_wait_share"] = round(waited / seconds, 4)
 
     def report(self, started) -> str:
-        """One line on the run so far.
+        """One line about the speed and memory of the run so far.
 
         Args:
-            started: `time.monotonic()` when the program started.
+            started: `time.monotonic()` at the start of the program.
         """
         if not self.seconds:
             return f"No speed to tell; peak memory {_peak_memory()}."
@@ -338,10 +338,10 @@ class MeasureSpeed(keras.callbacks.Callback):
 
 
 def _peak_memory():
-    """Of this process, and of its first GPU where there is one."""
+    """Peak memory of this process, and of its first GPU if it has one."""
     import tensorflow as tf
 
-    # Linux counts in KiB, macOS in bytes.
+    # Linux reports KiB, macOS bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     text = f"{peak / 2**30:.2f} GiB"
@@ -352,7 +352,7 @@ def _peak_memory():
 
 
 def sparing(write):
-    """A callback's method that warns where it fails."""
+    """Decorates a callback's method: its errors become logged warnings."""
 
     @functools.wraps(write)
     def warned(self, *args, **kwargs):

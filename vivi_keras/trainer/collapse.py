@@ -7,19 +7,19 @@ from absl import logging
 
 
 class WarnOfCollapse(keras.callbacks.Callback):
-    """Warns in the log when embeddings collapse, and of what likely did it.
+    """Logs a warning, with the likely cause, when embeddings collapse.
 
-    Looks at the means of each epoch of `fit`; says each thing once a run,
-    when two epochs in a row show it. What the figures mean is in
-    docs/method.md.
+    Checks the mean metrics of each epoch of `fit`. Each sign of collapse is
+    reported once per run, when two epochs in a row show it. docs/method.md
+    explains the metrics.
     """
 
-    LEAST_SPREAD = 0.05  # of 1; an untrained encoder has 0.3 or more  [O]
+    LEAST_SPREAD = 0.05  # at most 1; an untrained encoder has >= 0.3  [O]
     LEAST_RANK = 1.5  # [O]
 
     def __init__(self):
         super().__init__()
-        self.healthy = set()  # (level, sign) once seen without the sign
+        self.healthy = set()  # (level, sign): was absent in some epoch
         self.suspected, self.told = set(), set()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -43,7 +43,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
         self.suspected = found.keys() - self.told
 
     def _signs(self, level, figures):
-        """(level name, sign) -> what is seen and its likely cause."""
+        """Dict: (level name, sign) -> description and likely cause."""
         spread = figures.get("spread", 1.0)
         rank = figures.get("effective_rank", math.inf)
         accuracy = figures.get("accuracy", 1.0)
@@ -80,7 +80,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
                 self.healthy.add(sign)
                 continue
             cause = first_cause
-            if sign in self.healthy and name != "alone":  # training did it
+            if sign in self.healthy and name != "alone":  # due to training
                 rate = self.model.learning_rate
                 cause = (
                     f"the learning rate ({rate:.2g}) is too high or its"

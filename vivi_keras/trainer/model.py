@@ -1,4 +1,4 @@
-"""ViviModel: one train step of the hierarchy, under any strategy."""
+"""ViviModel: one training step of all levels, under any strategy."""
 
 import math
 
@@ -18,43 +18,44 @@ class ViviModel(keras.Model):
 
     A batch is a dict of "frames", "shot_mask" and "video_id" (see
     `data.video_batches`), of "image" and "label" (`data.labelled_batches`),
-    or of all five (`data.mixed_batches`). What no level learns from is
-    passed over. Frames and images go through the encoder together, as in
+    or of all five (`data.mixed_batches`). Fields that no level uses are
+    ignored. Frames and images are encoded together in one batch, as in
     S4L.
 
     `compile(optimizer)` and `fit(batches)` work as for any Keras model,
-    under every `tf.distribute` strategy. The losses are the objective's; the
+    under every `tf.distribute` strategy. The objective gives the losses; the
     progress bar shows the mean of each part since the metrics were reset.
 
     Args:
         encoder: keras.Model, images float [N, H, W, 3] in [0, 1] ->
             features [N, D].
         objective: vivi_keras.Objective.
-        views: colour policy of the frames, "exemplar", "rotation" or None.
-        image_views: colour policy of the images.
+        views: colour augmentation of the frames, "exemplar", "rotation" or
+            None.
+        image_views: colour augmentation of the images, likewise.
         separate_passes: encode frames and images one after the other, each
             normalised by its own batch statistics, instead of together.
-        statistics: with separate passes, whose statistics the moving
-            averages of batch norm take in: "both", "videos" or "images".
-        seed: int; the views of a step depend on (seed, step) alone.
-        micro_batches: int A; the batch is taken in A parts whose gradients
+        statistics: with separate passes, the stream that updates the moving
+            averages of batch norm: "both", "videos" or "images".
+        seed: int; the views of a step depend only on (seed, step).
+        micro_batches: int A; the batch is split into A parts whose gradients
             are averaged. Batch norm and negatives see one part at a time.
-        skip_nonfinite: leave the weights as they were after a step whose
-            loss or gradient is not finite; the metric "skipped" tells the
-            share of such steps.
-        average_decay: float in [0, 1), of the moving averages of the
-            encoder's variables; 0 keeps none. After step t the decay is
-            min(average_decay, (1 + t) / (10 + t)), so that the averages
-            forget the first weights soon.
-        name: of the model.
+        skip_nonfinite: keep the weights unchanged in a step whose loss or
+            gradient is not finite; the metric "skipped" is the share of
+            such steps.
+        average_decay: float in [0, 1), decay of the moving averages of the
+            encoder's variables; 0 for no averages. After step t it is
+            min(average_decay, (1 + t) / (10 + t)), so that the initial
+            weights are forgotten soon.
+        name: name of the model.
     Attributes:
-        step: int64 variable, the number of batches taken so far.
-        steps_done: int, the same outside of a step.
-        learning_rate: float, of the next step.
+        step: int64 variable, the number of training steps done.
+        steps_done: int, the value of `step`, to be read outside of a step.
+        learning_rate: float, learning rate of the next step.
         averages: list of the moving averages, in the order of
-            `encoder.variables`; empty where none are kept.
-        metric_names: what `fit` shows, known once built.
-        input_wait_seconds: float, for how long `fit` waited for batches.
+            `encoder.variables`; empty with average_decay=0.
+        metric_names: names of the metrics of `fit`, set when built.
+        input_wait_seconds: float, seconds that `fit` waited for batches.
     """
 
     def __init__(
@@ -134,14 +135,14 @@ class ViviModel(keras.Model):
     # Building -----------------------------------------------------------
 
     def build_from(self, element_spec):
-        """Makes every variable for batches like `element_spec`.
+        """Creates all variables for batches like `element_spec`.
 
-        `fit` does this by itself, without drawing a batch (Keras would draw
-        one, which shifts a resumed stream by one).
+        `fit` calls this without taking a batch (Keras itself would take
+        one, so a resumed run would skip a batch).
 
         Args:
-            element_spec: dict of tf.TensorSpec or of arrays, of one
-                replica's part of a batch.
+            element_spec: dict of tf.TensorSpec or arrays: one replica's
+                part of a batch.
         """
         if self.built:
             return
@@ -181,7 +182,7 @@ class ViviModel(keras.Model):
                     trainable=False,
                     dtype=variable.dtype,
                     name=f"average_{index}",
-                    # Each replica keeps its own; all of them are equal.
+                    # Each replica has its own copy; all copies are equal.
                     synchronization="on_read",
                     aggregation="only_first_replica",
                 )
@@ -193,7 +194,7 @@ class ViviModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def _used(self, batch):
-        """The part of a batch, or of its spec, that a level learns from."""
+        """The fields of a batch, or of its spec, that some level uses."""
         return batch_lib.used(batch, self.objective.streams)
 
     def _check(self, spec):
@@ -224,7 +225,7 @@ class ViviModel(keras.Model):
     # The step -----------------------------------------------------------
 
     def call(self, batch, training=False):
-        """Level name -> (losses [N], weights [N], metrics) of one batch."""
+        """Dict: level name -> (losses [N], weights [N], metrics)."""
         used = self._used(batch)
         clip, copies, size = batch_lib.batch_shape(used)
         streams = {}
@@ -247,7 +248,7 @@ class ViviModel(keras.Model):
         return self._parts(features, clip, copies, used, training)
 
     def _encode(self, streams, training):
-        """Features of the videos' rows, then of the images'."""
+        """Features of the video frames, followed by those of the images."""
         if len(streams) == 1 or not self.separate_passes:
             rows = [*streams.values()]
             rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
@@ -285,10 +286,10 @@ class ViviModel(keras.Model):
         }
 
     def _coloured(self, images, rows, views, word):
-        """uint8 [N, H, W, 3] -> float32 in [0, 1], seeded by global place."""
+        """uint8 [N, H, W, 3] -> float32 in [0, 1]; seeded by global row."""
         if views is None:
             return ops.cast(images, "float32") / 255.0
-        # TensorFlow's own operations: other backends train with views=None.
+        # Needs TensorFlow: with other backends, views must be None.
         from vivi_keras.data.augment import colour_views
 
         position = None
@@ -297,12 +298,12 @@ class ViviModel(keras.Model):
             position = rows[:, None] * each + ops.arange(each, dtype="int64")
             position = ops.reshape(position, (-1,))
         seed = (self.seed, self.step.value)
-        if word:  # keeps images apart from frames of the same place
+        if word:  # images must not share the seeds of frames in the same row
             seed = (*seed, word)
         return colour_views(images, seed, views, position)
 
     def classify(self, images):
-        """Logits of images, as the encoder is used after training.
+        """Logits of images, computed as after training.
 
         Args:
             images: uint8 [N, H, W, 3].
@@ -319,8 +320,8 @@ class ViviModel(keras.Model):
     def _total(self, outputs):
         """This replica's share of the loss, and metrics of the global batch.
 
-        The replicas' shares add up to the loss of the global batch, as the
-        optimizer adds up their gradients.
+        The sum of all replicas' shares is the loss of the global batch,
+        since the optimizer sums the replicas' gradients.
         """
         replicas = replicas_lib.current_replicas()
         parts = _named_parts(outputs)
@@ -337,7 +338,7 @@ class ViviModel(keras.Model):
             level.weight_at(self.step) * shares[f"{level.name}_loss"]
             for level in self.objective.levels
         )
-        for penalty in self.losses:  # counted once, not once a replica
+        for penalty in self.losses:  # counted once, not once per replica
             total += ops.cast(penalty, "float32") / replicas.count
         metrics = replicas.sum(ops.stack([*shares.values(), total]))
         return total, metrics
@@ -345,11 +346,11 @@ class ViviModel(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """The total loss of `call`'s outputs, for Keras's own steps."""
+        """The total loss of `call`'s outputs, for Keras's own train step."""
         return self._total(y_pred)[0]
 
     def train_step(self, data, *rest):
-        """One update of the weights from one (replica's part of a) batch."""
+        """Updates the weights with one replica's part of a batch."""
         if keras.backend.backend() != "tensorflow":
             return super().train_step(data, *rest)
         import tensorflow as tf
@@ -372,9 +373,9 @@ class ViviModel(keras.Model):
         return self._logs(metrics)
 
     def _state(self):
-        """(variable, value) of all that a skipped step must not change."""
+        """(variable, value) pairs that a skipped step must not change."""
 
-        # Not the loss scale: a skipped step is what lowers it.
+        # Without the loss scale: a skipped step lowers it.
         optimizer = tf_step.inner(self.optimizer)
         return [
             (variable, ops.copy(variable.value))
@@ -394,13 +395,13 @@ class ViviModel(keras.Model):
             average.assign(share * average + (1 - share) * variable.value)
 
     def _gradients(self, batch):
-        """Gradients and metrics, means over the micro-batches."""
+        """Gradients and metrics, averaged over the micro-batches."""
         import tensorflow as tf
 
         gradients, metrics = None, 0.0
         for part in batch_lib.micro_batches(batch, self.micro_batches):
-            # One after the other: else the activations of all parts would
-            # be in memory at once.
+            # Run the parts one after the other, or the activations of all
+            # of them would be in memory at once.
             done = [g for g in gradients or () if g is not None]
             with tf.control_dependencies(done):
                 part = {name: tf.identity(x) for name, x in part.items()}
@@ -419,33 +420,33 @@ class ViviModel(keras.Model):
         return gradients, metrics
 
     def test_step(self, data):
-        """The losses of one batch, at no change of the weights."""
+        """Computes the losses of one batch without changing the weights."""
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         return self._logs(self._total(self(batch, training=False))[1])
 
     def _logs(self, metrics):
-        """Adds to the totals; name -> mean since they were reset."""
+        """Adds to the totals; returns name -> mean since the last reset."""
         self.totals.assign_add(ops.concatenate([metrics, ops.ones(1)]))
         means = self.totals[:-1] / self.totals[-1]
         return dict(zip(self.metric_names, ops.unstack(means), strict=True))
 
     def fit(self, *args, shuffle=False, **kwargs):
-        """As `keras.Model.fit`; batches come shuffled already."""
+        """As `keras.Model.fit`; the batches are already shuffled."""
         return super().fit(*args, shuffle=shuffle, **kwargs)
 
     def reset_metrics(self):
-        """Starts the shown means anew, except right after a restore."""
+        """Resets the means of the metrics, except right after a restore."""
         super().reset_metrics()
         if self.resumed:
             self.resumed = False
         elif self.totals is not None:
             self.totals.assign(ops.zeros_like(self.totals))
 
-    # Keras's own functions reduce the logs in ways that fail under
-    # MultiWorkerMirroredStrategy; here the replicas' logs are equal already.
+    # Keras's own functions reduce the logs in a way that fails under
+    # MultiWorkerMirroredStrategy; here all replicas' logs are already equal.
 
     def make_train_function(self, force=False):
-        """Makes the function that `fit` calls for each step or several."""
+        """Makes the function that `fit` calls for one or more steps."""
         if keras.backend.backend() != "tensorflow":
             return super().make_train_function(force)
         if self.train_function is None or force:
@@ -453,7 +454,7 @@ class ViviModel(keras.Model):
         return self.train_function
 
     def make_test_function(self, force=False):
-        """Makes the function that `evaluate` calls for each step."""
+        """Makes the function that `evaluate` calls for one or more steps."""
         if keras.backend.backend() != "tensorflow":
             return super().make_test_function(force)
         if self.test_function is None or force:
@@ -462,7 +463,7 @@ class ViviModel(keras.Model):
 
 
 def _named_parts(outputs):
-    """Metric name -> (sum, weight), float32 scalars."""
+    """Dict: metric name -> (sum, weight), float32 scalars."""
     parts = {}
     for name, (losses, weights, metrics) in outputs.items():
         weights = ops.cast(weights, "float32")

@@ -1,4 +1,4 @@
-"""From a config to its optimizer and learning rates."""
+"""Builds the optimizer and the learning rate schedule of a config."""
 
 import keras
 from keras import ops
@@ -8,14 +8,14 @@ SCHEDULES = ("piecewise", "cosine", "constant")
 
 
 def build_optimizer(config) -> keras.optimizers.Optimizer:
-    """The optimizer of a config.
+    """Builds the optimizer of a config.
 
-    Kernels of convolutions and heads decay by their regularisers; adamw and
-    lars have a decay of their own, which ViviModel gives the same kernels
-    instead.
+    The kernels of convolutions and heads have weight decay from regularisers;
+    adamw and lars have their own decay, which ViviModel applies to the same
+    kernels instead.
 
-    Raises: ValueError: an unknown name, or a weight decay that the optimizer
-        does not have.
+    Raises: ValueError: an unknown name, or a weight decay for an optimizer
+        without one.
     """
     optimizer = _build(config)
     if config.train.precision == "float16":
@@ -56,7 +56,7 @@ def _build(config):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class LARS(keras.optimizers.Optimizer):
-    """SGD with momentum and a rate of its own for each layer.
+    """SGD with momentum and a separate learning rate for each layer.
 
     For a kernel w with gradient g, decay b, momentum m and rate r:
 
@@ -64,7 +64,7 @@ class LARS(keras.optimizers.Optimizer):
         v <- m * v + r * local * (g + b * w)
         w <- w - v
 
-    Vectors (biases, gains of norms) take part with local = 1, and so does a
+    For vectors (biases, gains of norm layers), local = 1; likewise for a
     kernel while it or its gradient is zero.  [O]
 
     Args:
@@ -100,14 +100,14 @@ class LARS(keras.optimizers.Optimizer):
         self.trust = trust
 
     def build(self, variables):
-        """Makes the momentum of each variable."""
+        """Creates the momentum of each variable."""
         if self.built:
             return
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
 
     def update_step(self, gradient, variable, learning_rate):
-        """Changes one variable by its gradient."""
+        """Updates one variable by its gradient."""
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
         decay = 0.0
@@ -126,7 +126,7 @@ class LARS(keras.optimizers.Optimizer):
         self.assign_sub(variable, velocity)
 
     def _apply_weight_decay(self, variables):
-        """Nothing: the decay is a part of the step, where it is scaled."""
+        """Does nothing: `update_step` applies the decay, scaled by layer."""
 
     def get_config(self):
         return {
@@ -137,9 +137,11 @@ class LARS(keras.optimizers.Optimizer):
 
 
 def peak_rate(config) -> float:
-    """The learning rate after warm-up, scaled by the batch if asked for.
+    """The learning rate after warm-up.
 
-    Source: Goyal et al. 2017, arXiv 1706.02677: in proportion to the batch.
+    It is proportional to the batch size if the config has a base_batch_size.
+
+    Source: Goyal et al. 2017, arXiv 1706.02677.
     """
     schedule = config.schedule
     if not schedule.base_batch_size:
@@ -149,7 +151,7 @@ def peak_rate(config) -> float:
 
 
 def build_schedule(config):
-    """The learning rate by step: warm-up, then what the config names."""
+    """The learning rate schedule: warm-up, then the config's schedule."""
     schedule, steps = config.schedule, config.train.steps
     rate, warmup = peak_rate(config), schedule.warmup_steps
     if schedule.name == "cosine":
@@ -177,9 +179,9 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         rate: the rate after warm-up.
-        warmup_steps: int, steps until it is reached.
+        warmup_steps: int, length of the warm-up.
         boundaries: steps at which the rate changes, or None.
-        values: the rate before, between and after the boundaries.
+        values: rates before, between and after the boundaries.
     """
 
     def __init__(self, rate, warmup_steps, boundaries=None, values=None):

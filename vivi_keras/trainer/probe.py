@@ -1,8 +1,8 @@
-"""An online probe: how well simple classifiers do on the encoder so far.
+"""An online probe: accuracy of simple classifiers on features during training.
 
-It stands here and not beside the other callbacks since it uses the protocols
-of `vivi_keras.evaluation`, which come after these. Its figures show how a run
-goes; the scores of an encoder are those of what `vivi-export` wrote.
+It uses the classifiers of `vivi_keras.features`. Its figures show the progress
+of a run; the scores of an encoder are measured on the SavedModel that
+`vivi-export` writes.
 """
 
 import pathlib
@@ -20,16 +20,16 @@ NUM_IMAGES = 1000  # in each of the two parts, at most
 class Probe(keras.callbacks.Callback):
     """Adds probe_knn and probe_linear, accuracies in [0, 1], to the logs.
 
-    Every N steps two classifiers are fitted to the features of the training
+    Every N steps, two classifiers are fitted to the features of the training
     part and scored on the test part; no gradient reaches the encoder. The
-    linear one is fitted anew each time: so its accuracy depends on the
-    weights alone, and a run that was interrupted shows the same curve. They
-    are in the logs of the epochs in which they were measured.
+    linear one is fitted from scratch each time, so its accuracy depends only
+    on the weights, and a resumed run gives the same curve. The logs of an
+    epoch have the accuracies only if they were measured in it.
 
     Args:
         data: ProbeData.
         every_steps: int N.
-        last_step: None, or a step after which they are measured, too.
+        last_step: None, or a step after which they are also measured.
     """
 
     def __init__(self, data, every_steps, last_step=None):
@@ -41,7 +41,7 @@ class Probe(keras.callbacks.Callback):
         self.data = data
         self.every_steps = every_steps
         self.last_step = last_step
-        self.found = {}  # of this epoch, the last
+        self.found = {}  # last accuracies of this epoch
 
     def on_train_begin(self, logs=None):
         self.probed = self.model.steps_done // self.every_steps
@@ -63,7 +63,7 @@ class Probe(keras.callbacks.Callback):
         self.found = self.measure()
 
     def measure(self) -> dict[str, float]:
-        """The accuracies of the encoder as it is now."""
+        """The accuracies with the encoder's current weights."""
         data = self.data
         features = tensorboard.encode(self.model.encoder, data.images)
         train, test = features[: data.num_train], features[data.num_train :]
@@ -89,10 +89,11 @@ class ProbeData:
             each class, or the name of a prepared TFDS data set.
         image_size: int, pixels a side.
     Attributes:
-        images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` train.
-        labels: int64 [N]. class_names: one a label.
-    Raises: ValueError: there is no such data, or it, or a half of it, has
-        only one class.
+        images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` are the
+            training part.
+        labels: int64 [N]. class_names: names of the labels.
+    Raises: ValueError: no such data set, or it or a half of it has only one
+        class.
     """
 
     def __init__(self, name, image_size):

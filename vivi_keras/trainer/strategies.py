@@ -19,14 +19,14 @@ PRECISIONS = ("auto", *POLICIES)
 
 @contextlib.contextmanager
 def computing_in(precision: str):
-    """Layers that are made in this context compute in `precision`.
+    """Layers created inside this context compute in `precision`.
 
-    A model that is compiled in it with "float16" scales its loss.
+    A model compiled inside it with "float16" scales its loss.
 
     Args:
         precision: "float32", "bfloat16", "float16" or "auto": bfloat16 on a
-            TPU, whose matrix unit has no other, else float32.
-    Raises: ValueError: another name.
+            TPU, whose matrix unit has no other type, else float32.
+    Raises: ValueError: unknown name.
     """
     if precision not in PRECISIONS:
         raise ValueError(
@@ -60,9 +60,9 @@ def make_strategy(name="auto"):
     Args:
         name: "auto" (a TPU if found, else all GPUs, else one device), "one",
             "mirrored" (all GPUs, or all logical CPUs where there is no GPU),
-            "multiworker" (workers as TF_CONFIG says) or "tpu".
-    Raises: ValueError: unknown name, or a wrong TF_CONFIG. RuntimeError: the
-        device is missing, or a worker is not there after `WAIT_SECONDS`.
+            "multiworker" (the workers in TF_CONFIG) or "tpu".
+    Raises: ValueError: unknown name, or invalid TF_CONFIG. RuntimeError: the
+        device is missing, or a worker is not reached within `WAIT_SECONDS`.
     """
     import tensorflow as tf
 
@@ -70,7 +70,7 @@ def make_strategy(name="auto"):
         raise ValueError(
             f"strategy must be one of {', '.join(STRATEGIES)}. Got: {name!r}"
         )
-    if name == "multiworker":  # must come before devices are looked for
+    if name == "multiworker":  # must be made before devices are listed
         return _multiworker_strategy(tf)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
@@ -98,10 +98,10 @@ def make_strategy(name="auto"):
 
 
 def _tpu_address():
-    """Where a TPU is said to be by the environment, or None."""
+    """Address of a TPU according to the environment, or None."""
     if os.environ.get("TPU_NAME") or os.environ.get("COLAB_TPU_ADDR"):
         return os.environ.get("TPU_NAME", "")
-    # A TPU VM names its chips in this variable, or has them as devices.
+    # A TPU VM sets this variable, or has its chips as devices.
     if os.environ.get("TPU_ACCELERATOR_TYPE") or os.path.exists("/dev/accel0"):
         return "local"
     return None
@@ -133,16 +133,16 @@ def _multiworker_strategy(tf):
 
 
 def distributed_batches(strategy, make_batches, prefetch=2):
-    """Batches of which every worker reads only its own rows.
+    """Batches for a strategy; every worker reads only its own rows.
 
     Args:
         strategy: a `tf.distribute` strategy.
         make_batches: function of `shard=(index, count)` -> tf.data.Dataset
             of rows [index * B / count, (index + 1) * B / count) of each
             global batch.
-        prefetch: int, batches that wait ready for the step.
+        prefetch: int, number of batches prepared ahead of the step.
     Returns: a distributed data set, for `model.fit`; with several workers it
-        is endless, so that `fit` needs `steps_per_epoch`.
+        is endless, so `fit` needs `steps_per_epoch`.
     Raises: ValueError: the rows cannot be divided among the replicas.
     """
     import tensorflow as tf
@@ -156,12 +156,12 @@ def distributed_batches(strategy, make_batches, prefetch=2):
         batches = make_batches(shard)
         batch_lib.replica_spec(
             batches.element_spec, replicas
-        )  # or it says why not
+        )  # raises an error if the rows cannot be divided
         if replicas > 1:
             batches = batches.flat_map(lambda batch: _split(batch, replicas))
         if shard[1] > 1:
-            # Endless: else every step asks all workers whether one of them
-            # has come to an end, and the shapes are no longer known.
+            # Endless: otherwise every step asks all workers whether one of
+            # them has no more data, and static shapes are lost.
             endless = tf.data.experimental.assert_cardinality(
                 tf.data.INFINITE_CARDINALITY
             )

@@ -1,7 +1,7 @@
-"""What shows how a run goes: its speed, its views, its embeddings, a trace.
+"""Callbacks that write to TensorBoard: metrics, views, embeddings, profile.
 
-None of it may end a run: where it cannot be made (a full disk) the log
-says so and training goes on.
+None of them ends a run: if one cannot write (full disk), it logs a warning
+and training goes on.
 """
 
 import pathlib
@@ -17,11 +17,11 @@ GRID_ROWS, GRID_COLUMNS = 8, 8
 class Summaries(keras.callbacks.Callback):
     """Writes the logs of each epoch and the learning rate for TensorBoard.
 
-    Not Keras's own callback: that one ends a run when the disk is full, and
-    counts epochs where this one counts steps.
+    Unlike Keras's own callback, it does not end a run when the disk is full,
+    and it counts steps, not epochs.
 
     Args:
-        folder: of the event files.
+        folder: folder of the event files.
     """
 
     def __init__(self, folder):
@@ -33,7 +33,7 @@ class Summaries(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         import tensorflow as tf
 
-        # A writer that failed once does not write again: take another.
+        # A writer that failed once cannot be used again: make a new one.
         writer, self.writer = self.writer, None
         if writer is None:
             writer = tf.summary.create_file_writer(self.folder)
@@ -46,14 +46,14 @@ class Summaries(keras.callbacks.Callback):
 
 
 class ShowViews(keras.callbacks.Callback):
-    """Writes a grid of the views that the model sees, for TensorBoard.
+    """Writes a grid of the model's augmented inputs for TensorBoard.
 
-    A line of the grid is a video.
+    Each row of the grid is one video.
 
     Args:
-        folder: of the event files.
+        folder: folder of the event files.
         views: function, step -> float [B, N, H, W, 3] in [0, 1].
-        every_epochs: int.
+        every_epochs: int, number of epochs between two grids.
     """
 
     def __init__(self, folder, views, every_epochs=20):
@@ -78,7 +78,7 @@ class ShowViews(keras.callbacks.Callback):
 
 
 def grid(images):
-    """Images [B, N, H, W, 3] beside and under each other: [B H, N W, 3]."""
+    """Joins images [B, N, H, W, 3] into one grid image [B H, N W, 3]."""
     images = np.asarray(images)[:GRID_ROWS, :GRID_COLUMNS]
     rows, columns, height, width, _ = images.shape
     images = images.transpose(0, 2, 1, 3, 4)
@@ -86,11 +86,11 @@ def grid(images):
 
 
 class WriteProjector(keras.callbacks.Callback):
-    """Writes a page for TensorBoard's embedding projector at the end.
+    """Writes data for TensorBoard's embedding projector at the end.
 
     Args:
-        folder: of the event files, where TensorBoard looks for the page; what
-            it shows goes to "projector" in it.
+        folder: folder of the event files, where TensorBoard looks for the
+            projector's config; the data go to its subfolder "projector".
         images: float [N, H, W, 3] in [0, 1].
         labels: N strings.
     """
@@ -110,7 +110,7 @@ class WriteProjector(keras.callbacks.Callback):
 def encode(encoder, images, batch_size=128):
     """Features float32 [N, D] of images float [N, H, W, 3] in [0, 1].
 
-    The last batch is filled up, so that one shape is traced.
+    The last batch is padded, so that only one shape is traced.
     """
     import tensorflow as tf
 
@@ -128,7 +128,7 @@ def encode(encoder, images, batch_size=128):
 
 
 def write_projector(folder, features, images, labels) -> None:
-    """Writes features [N, D] with their pictures and labels as a page."""
+    """Writes features [N, D], images and labels for the projector."""
     from PIL import Image
     from tensorboard.plugins import projector
 
@@ -159,9 +159,9 @@ class Profile(keras.callbacks.Callback):
     """Writes a TensorBoard profile of the steps [start, stop).
 
     Args:
-        folder: of the profile.
+        folder: folder of the profile.
         start, stop: ints, counted from the start of this run.
-    Raises: ValueError: not 0 <= start < stop.
+    Raises: ValueError: unless 0 <= start < stop.
     """
 
     def __init__(self, folder, start, stop):

@@ -1,4 +1,4 @@
-"""What happens to gradients between the tape and the optimizer."""
+"""TensorFlow's part of a step: step function, gradient checks and clipping."""
 
 import keras
 import tensorflow as tf
@@ -7,16 +7,16 @@ from vivi_keras.levels import replicas as replicas_lib
 
 
 def step_function(model, step):
-    """What `fit` calls: iterator -> logs after `steps_per_execution` steps.
+    """The function that `fit` calls: iterator -> logs of the last step.
 
-    The seconds that the steps waited for their batches are added to
-    `model.input_wait_seconds`.
+    It runs `steps_per_execution` steps and adds the seconds that they waited
+    for batches to `model.input_wait_seconds`.
 
     Args:
         model: compiled ViviModel.
-        step: one replica's step, batch -> logs that are equal on all
-            replicas.
-    Raises: ValueError: XLA is asked for on several replicas.
+        step: function for one replica's step, batch -> logs; the logs must
+            be equal on all replicas.
+    Raises: ValueError: XLA is requested with several replicas.
     """
     import tensorflow as tf
 
@@ -38,7 +38,7 @@ def step_function(model, step):
         }
 
     def timed_step(iterator, waited):
-        """Logs of the next batch, and `waited` with the seconds until it."""
+        """Runs one step; adds the seconds until its batch to `waited`."""
         start = tf.timestamp()
         with tf.control_dependencies([start]):
             batch = iterator.get_next()
@@ -83,22 +83,22 @@ def step_function(model, step):
 
 
 def scales_loss(optimizer) -> bool:
-    """Whether the loss is scaled, as float16 needs it."""
+    """Whether the optimizer scales the loss, as float16 requires."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def inner(optimizer):
-    """The optimizer that changes the weights."""
+    """The optimizer itself, without a LossScaleOptimizer around it."""
     return optimizer.inner_optimizer if scales_loss(optimizer) else optimizer
 
 
 def agree(gradients, metrics):
-    """Whether all replicas' gradients are finite; if not, none's are.
+    """Makes all replicas' gradients NaN if any replica's are not finite.
 
     Args:
         gradients: list of this replica's tensors or None.
         metrics: tensor that must be finite as well.
-    Returns: (gradients, finite), all of them NaN where not finite.
+    Returns: (gradients, finite); if `finite` is false, all gradients are NaN.
     """
     checked = [*(g for g in gradients if g is not None), metrics]
     bad = [tf.reduce_any(~tf.math.is_finite(x)) for x in checked]
@@ -112,17 +112,17 @@ def agree(gradients, metrics):
 
 
 def clipped(optimizer, gradients):
-    """Clips the gradients of the global batch as the optimizer says.
+    """Clips the gradients of the global batch by the optimizer's settings.
 
-    Keras clips each replica's gradients before it adds them up, so that the
-    result depends on the number of replicas. Here the sum is clipped and
-    every replica gives an equal share of it, which Keras then finds short
-    enough.
+    Keras clips each replica's gradients before it sums them, so the result
+    depends on the number of replicas. Here the sum is clipped, and every
+    replica returns an equal share of it, which Keras does not need to clip
+    again.
 
     Args:
         optimizer: built keras optimizer.
-        gradients: list of this replica's tensors or None; of the scaled loss
-            where the optimizer scales it.
+        gradients: list of this replica's tensors or None, of the scaled loss
+            if the optimizer scales it.
     Returns: gradients whose sum over the replicas is clipped.
     """
     settings = inner(optimizer)
@@ -146,10 +146,10 @@ def clipped(optimizer, gradients):
 
 
 def give_decay_to(optimizer, variables) -> None:
-    """Lets an optimizer with a weight decay of its own do all of it.
+    """Moves weight decay from regularisers to an optimizer that has its own.
 
-    Which kernels decay is said by their regularisers. These go, and the
-    optimizer leaves all other variables out.
+    Removes all regularisers; the optimizer then decays only the variables
+    that had one.
 
     Args:
         optimizer: keras optimizer, not yet built.

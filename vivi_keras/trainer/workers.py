@@ -1,4 +1,4 @@
-"""Workers of TF_CONFIG: reading it, waiting for them, losing one."""
+"""Workers of TF_CONFIG: reads it, waits for them, detects a lost one."""
 
 import contextlib
 import json
@@ -7,22 +7,22 @@ import time
 
 from absl import logging
 
-ABORTED = "Collective ops is aborted by: "  # TensorFlow's words
-WORKER_JOBS = ("chief", "worker")  # of TF_CONFIG; all of them train
-WAIT_SECONDS = 600  # for workers that are not started
-QUIET_WAIT_SECONDS = 5  # then it is told who is waited for
+ABORTED = "Collective ops is aborted by: "  # from TensorFlow's error message
+WORKER_JOBS = ("chief", "worker")  # jobs in TF_CONFIG; all of them train
+WAIT_SECONDS = 600  # longest wait for workers that are not started
+QUIET_WAIT_SECONDS = 5  # after this, a warning names the missing workers
 
 
 def read_tf_config(text):
-    """Who trains together, by the text of TF_CONFIG.
+    """Parses TF_CONFIG into the addresses of this worker and the others.
 
     Args:
         text: str, JSON like {"cluster": {"worker": ["host:port", ...]},
-            "task": {"type": "worker", "index": 0}}; one "chief" may be
-            beside the workers.
+            "task": {"type": "worker", "index": 0}}; "cluster" may also have
+            a "chief" with one address.
     Returns: (str, list of str): the address of this worker, and those of
         the others.
-    Raises: ValueError: it is anything else.
+    Raises: ValueError: the text has another form.
     """
 
     def check(holds, expected, got):
@@ -86,7 +86,7 @@ def read_tf_config(text):
 
 
 def _host_and_port(address):
-    """Of "host:port" or "[IPv6 address]:port"; None of anything else."""
+    """Splits "host:port" or "[IPv6 address]:port"; None if malformed."""
     host, _, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -98,17 +98,17 @@ def _host_and_port(address):
 
 
 def wait_for_workers(own, others):
-    """Returns when each of the other workers has been seen.
+    """Waits until every other worker has been reached once.
 
-    TensorFlow waits for them too, but without a word, and neither SIGTERM nor
-    Ctrl-C ends it. So each worker listens at its port while it waits here.
-    Who has seen all goes on and is then found at the same port, where
-    TensorFlow listens before it waits.
+    TensorFlow also waits for them, but without any message, and neither
+    SIGTERM nor Ctrl-C stops it. So each worker listens at its port while it
+    waits here. A worker that has reached all others returns; it can still be
+    reached at that port, where TensorFlow listens before it waits.
 
     Args:
         own, others: as `read_tf_config` returns them.
-    Raises: RuntimeError: one is not there after `WAIT_SECONDS`, or another
-        program has the port.
+    Raises: RuntimeError: a worker is not reached within `WAIT_SECONDS`, or
+        another program uses the port.
     """
     if not others:
         return
@@ -136,11 +136,11 @@ def wait_for_workers(own, others):
 
 
 def _unreachable(address):
-    """Why nobody can be reached there, or None."""
+    """The reason why the address cannot be reached, or None if it can."""
     try:
         place = _host_and_port(address)
         with socket.create_connection(place, timeout=1) as link:
-            # On one machine a link to a free port can meet itself.
+            # A connection to a free port of this machine may reach itself.
             itself = link.getsockname() == link.getpeername()
             return "nobody listens" if itself else None
     except (OSError, UnicodeError) as error:
@@ -148,7 +148,7 @@ def _unreachable(address):
 
 
 def _listen(own, backlog):
-    """A socket at the port of this worker, on all of its interfaces."""
+    """A socket at the port of this worker, on all network interfaces."""
     _, port = _host_and_port(own)
     both = socket.has_dualstack_ipv6()
     try:
@@ -165,22 +165,22 @@ def _listen(own, backlog):
 
 
 def num_workers(strategy) -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     resolver = strategy.cluster_resolver
     jobs = resolver.cluster_spec().as_dict() if resolver else {}
     return max(1, sum(len(jobs.get(job, ())) for job in WORKER_JOBS))
 
 
 class WorkerLost(RuntimeError):
-    """Another worker is gone, and no step can be done without it."""
+    """Another worker has stopped, so no further step is possible."""
 
 
 @contextlib.contextmanager
 def lost_workers_told(strategy):
-    """Within it, the error of a lost worker is a WorkerLost.
+    """Raises WorkerLost instead of TensorFlow's error for a lost worker.
 
-    TensorFlow ends the exchanges of all workers when one of them is gone or
-    fails, with that one's error.
+    When one worker stops or fails, TensorFlow raises that worker's error in
+    all of them.
     """
     import tensorflow as tf
 
@@ -200,12 +200,12 @@ def lost_workers_told(strategy):
 
 
 def any_worker(strategy):
-    """A function that tells whether a fact holds for any worker.
+    """Makes a function that returns whether a bool is true on any worker.
 
     Args:
         strategy: a `tf.distribute` strategy.
-    Returns: function, bool -> bool. With several workers all of them must
-        call it after the same step, and all get the same answer.
+    Returns: function, bool -> bool. With several workers, all of them must
+        call it after the same step; all get the same result.
     """
     import tensorflow as tf
 
@@ -216,7 +216,7 @@ def any_worker(strategy):
     def total(fact):
         def replica_total(fact):
             context = tf.distribute.get_replica_context()
-            here = tf.identity(fact)  # on a device of this replica
+            here = tf.identity(fact)  # copied to this replica's device
             return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
 
         totals = strategy.run(replica_total, args=(fact,))

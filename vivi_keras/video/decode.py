@@ -1,8 +1,8 @@
-"""One pass over a video file: frames in order with their times.
+"""Decodes a video file once: its frames in order with their times.
 
-The only module that touches the decoder (PyAV, which brings its own FFmpeg).
-Files are read from start to end and never sought in: seeking gives wrong
-frames in too many real files.
+The only module that calls the decoder (PyAV, which brings its own FFmpeg).
+Files are read from start to end without seeking: in too many real files
+seeking gives wrong frames.
 """
 
 import dataclasses
@@ -14,28 +14,30 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-# Longest pause between two frames that is taken for real; a larger step of
-# the time stamps is a discontinuity (a joined or damaged file). [O]
+# Longest real pause between two frames; a larger step of the time stamps is
+# treated as a discontinuity (a joined or damaged file). [O]
 MAX_PAUSE_SECONDS = 60.0
-# 8192 x 8192: beyond this a header is far more likely damaged than true. [O]
+# 8192 x 8192: a header that claims more is very likely damaged. [O]
 MAX_PIXELS = 1 << 26
-# A file that fails this often in a row without a frame is given up. [O]
+# Decoding stops after this many errors in a row without a frame. [O]
 MAX_ERRORS_IN_A_ROW = 200
-# A video that ends earlier than it says, by more than this, was cut off. [O]
+# A video that ends earlier than its file says, by more than this share, was
+# cut off. [O]
 _MISSING_SHARE = 0.05
 DEFAULT_RATE = 25.0
-# A playlist that is named like a video must not reach for the network.
+# A playlist that is named like a video must not access the network.
 _SAFE = {"protocol_whitelist": "file,crypto,data"}
 
-# Tags may be in any encoding. Before version 19, PyAV fails on other than UTF-8
-# unless told to replace what it cannot read.
+# Tags may be in any encoding. Before version 19, PyAV fails on tags that are
+# not UTF-8 unless it is set to replace what it cannot read.
 _TAGS = (
     {"metadata_errors": "replace"}
     if int(av.__version__.split(".")[0]) < 19
     else {}
 )
 
-# Formats whose planes hold 8-bit luma first and can be sampled directly.
+# Planar 8-bit formats, luma first, whose planes can be sampled directly:
+# format -> chroma subsampling (horizontal, vertical).
 _PLANAR = {
     "yuv420p": (2, 2),
     "yuvj420p": (2, 2),
@@ -44,7 +46,7 @@ _PLANAR = {
     "yuv444p": (1, 1),
     "yuvj444p": (1, 1),
 }
-# FFmpeg's errors, and those that PyAV runs into on damaged headers.
+# FFmpeg's errors, and those that PyAV raises for damaged headers.
 _ERRORS = (
     av.FFmpegError,
     AssertionError,
@@ -65,11 +67,11 @@ class Frame:
     """One decoded frame.
 
     Attributes:
-        index: place in decoding order, from 0.
+        index: number in decoding order, from 0.
         time_seconds: time since the first frame; strictly increasing.
         picture: the decoder's frame, not yet converted.
         good: False between a decoding error and the next key frame, where
-            pictures refer to data that is missing.
+            pictures depend on missing data.
     """
 
     index: int
@@ -86,7 +88,7 @@ class Video:
         threads: decoding threads; 0 lets FFmpeg choose.
 
     Raises:
-        VideoError: not a video, or one without a video stream.
+        VideoError: the file is no video or has no video stream.
     """
 
     def __init__(self, path, threads=0):
@@ -109,7 +111,7 @@ class Video:
                 if unknown
                 else "has no video stream"
             )
-        # FFmpeg's own choice among several: the largest picture, first wins.
+        # As FFmpeg chooses among several: the first with the largest picture.
         self._stream = max(
             streams, key=lambda s: (s.width or 0) * (s.height or 0)
         )
@@ -129,14 +131,14 @@ class Video:
         self.time_jumps = 0
 
     def _duration(self):
-        """Seconds that the file says the video lasts; None if it does not."""
+        """Duration in seconds that the file states; None if it states none."""
         stream, known = self._stream, []
         if stream.duration and stream.time_base:
             known.append(float(stream.duration * stream.time_base))
         else:
             known.append(_clock_seconds(stream.metadata.get("DURATION", "")))
-        # The container's is shorter where the file says to skip a beginning,
-        # longer where it has more sound.
+        # The container's duration is shorter where the file skips its start,
+        # longer where the sound lasts longer.
         if self._container.duration:
             known.append(self._container.duration / av.time_base)
         return min((s for s in known if s), default=None)
@@ -162,7 +164,7 @@ class Video:
         and the frames up to the next key frame are marked as not good.
 
         Raises:
-            VideoError: no frame at all could be decoded.
+            VideoError: no frame could be decoded.
         """
         index, last, offset, good = 0, 0.0, None, True
         for picture in self._pictures():
@@ -192,7 +194,7 @@ class Video:
         return [stamp - stamps[0] for stamp in stamps]
 
     def _pictures(self):
-        """Decoded pictures; None stands for an error at that place."""
+        """Yields decoded pictures, and None where an error occurred."""
         failures = 0
         packets = self._container.demux(self._stream)
         while failures < MAX_ERRORS_IN_A_ROW:
@@ -201,8 +203,8 @@ class Video:
             except StopIteration:
                 return
             except _ERRORS as error:
-                # The demuxer cannot go on after an error of its own; what the
-                # decoder still holds is good.
+                # The demuxer cannot continue after an error of its own; the
+                # frames still in the decoder are good.
                 self._note(describe(error))
                 yield None
                 yield from self._flush()
@@ -226,7 +228,7 @@ class Video:
             self._note(describe(error))
 
     def _note_missing_end(self, end):
-        """A file that was cut off may end without the decoder's complaint."""
+        """Notes a file that was cut off: the decoder may report no error."""
         promised = self.duration_seconds
         if promised is None or self.time_jumps:
             return
@@ -239,7 +241,7 @@ class Video:
             self.errors.append(error)
 
     def _time(self, index, picture, last, offset):
-        """Time since the first frame, and the stamp that counts as zero."""
+        """Time since the first frame, and the time stamp counted as zero."""
         stamp = picture.time
         if index == 0:
             return 0.0, stamp
@@ -255,7 +257,7 @@ class Video:
 
 
 def _clock_seconds(text):
-    """Seconds of a Matroska tag such as 00:09:56.458; None if it is none."""
+    """Seconds of a Matroska tag such as 00:09:56.458; None for other text."""
     try:
         hours, minutes, seconds = text.split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds[:9])
@@ -264,17 +266,17 @@ def _clock_seconds(text):
 
 
 def describe(error):
-    """One line for an exception of the decoder."""
+    """One line that describes an exception of the decoder."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())
 
 
 def small_bgr(picture, long_side=160):
-    """A small copy for comparing frames, by sampling: uint8 [h, w, 3].
+    """A small copy for comparing frames, by point sampling: uint8 [h, w, 3].
 
-    Point sampling, as PySceneDetect's own linear downscale nearly is: a mean
-    over thousands of sampled differences needs no low-pass filter, and it
-    costs a twentieth of decoding instead of half.
+    PySceneDetect's own linear downscale is nearly point sampling too. A mean
+    over thousands of sampled differences needs no low-pass filter, and
+    sampling costs a twentieth of the decoding instead of half of it.
     """
     step = max(1, -(-max(picture.width, picture.height) // long_side))
     width, height = (
@@ -301,8 +303,8 @@ def small_bgr(picture, long_side=160):
 def _sample(plane, width, height):
     rows, columns = plane.shape[0] // height, plane.shape[1] // width
     if plane.shape == (rows * height, columns * width):
-        # The same, faster: whole rows come at the speed of memory, and then
-        # the first byte of a word is its lowest.
+        # Same result, faster: copying whole rows is fast, and the first byte
+        # of a little-endian word is its lowest.
         whole = np.ascontiguousarray(plane[::rows])
         if columns in (2, 4, 8):
             return whole.view(f"<u{columns}").astype(np.uint8)
@@ -315,8 +317,8 @@ _LOCAL = threading.local()
 
 def _bgr(picture, width, height, interpolation):
     """A frame converted and resized by FFmpeg: uint8 [height, width, 3]."""
-    # FFmpeg's tables for one size cost more than their use, so they are kept,
-    # one set a kind as each set fits one size, and a thread.
+    # Building FFmpeg's tables for a size costs more than converting a frame,
+    # so they are kept: one set, for one size, per interpolation and thread.
     kept = _LOCAL.__dict__.setdefault(interpolation, VideoReformatter())
     frame = kept.reformat(
         picture, width, height, "bgr24", interpolation=interpolation
@@ -325,9 +327,9 @@ def _bgr(picture, width, height, interpolation):
 
 
 def display_size(picture, sample_aspect, short_side):
-    """(width, height) to store a frame at, before rotation.
+    """(width, height) at which to store a frame, before rotation.
 
-    Pixels become square, the short side at most `short_side`; frames are
+    Pixels become square and the short side at most `short_side`; frames are
     never enlarged.
     """
     width, height = float(picture.width), float(picture.height)
@@ -341,10 +343,10 @@ def display_size(picture, sample_aspect, short_side):
 
 
 def to_bgr(picture, sample_aspect, short_side):
-    """The frame as it is to be stored: upright uint8 [h, w, 3], BGR."""
+    """The frame to store: upright uint8 [h, w, 3], BGR."""
     width, height = display_size(picture, sample_aspect, short_side)
     if picture.interlaced_frame and picture.height >= 2 * height:
-        # One field only: two fields of a moving scene form a comb.
+        # One field only: the two fields of a moving scene do not line up.
         image = picture.to_ndarray(format="bgr24")[::2]
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     else:

@@ -1,4 +1,4 @@
-"""One video file -> its shots and the frames kept of each, in one pass."""
+"""Finds a video's shots and keeps frames of each, in one pass."""
 
 import collections
 import contextlib
@@ -10,10 +10,10 @@ from vivi_keras.video import decode, shots
 from vivi_keras.video import settings as settings_lib
 from vivi_keras.video.read_ahead import ahead
 
-# Raw frames that wait, for the detector's verdict or the end of their shot,
-# may take this much; beyond it they are encoded though they may go unused. [O]
+# Raw frames that wait for the detector or the end of their shot may take this
+# much; beyond it frames are encoded early, even if they are not used then. [O]
 WINDOW_BYTES = 192 << 20
-GROUP_FRAMES = 2  # handed from the decoder's thread at once
+GROUP_FRAMES = 2  # passed on by the decoder's thread at once
 
 
 class _Thinner:
@@ -26,7 +26,7 @@ class _Thinner:
         self._stride = 1
 
     def wants_next(self):
-        """Whether the item that is added next would be kept for now."""
+        """Whether the next item added would be kept for now."""
         return self.num_added % self._stride == 0
 
     def add(self, item):
@@ -45,8 +45,8 @@ class _Held:
     Attributes:
         index: number of the frame.
         seconds: its time.
-        picture: as decoded, or its JPEG; None where it must not be kept.
-        on_grid: first of its step of `Settings.frames_per_second`.
+        picture: the decoded frame or its JPEG; None if it must not be kept.
+        on_grid: first frame of a step of `Settings.frames_per_second`.
     """
 
     index: int
@@ -66,7 +66,7 @@ def _num_bytes(picture):
 
 
 class _OpenShot:
-    """The shot that is growing, with the frames that may stand for it."""
+    """The current shot, with the frames that may be kept of it."""
 
     def __init__(self, start_frame, start_seconds, max_frames):
         self.start_frame = start_frame
@@ -86,14 +86,14 @@ class _OpenShot:
             self._spare = _Thinner(8)
 
     def wants_next(self):
-        """Whether the next frame on the grid would be held."""
+        """Whether the next frame on the grid would be kept for now."""
         return self._grid.wants_next()
 
     def held(self):
         return [*self._grid.items, *self._spare.items]
 
     def choose(self, stop_frame):
-        """Frames to keep of [start_frame, stop_frame), and how many not."""
+        """Frames to keep of [start_frame, stop_frame), and how many are not."""
         grid = self._grid.items
         if len(grid) >= 2:
             kept = evenly(grid, self._max_frames)
@@ -126,17 +126,18 @@ def extract(source, settings, keep, *, threads=0, progress=None):
         settings: `Settings`.
         keep: called as keep(index, jpeg_bytes) for each frame kept, once.
         threads: decoding threads, 0 for FFmpeg's choice.
-        progress: called as progress(num_frames, seconds, duration) often.
+        progress: called as progress(num_frames, seconds, duration) after
+            each frame.
 
-    Returns: dict with "shots" and counts, all that the record needs but the
-        pixels; the same for the same content and settings.
+    Returns: dict with "shots" and counts: all that a record needs except the
+        pixels. The same for the same content and settings.
 
     Raises:
-        VideoError: nothing of the source can be used.
+        VideoError: no part of the source can be used.
     """
     with source.open(settings.decoder, threads) as video:
         one_pass = _Pass(video, settings, keep)
-        # Closed first, so that nothing reads the video when it is closed.
+        # Closed before the video, so that nothing reads a closed video.
         with contextlib.closing(ahead(video.frames(), GROUP_FRAMES)) as frames:
             for frame in frames:
                 one_pass.add(frame)
@@ -194,7 +195,7 @@ class _Pass:
             self._settle(self._window.popleft())
 
     def _stride(self, picture):
-        """Every which frame is held, so that memory stays bounded.
+        """n, where every n-th frame is held, so that memory is bounded.
 
         Four frames of the shortest shot are enough to choose from.
         """
@@ -204,7 +205,7 @@ class _Pass:
         return 1 + max(wanted - 1, size // WINDOW_BYTES)
 
     def _save_memory(self, held):
-        """Encodes a frame where those that wait take too much already."""
+        """Encodes a frame if those that wait already take too much memory."""
         waiting = [*self._window, *(self._open.held() if self._open else [])]
         if sum(h.num_bytes for h in waiting) > WINDOW_BYTES:
             held.picture = self._jpeg(held.picture)
@@ -220,7 +221,7 @@ class _Pass:
         return decode.to_jpeg(image, self._settings.jpeg_quality)
 
     def _settle(self, held):
-        """Takes a frame of which it is known whether it begins a shot."""
+        """Takes a frame once it is known whether it begins a shot."""
         limit = self._settings.max_shot_seconds
         if self._open is None:
             self._start(held)
@@ -269,7 +270,7 @@ class _Pass:
         )
 
     def finish(self):
-        """Settles what is left; returns the description of the video."""
+        """Takes the frames left; returns the description of the video."""
         self._cuts.update(self._detector.finish())
         while self._window:
             self._settle(self._window.popleft())
@@ -295,7 +296,7 @@ class _Pass:
         }
 
     def _close_last(self, end):
-        """A last shot that is too short joins the shot before it."""
+        """Closes the last shot; if short, drops it or merges it backwards."""
         short = end - self._open.start_seconds < self._settings.min_shot_seconds
         if not short or not self._shots:
             self._close(self._num_frames, end)

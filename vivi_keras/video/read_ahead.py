@@ -1,4 +1,4 @@
-"""Items of an iterator, made by a thread before they are asked for."""
+"""Runs an iterator in a thread, ahead of its reader."""
 
 import contextlib
 import queue
@@ -11,14 +11,14 @@ _END = object()
 def ahead(items, group=1) -> Iterator:
     """Yields the items in order while a thread makes the next ones.
 
-    What the iterator raises is raised here, after the items before it. Closed
-    early, the generator returns when the thread has ended, so that what the
-    items come from may be closed then.
+    An error of the iterator is raised here, after the items before it. When
+    the generator is closed early, it waits for the thread to end, so that the
+    source of the items can be closed afterwards.
 
     Args:
         items: iterator that releases Python's lock while it works.
-        group: items handed over at once; fewer hand-overs cost less. Up to
-            three groups wait: one is filled, one ready, one being yielded.
+        group: items passed on at once; larger groups cost less. Up to three
+            groups exist: one being filled, one ready, one being yielded.
     """
     waiting = queue.Queue(1)
     stopped = threading.Event()
@@ -47,7 +47,7 @@ def ahead(items, group=1) -> Iterator:
             raise made
     finally:
         stopped.set()
-        while thread.is_alive():  # it may wait for a place
+        while thread.is_alive():  # it may wait for a free place in the queue
             with contextlib.suppress(queue.Empty):
                 waiting.get(timeout=0.01)
         thread.join()

@@ -7,12 +7,12 @@ from vivi_keras.checks import check_choice, check_range, check_whole
 from vivi_keras.video import shots
 
 RATES = (1e-4, 1000)  # frames a second that make sense
-FORMAT = 3  # raised when the same file and settings give other bytes
+FORMAT = 3  # raised when the same file and settings give different bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides the content of a prepared video.
+    """Settings that decide the content of a prepared video.
 
     Attributes:
         frames_per_second: Frames kept of each second of video. [R] 1.
@@ -20,11 +20,10 @@ class Settings:
         detector: How shots are found: adaptive, content or histogram.
         max_shot_seconds: Longer shots are split; None leaves them.
         min_shot_seconds: Shorter shots are merged or dropped. [O]
-        short_shots: What becomes of them: merge (with the next shot) or drop.
-        max_frames_per_shot: Longer shots are thinned evenly to so many frames.
-            [O]
+        short_shots: How short shots are handled: merge (with the next) or drop.
+        max_frames_per_shot: Most frames kept of a shot, evenly spread. [O]
         jpeg_quality: Quality of stored frames, 1 to 100. [O]
-        decoder: What decodes: pyav or tfio.
+        decoder: Video decoder: pyav or tfio.
     """
 
     frames_per_second: float = 1.0
@@ -38,7 +37,7 @@ class Settings:
     decoder: str = "pyav"
 
     def __post_init__(self):
-        # 1 and 1.0 are the same settings, of the same cache.
+        # 1 and 1.0 are the same setting and must share a cache.
         for name in ("frames_per_second", "min_shot_seconds"):
             if isinstance(getattr(self, name), numbers.Real):
                 object.__setattr__(self, name, float(getattr(self, name)))

@@ -1,4 +1,4 @@
-"""Frames -> shots: runs of frames without a cut, half-open.
+"""Finds shots: half-open ranges of frames without a cut.
 
 PySceneDetect's detectors are fed frame by frame from our own decode pass.
 """
@@ -12,14 +12,14 @@ from vivi_keras.video import decode, transitions
 
 DETECTORS = ("adaptive", "content", "histogram")
 
-# Thresholds of PySceneDetect's detectors; each is its own default but for
-# MIN_CONTENT_CHANGE, which is 15 there. [O]
-ADAPTIVE_RATIO = 3.0  # a frame's change, in changes of its neighbours
+# Thresholds of PySceneDetect's detectors. All are PySceneDetect's defaults
+# except MIN_CONTENT_CHANGE, which is 15 there. [O]
+ADAPTIVE_RATIO = 3.0  # a frame's change / the mean change of its neighbours
 ADAPTIVE_WINDOW = 2  # neighbours on each side
 MIN_CONTENT_CHANGE = 12.0  # mean change of hue, saturation and value, 0 to 255
-CONTENT_CHANGE = 27.0  # of "content": the same, without neighbours
-HISTOGRAM_CHANGE = 0.2  # of "histogram": 1 less the correlation, 128 bins
-# Frames after a cut at which every detector knows of it.
+CONTENT_CHANGE = 27.0  # for "content": the same mean change, neighbours unused
+HISTOGRAM_CHANGE = 0.2  # for "histogram": 1 - correlation, 128 bins
+# Every detector reports a cut at most this many frames later.
 DELAY_FRAMES = 32
 
 
@@ -34,11 +34,11 @@ class Shot:
 
 
 class CutDetector:
-    """Finds cuts while frames go by.
+    """Finds cuts frame by frame.
 
-    "adaptive" is PySceneDetect's AdaptiveDetector with our dissolves, fades
-    and a test for flashes; "content" and "histogram" are PySceneDetect's own
-    detectors, for comparison and as the paper's kind.
+    "adaptive" is PySceneDetect's AdaptiveDetector plus our detection of
+    dissolves, fades and flashes. "content" and "histogram" are PySceneDetect's
+    own detectors: "content" for comparison, "histogram" as in the paper.
 
     Args:
         detector: "adaptive", "content" or "histogram".
@@ -56,7 +56,7 @@ class CutDetector:
                 f" got {detector!r}"
             )
         self._timecode = FrameTimecode
-        # It names frames by their time; any rate that it accepts will do.
+        # PySceneDetect names frames by time; any rate that it accepts works.
         rate = min(max(frames_per_second, 0.01), 1000.0)
         self._rate = Fraction(rate).limit_denominator(10000)
         self._last = 0
@@ -89,7 +89,7 @@ class CutDetector:
             small: uint8 [h, w, 3], BGR.
         """
         self._last = index
-        # Joined files change their size on the way.
+        # The frame size can change within a joined file.
         self._shape = self._shape or small.shape
         if small.shape != self._shape:
             small = cv2.resize(small, self._shape[1::-1])
@@ -99,7 +99,7 @@ class CutDetector:
         return cuts if self._gradual is None else self._gradual.add(small, cuts)
 
     def finish(self):
-        """The cuts that only the end of the video makes certain."""
+        """Returns the cuts that are certain only at the end of the video."""
         timecode = self._timecode(self._last, self._rate)
         found = self._detector.post_process(timecode)
         cuts = [cut.frame_num for cut in found]
@@ -109,8 +109,8 @@ class CutDetector:
 def _faster(detector):
     """PySceneDetect's class with the same score at a third of its cost.
 
-    The mean of the mean distances of hue, saturation and value is their sum
-    over all three at once, which OpenCV takes without widening the pixels.
+    PySceneDetect averages the mean distances of hue, saturation and value.
+    That is one sum over all three, which OpenCV computes on uint8 directly.
     """
 
     class Faster(detector):

@@ -1,7 +1,7 @@
-"""Where frames come from: video files, folders of frames, sequence examples.
+"""Sources of frames: video files, folders of frames, sequence examples.
 
-Every source gives the same thing, `decode.Frame`s in order, so that shots and
-records do not care. Already extracted frames need not be decoded twice.
+Every source yields `decode.Frame`s in order, so that the rest of the code need
+not know which kind it reads. Already extracted frames need no video.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a worker has to read.
+    """A video, folder of frames or sequence example for a worker to read.
 
     Attributes:
         kind: "video" (a file), "frames" (a folder of images, one a frame) or
@@ -43,11 +43,11 @@ class Source:
 
     @property
     def remote(self):
-        """Whether TensorFlow's file system has to fetch it."""
+        """Whether it must be fetched by TensorFlow's file system."""
         return "://" in self.path
 
     def content_hash(self):
-        """SHA-256 of what is read, as hex; the same content, the same hash."""
+        """SHA-256 of the content, as hex."""
         digest = hashlib.sha256()
         if self.kind == "frames":
             digest.update(f"frames at {self.frames_per_second!r}\n".encode())
@@ -68,10 +68,10 @@ class Source:
             return file.read(self.length)
 
     def open(self, decoder="pyav", threads=0):
-        """The source opened for one pass; see `decode.Video`.
+        """Opens the source for one pass; see `decode.Video`.
 
         Raises:
-            VideoError: nothing of it can be used.
+            VideoError: no part of it can be used.
         """
         if self.kind == "frames":
             return _folder(self.path, self.frames_per_second)
@@ -85,7 +85,7 @@ class Source:
 
 
 def fetch(source, folder):
-    """The source itself, or where it is remote a local copy in a folder.
+    """Returns the source, or if it is remote, a local copy in a folder.
 
     Raises:
         OSError: it cannot be read.
@@ -108,7 +108,7 @@ def fetch(source, folder):
 
 
 def _update(digest, path):
-    # Of a pipe or a device there may be no end; a folder does not open.
+    # A pipe or a device may be endless; a folder cannot be opened.
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "Not a regular file", path)
@@ -134,7 +134,7 @@ def frame_names(folder):
 
 
 def _image(data):
-    """uint8 [h, w, 3], BGR; None where the bytes are no image."""
+    """Decodes an image: uint8 [h, w, 3], BGR; None if the bytes are none."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # no bytes, or more pixels than are allowed
@@ -145,7 +145,7 @@ class ImageVideo:
     """Encoded images and their times, read as if they were a video.
 
     Args:
-        images: functions that give the bytes of each image.
+        images: functions that return the bytes of each image.
         times: seconds of each image, from 0, increasing.
     """
 
@@ -194,7 +194,7 @@ def _folder(path, frames_per_second):
 
 
 def _sequence(data):
-    # Only here a worker needs TensorFlow.
+    # Imported here: most workers need no TensorFlow.
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
@@ -223,7 +223,7 @@ def _sequence(data):
             f"expected as many image/timestamp as image/encoded,"
             f" got {len(stamps)} and {len(encoded)}"
         )
-    # MediaSequence: microseconds; sorted as annotators may append.
+    # MediaSequence stamps are microseconds; annotators may append out of order.
     order = sorted(range(len(stamps)), key=lambda i: stamps[i])
     first = stamps[order[0]] if order else 0
     return ImageVideo(
@@ -233,7 +233,7 @@ def _sequence(data):
 
 
 def sequences(path):
-    """The records of a TFRecord file as sources.
+    """Lists the records of a TFRecord file as sources.
 
     Returns: (list of Source, reason why the rest is unreadable or None).
     """

@@ -1,7 +1,7 @@
-"""tensorflow-io's FFmpeg as a decoder, where an archive must use it.
+"""Decoding with tensorflow-io's FFmpeg, for archives that require it.
 
-tensorflow-io 0.37.1, its last, fits TensorFlow 2.16 alone and needs FFmpeg
-4's shared libraries; it decodes a whole file into memory.
+tensorflow-io 0.37.1, its last version, works only with TensorFlow 2.16 and
+needs FFmpeg 4's shared libraries. It decodes a whole file into memory.
 """
 
 import av
@@ -11,7 +11,7 @@ from vivi_keras.video import decode
 
 
 def _decode_video():
-    """The function of tensorflow-io, or an error that says what is missing."""
+    """tensorflow-io's decoding function, or an error saying what is missing."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -34,7 +34,7 @@ def _decode_video():
 
 
 def check():
-    """Raises ValueError naming what the decoder misses on this machine."""
+    """Raises ValueError naming what the decoder lacks on this machine."""
     decode_video = _decode_video()
     try:
         decode_video(b"")
@@ -43,7 +43,7 @@ def check():
             "decoder=tfio needs FFmpeg 4's libraries (libavformat.so.58,"
             f" libswscale.so.5) where the loader finds them: {error}"
         ) from error
-    except Exception:  # it answers, if only that nothing is no video
+    except Exception:  # it runs: it rejects empty input
         return
 
 

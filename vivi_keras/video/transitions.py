@@ -1,11 +1,11 @@
-"""Dissolves, fades and flashes, from distances between small frames.
+"""Finds dissolves, fades and flashes from distances between small frames.
 
-PySceneDetect's detectors compare neighbouring frames, so a dissolve of 12
-frames looks to them like motion. Here frames up to 26 apart are compared: in
-a dissolve the frame halfway is the mean of the frames around it, and both
-sides are steady against the change between them; in motion neither holds. A
-small network, fitted by `benchmarks/shots.py --fit` to spliced clips, weighs
-these facts at five lengths. All constants here are [O].
+PySceneDetect's detectors compare neighbouring frames, so they mistake a
+dissolve of 12 frames for motion. Here frames up to 26 apart are compared. In a
+dissolve the frame halfway is the mean of the frames at its ends, and both sides
+change little compared with the change between them; in motion neither is true.
+A small network, fitted by `benchmarks/shots.py --fit` to spliced clips, uses
+features of this kind at five lengths. All constants here are [O].
 """
 
 import cv2
@@ -13,32 +13,32 @@ import numpy as np
 
 from vivi_keras.video import transition_weights
 
-HALVES = (4, 6, 8, 10, 13)  # half lengths of the transitions looked for
-REACH = 40  # frames on each side that a frame's features look at
+HALVES = (4, 6, 8, 10, 13)  # half lengths of the transitions, in frames
+REACH = 40  # frames on each side that a frame's features use
 BLOCK = 32
 SIZE = (32, 18)
 
-_BEYOND = 3 * HALVES[-1] + 2  # as far past the ends as features look
+_BEYOND = 3 * HALVES[-1] + 2  # frames past the ends that features may use
 _THRESHOLD = 0.5
-_PEAK = 14  # a dissolve's score is the highest within so many frames
+_PEAK = 14  # a dissolve's score is the highest within this many frames
 _CENTRE = 4
 _DARK_DEVIATION, _DARK_MEAN, _BRIGHT_DEVIATION = 6.0, 40.0, 14.0
-_FADE = 16  # within so many frames of black there is a picture
+_FADE = 16  # a fade has a picture within this many frames of the black
 _LONG_BLACK = 12
 _FLASH_FRAMES, _FLASH_SHARE = 5, 0.5
 
 
 def tiny(small):
-    """A frame as the vector that distances are taken of: float32 [1728]."""
+    """A frame as a vector for computing distances: float32 [1728]."""
     image = cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA)
     return image.reshape(-1).astype(np.float32)
 
 
 class Distances:
-    """Root mean square pixel distances between frames of a stretch.
+    """Root mean square pixel distances between consecutive frames.
 
     Args:
-        vectors: float32 [n, d], consecutive frames.
+        vectors: float32 [n, d], one vector per frame.
     """
 
     def __init__(self, vectors):
@@ -51,8 +51,8 @@ class Distances:
         table += squares[:, None]
         table += squares
         self._table = np.sqrt(np.maximum(table, 0, out=table) / size)
-        # Where a frame is looked up; np.clip on every call costs more than
-        # the look-up itself.
+        # Clipped frame numbers; calling np.clip each time would cost more
+        # than the look-up itself.
         places = np.arange(-_BEYOND, self.num_frames + _BEYOND)
         self._places = np.clip(places, 0, self.num_frames - 1)
         self.mean = vectors.mean(axis=1)
@@ -60,21 +60,21 @@ class Distances:
         self.deviation = np.sqrt(np.maximum(variance, 0))
 
     def inside(self, frames):
-        """The frames; those beyond the ends become the ends."""
+        """Frame numbers, clipped to the first and last frame."""
         return self._places[frames + _BEYOND]
 
     def __call__(self, first, second):
-        """Distances of frames; those beyond the ends count as the ends."""
+        """Distances between frames; numbers past the ends are clipped."""
         return self._table[self.inside(first), self.inside(second)]
 
 
 def features(between, places):
-    """What tells a dissolve about frames: float32 [n, 10 * len(HALVES)].
+    """Features that show a dissolve: float32 [n, 10 * len(HALVES)].
 
     Args:
-        between: `Distances` that reach REACH frames around the places, or to
-            an end of the video.
-        places: int [n], frames of that stretch.
+        between: `Distances` of the frames up to REACH around `places`, or up
+            to an end of the video.
+        places: int [n], frame numbers within `between`.
     """
     last = between.num_frames - 1
     steps = between(np.arange(last + 1), np.arange(1, last + 2))
@@ -94,7 +94,7 @@ def _at_length(between, c, half, path, largest):
     scale = change + 1
     long_side = np.maximum(between(a - 2 * half, a), between(b, b + 2 * half))
     side = np.maximum(between(a - half, a), between(b, b + half))
-    # Distance of frame c to the mean of a and b, by the parallelogram law.
+    # Distance of frame c to the mean of a and b (parallelogram law).
     halfway = 2 * between(a, c) ** 2 + 2 * between(c, b) ** 2 - change**2
     parts, off_line = [], []
     for offset in (-half // 2, 0, half // 2):
@@ -121,7 +121,7 @@ def _at_length(between, c, half, path, largest):
 
 
 def score(values):
-    """Probability that a dissolve has its middle here: float [n]."""
+    """Probability that the frame is the middle of a dissolve: float [n]."""
     weights = transition_weights.load()
     hidden = (values - weights["mean"]) / weights["scale"]
     hidden = np.maximum(hidden @ weights["in"] + weights["in_bias"], 0)
@@ -130,23 +130,23 @@ def score(values):
 
 
 class Gradual:
-    """Joins hard cuts found by another detector with dissolves and fades.
+    """Adds dissolves and fades to the hard cuts of another detector.
 
-    Frames come one by one; cuts come back once they are certain.
+    Takes frames one by one and returns cuts once they are certain.
     """
 
-    # A cut is known so many frames after it at the latest.
+    # A cut is returned at most this many frames later.
     delay_frames = REACH + BLOCK + _PEAK + 2 * _CENTRE + 8
 
     def __init__(self):
         self._vectors = []  # of frames [self._first, self._count)
         self._first = 0
         self._count = 0
-        self._scored = 0  # frames below have a score
-        self._told = 0  # dissolves below are settled
+        self._scored = 0  # frames before this one have a score
+        self._told = 0  # cuts before this frame have been returned
         self._scores = {}
         self._waiting = []  # hard cuts that may be flashes
-        self._cuts = []  # hard cuts that are none
+        self._cuts = []  # hard cuts that are not flashes
         self._fades = []
         self._fade_from = 0
 
@@ -155,7 +155,7 @@ class Gradual:
 
         Args:
             small: uint8 [h, w, 3].
-            hard_cuts: frames at which the other detector has seen a cut.
+            hard_cuts: frames at which the other detector found a cut.
         """
         self._vectors.append(tiny(small))
         self._count += 1
@@ -165,7 +165,7 @@ class Gradual:
         return self._block(self._scored + BLOCK, finished=False)
 
     def finish(self, hard_cuts):
-        """The cuts that only the end of the video makes certain."""
+        """Returns the cuts that are certain only at the end of the video."""
         self._waiting += hard_cuts
         if self._count == 0:
             return []
@@ -187,7 +187,7 @@ class Gradual:
         return found
 
     def _find_cuts(self, between, stop):
-        """Keeps the hard cuts below `stop` that are not flashes."""
+        """Keeps the hard cuts before `stop` that are not flashes."""
         ready = [c for c in self._waiting if c < stop]
         self._waiting = [c for c in self._waiting if c >= stop]
         ahead = np.arange(1, _FLASH_FRAMES + 1)
@@ -200,7 +200,10 @@ class Gradual:
                 self._cuts.append(cut)
 
     def _find_fades(self, between, finished):
-        """Finds black between two pictures: the cut is in its middle."""
+        """Finds black between two pictures.
+
+        The cut is its middle frame, but at most _LONG_BLACK before its end.
+        """
         dark = (between.deviation < _DARK_DEVIATION) & (
             between.mean < _DARK_MEAN
         )
@@ -213,19 +216,19 @@ class Gradual:
             while place < last and dark[place]:
                 place += 1
             if not finished and place + _FADE > last:
-                place = start  # decided when more frames are there
+                place = start  # decided when more frames have come
                 break
             before = between.deviation[max(0, start - _FADE) : start]
             after = between.deviation[place : place + _FADE]
             if _bright(before) and _bright(after):
                 middle = max((start + place) // 2, place - _LONG_BLACK)
                 self._fades.append(middle + self._first)
-        # A long black run need not be kept to its start.
+        # The start of a long black run is not needed.
         self._fade_from = max(place, last - REACH - 8 - _FADE)
         self._fade_from += self._first
 
     def _settle(self, certain):
-        """Decides about all cuts below `certain`."""
+        """Returns all cuts before `certain` that were not returned yet."""
         dissolves = [
             self._centre(place)
             for place in range(self._told, certain)

@@ -1,1 +1,1 @@
-"""How features or encoders are scored on a task."""
+"""Protocols that score features or encoders on a task."""

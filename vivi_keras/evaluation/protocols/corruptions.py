@@ -1,11 +1,10 @@
-"""Common corruptions of images at five severities, and a probe under them.
+"""Common image corruptions at five severities, and a probe tested on them.
 
-The kinds, and the strengths of those that do not depend on the image's size,
-are those of Hendrycks and Dietterich 2019, arXiv 1903.12261; lengths in
-pixels are theirs times the root of side / 224 [O]: in proportion to the side,
-the mildest blurs would leave small images as they are. The libraries that
-had them need NumPy 1, so they are drawn anew: a score here is not an
-ImageNet-C score.
+The kinds, and all strengths that do not depend on the image size, are from
+Hendrycks and Dietterich 2019, arXiv 1903.12261. Lengths in pixels are theirs
+times sqrt(side / 224) [O]: scaled by side / 224, the mildest blurs would not
+change small images. The published libraries need NumPy 1, so this is our own
+implementation: its scores are not ImageNet-C scores.
 """
 
 import io
@@ -18,7 +17,7 @@ from scipy import ndimage, signal
 from vivi_keras.features import cache, linear
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_SIDE = 224  # pixels that the published lengths are for
+_SIDE = 224  # image side of the published lengths, in pixels
 
 
 def gaussian_noise(images, severity, generator):
@@ -32,7 +31,7 @@ def shot_noise(images, severity, generator):
 
 
 def impulse_noise(images, severity, generator):
-    """A share of the values becomes 0 or 1."""
+    """Sets a share of the values to 0 or 1."""
     share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
     hit = generator.uniform(size=images.shape) < share
     return np.where(hit, generator.integers(0, 2, images.shape), images)
@@ -50,13 +49,13 @@ def defocus_blur(images, severity, generator):
     radius = (3, 4, 6, 8, 10)[severity - 1] * _scale(images)
     reach = int(np.ceil(radius))
     down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    # A pixel at the rim counts as far as the disk covers it.
+    # A pixel at the edge is weighted by how much of it the disk covers.
     kernel = np.clip(radius + 0.5 - np.hypot(down, right), 0.0, 1.0)
     return _convolved(images, kernel[None])
 
 
 def motion_blur(images, severity, generator):
-    """A trail behind each image, in a direction of its own."""
+    """Blurs each image along a random direction."""
     reach, sigma = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))[severity - 1]
     scale = _scale(images)
     reach, sigma = max(1, round(reach * scale)), sigma * scale
@@ -72,7 +71,7 @@ def motion_blur(images, severity, generator):
 
 
 def zoom_blur(images, severity, generator):
-    """The mean over zooms into the middle, from 1 up."""
+    """The mean over zooms into the centre, from factor 1 up."""
     del generator
     largest = (1.10, 1.15, 1.20, 1.25, 1.30)[severity - 1]
     zooms = np.linspace(1.0, largest, 11)
@@ -90,7 +89,7 @@ def zoom_blur(images, severity, generator):
 
 
 def fog(images, severity, generator):
-    """Clouds of noise whose octaves fade, added and rescaled."""
+    """Adds cloud noise, with weaker high octaves, and rescales."""
     density, fade = (
         (1.5, 2.0),
         (2.0, 2.0),
@@ -120,7 +119,7 @@ def fog(images, severity, generator):
 
 
 def brightness(images, severity, generator):
-    """Raises HSV's value."""
+    """Raises the value in HSV."""
     del generator
     shift = (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]
     value = images.max(axis=-1, keepdims=True)
@@ -175,12 +174,12 @@ CORRUPTIONS = {
 
 
 def corrupt(images, name, severity, seed=0):
-    """Corrupts images; the same seed gives the same.
+    """Corrupts images; the same seed gives the same result.
 
     Args:
         images: float [N, H, W, 3] in [0, 1].
-        name: a key of CORRUPTIONS. severity: int, of SEVERITIES.
-    Returns: float32 [N, H, W, 3] in [0, 1], rounded to 255 steps.
+        name: a key of CORRUPTIONS. severity: int, one of SEVERITIES.
+    Returns: float32 [N, H, W, 3] in [0, 1], multiples of 1 / 255.
     """
     if name not in CORRUPTIONS or severity not in SEVERITIES:
         raise ValueError(
@@ -197,15 +196,15 @@ def corrupt(images, name, severity, seed=0):
 def run(
     encoder, task, pool, labels, *, image_size, limit=1000, seed=0, on_set=None
 ):
-    """A linear probe of clean images, tested on corrupted ones.
+    """Fits a linear probe on clean images, tests it on corrupted ones.
 
     Args:
         pool: float [N, D], features of the training part. labels: int [N].
-        limit: int, test images at most, the first of the fixed order.
+        limit: int, most test images, the first in the fixed order.
         on_set: callable without arguments, called after each corruption at
             each severity.
     Returns: dict "accuracy" in [0, 1], the mean over corruptions and
-        severities, "clean" of the same images, and "by_corruption": name ->
+        severities, "clean" on the same images, and "by_corruption": name ->
         accuracy at each severity.
     """
     train, held = task.split(0)
@@ -248,7 +247,7 @@ def _scale(images):
 
 
 def _convolved(images, kernels):
-    """Images with kernels [N or 1, k, k] of any sum, edges repeated."""
+    """Convolves images with kernels [N or 1, k, k]; repeats the edges."""
     kernels = kernels / kernels.sum(axis=(1, 2), keepdims=True)
     reach = kernels.shape[1] // 2
     padded = np.pad(

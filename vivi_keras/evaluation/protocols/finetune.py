@@ -1,4 +1,4 @@
-"""Full fine-tuning: VTAB's lightweight sweep, on any encoder and task.
+"""Full fine-tuning with VTAB's lightweight sweep, on any encoder and task.
 
 Source: Zhai et al. 2019, arXiv 1910.04867, section 3, and its public code.
 """
@@ -14,21 +14,21 @@ from vivi_keras.features import cache
 from vivi_keras.features import encoder as encoder_lib
 
 PROTOCOL = "finetune"
-# Heads are widened to one of these, so that tasks share compiled steps.
+# Heads are padded to one of these, so that tasks share compiled steps.
 HEAD_WIDTHS = (16, 64, 128, 512, 1024)
 
 
 class Untrainable(ValueError):
-    """A module whose weights cannot be trained; the message says why."""
+    """Raised if a module cannot be trained; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """Settings of a sweep; the defaults are VTAB's lightweight one.
 
-    Every learning rate is tried with every number of steps; one that chooses
-    best on the validation images is trained anew on all of them, `runs` times
-    with seeds of their own. Ties go to the setting named first.
+    Every learning rate is tried with every number of steps. The setting with
+    the best validation accuracy is trained again on all images, `runs` times
+    with different seeds. Of equal settings, the first is chosen.
     """
 
     learning_rates: tuple = (0.1, 0.01)
@@ -37,7 +37,7 @@ class Sweep:
     runs: int = 3
     momentum: float = 0.9
     decay: float = 0.1
-    decay_at: tuple = (0.3, 0.6, 0.9)  # shares of the steps
+    decay_at: tuple = (0.3, 0.6, 0.9)  # fractions of the steps
 
     def __post_init__(self):
         for name in ("learning_rates", "steps"):
@@ -63,18 +63,18 @@ class Sweep:
         return start * self.decay**passed
 
     def num_images(self, num_tasks=1):
-        """Images trained on, at most: the longest setting may be chosen."""
+        """Most images trained on, if the longest setting is chosen."""
         steps = sum(s for _, s in self.settings) + self.runs * max(self.steps)
         return num_tasks * steps * self.batch_size
 
 
 VTAB = Sweep()
-# What two cores can do with a small encoder at 64 pixels.  [O]
+# Feasible on two cores with a small encoder at 64 pixels.  [O]
 SMALL = Sweep(steps=(150, 600), batch_size=64, runs=1)
 
 
 class FineTuner:
-    """Trains one encoder and a linear head; its compiled steps are kept.
+    """Trains an encoder with a linear head, and reuses compiled steps.
 
     Args:
         encoder: a trainable `features.encoder.Encoder`.
@@ -103,12 +103,12 @@ class FineTuner:
     def train(
         self, images, labels, num_classes, sweep, setting, seed, on_step=None
     ):
-        """Trains from the module's own weights and a head of zeros.
+        """Trains from the module's original weights and a zero head.
 
         Args:
             images: float32 [N, H, W, 3] in [0, 1]. labels: int [N].
             setting: (learning rate, steps).
-            seed: int, of the order of images and of the module's own chance.
+            seed: int, for the order of images and the module's randomness.
             on_step: callable without arguments, called after each step.
         Returns: callable images -> classes int64 [N], valid until the next
             call of `train`.
@@ -140,12 +140,12 @@ class FineTuner:
         return lambda batch: head.predict(self.encoder, batch, num_classes)
 
     def encoder_batch(self, wanted):
-        """The batch size used: a module may insist on its own."""
+        """The batch size to use: the module's, if it has a fixed one."""
         fixed = self.encoder.batch_size
         return wanted if fixed is None else fixed
 
     def restore(self):
-        """Puts the module's own weights back."""
+        """Restores the module's original weights."""
         for variable, value in zip(
             self.encoder.variables, self._start, strict=True
         ):
@@ -168,7 +168,7 @@ class FineTuner:
 
 
 class _Head:
-    """A zero linear head of some width, and its compiled step."""
+    """A linear head of some width, zero at the start, and its compiled step."""
 
     def __init__(self, encoder, velocities, num_features, width):
         self.kernel = tf.Variable(tf.zeros([num_features, width]))
@@ -195,7 +195,7 @@ class _Head:
             gradients = tape.gradient(
                 loss, variables, unconnected_gradients="zero"
             )
-            # Momentum as in tf.compat.v1: the rate is outside the sum.
+            # Momentum as in tf.compat.v1: the rate is not in the sum.
             for variable, slot, gradient in zip(
                 variables, slots, gradients, strict=True
             ):
@@ -206,13 +206,13 @@ class _Head:
         self.step = step
 
     def logits(self, values, num_classes):
-        """Logits [N, width]; those of no class are as good as -infinity."""
+        """Logits [N, width]; practically -infinity beyond `num_classes`."""
         logits = tf.matmul(values, self.kernel) + self.bias
         spare = tf.range(tf.shape(logits)[1]) >= num_classes
         return tf.where(spare[None, :], tf.constant(-1e9), logits)
 
     def predict(self, encoder, images, num_classes):
-        """Classes int64 [N] of float32 [N, H, W, 3]."""
+        """Predicts classes int64 [N] of images float32 [N, H, W, 3]."""
         values = encoder.features(images)
         logits = values @ self.kernel.numpy() + self.bias.numpy()
         return logits[:, :num_classes].argmax(axis=1)
@@ -237,7 +237,7 @@ def _check_loss(loss, encoder, setting, step):
 
 
 def endless_order(count, batch_size, seed):
-    """Yields index batches of one size; each pass takes every image once."""
+    """Yields batches of indices; each pass uses every image once."""
     generator = np.random.default_rng(seed)
     left = np.empty(0, np.int64)
     while True:
@@ -248,18 +248,18 @@ def endless_order(count, batch_size, seed):
 
 
 def run(tuner, task, image_size, sweep, kept=None, seeds=None, on_step=None):
-    """The whole sweep on one task.
+    """Runs the whole sweep on one task.
 
     Args:
         tuner: FineTuner. task: an ImageTask or TfdsTask.
-        image_size: int, pixels a side asked for.
+        image_size: int, wanted pixels per side.
         sweep: Sweep.
-        kept: a dict-like that holds what an interrupted sweep has done
-            already; each finished part is put there.
-        seeds: ints, one a run; 0, 1, ... `sweep.runs` - 1 if None. On a task
-            with a pool larger than 1,000, seeds draw other images too.
+        kept: dict-like with the finished parts of an interrupted sweep;
+            each newly finished part is added.
+        seeds: ints, one per run; 0, 1, ... `sweep.runs` - 1 if None. On a
+            pool larger than 1,000, each seed also draws other images.
         on_step: callable without arguments, called after each step.
-    Returns: list of dicts, one a run: "seed", "accuracy" in [0, 1],
+    Returns: list of dicts, one per run: "seed", "accuracy" in [0, 1],
         "learning_rate", "steps", "validation" accuracy by setting.
     """
     kept = {} if kept is None else kept
@@ -294,7 +294,7 @@ def run(tuner, task, image_size, sweep, kept=None, seeds=None, on_step=None):
 
 
 def _validation(tuner, task, pool, num_train, sweep, kept, seed, on_step):
-    """Validation accuracy by setting; one choice serves equal draws."""
+    """Validation accuracy by setting; equal draws are validated once."""
     draw = pool.key
     found = {}
     for setting in sweep.settings:
@@ -314,7 +314,7 @@ def _validation(tuner, task, pool, num_train, sweep, kept, seed, on_step):
                 hits = predict(images[num_train:]) == labels[num_train:]
                 kept[key] = float(np.mean(hits))
             except FloatingPointError:
-                kept[key] = -1.0  # diverged: any other is better
+                kept[key] = -1.0  # diverged: worse than any other
         found[_name(setting)] = kept[key]
     if max(found.values()) < 0:
         raise FloatingPointError(
@@ -337,7 +337,7 @@ def _test(tuner, task, pool, size, sweep, setting, seed, on_step):
 
 
 class _Pool:
-    """The images of one draw, decoded once, and only if they are needed."""
+    """The images of one draw, decoded at most once, when needed."""
 
     def __init__(self, task, size, rows):
         self._task, self._size, self.rows = task, size, rows

@@ -1,4 +1,4 @@
-"""Frozen-feature protocols: features and labels in, accuracies out."""
+"""Protocols that score frozen features: kNN, linear probe, few-shot."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def run_knn(
     num_neighbours=knn.NUM_NEIGHBOURS,
     temperature=knn.TEMPERATURE,
 ):
-    """Accuracy in [0, 1] of weighted cosine neighbours, with its settings."""
+    """Accuracy in [0, 1] of a weighted cosine kNN, with its settings."""
     predictions = knn.predict(
         test, train, train_labels, num_classes, num_neighbours, temperature
     )
@@ -40,7 +40,7 @@ def run_linear(
     test_labels,
     strengths=linear.STRENGTHS,
 ):
-    """Accuracy of a linear probe whose strength a validation part chose.
+    """Accuracy of a linear probe; its strength is chosen on validation.
 
     Args:
         features: float [N, D], the pool. labels: int [N].
@@ -74,14 +74,14 @@ def run_few_shot(
     seed=0,
     strength=1.0,
 ):
-    """A probe on a few labels of each class, over several draws.
+    """Accuracy of a probe on a few labels per class, over several draws.
 
-    There is no validation part at one label a class, so the strength is
-    fixed [O]. A class with fewer images than asked gives all it has.
+    With one label per class there is no validation part, so the strength is
+    fixed [O]. A class with too few images uses all of them.
 
     Returns: dict shots (as a string) -> {"accuracy" mean, "spread" standard
-        deviation over draws, "draws", "num_train", "skipped" draws}; a count
-        for which no draw had two classes has accuracy None.
+        deviation over draws, "draws", "num_train", "skipped" draws}; the
+        accuracy is None if no draw had two classes.
     """
     results = {}
     for count in shots:
@@ -89,7 +89,7 @@ def run_few_shot(
         for draw in range(num_draws):
             chosen = draw_shots(labels, num_classes, count, (seed, draw))
             if len(np.unique(labels[chosen])) < 2:
-                skipped += 1  # one class: nothing to tell apart
+                skipped += 1  # a probe needs two classes
                 continue
             probe = linear.fit(features[chosen], labels[chosen], strength)
             accuracies.append(probe.accuracy(test, test_labels))
@@ -107,7 +107,7 @@ def run_few_shot(
 
 
 def draw_shots(labels, num_classes, count, seed):
-    """Indices of `count` images of each class (fewer where it has fewer)."""
+    """Indices of `count` images per class (all if it has fewer)."""
     generator = np.random.default_rng(seed)
     chosen = []
     for label in range(num_classes):
@@ -122,7 +122,7 @@ def run_frozen(
     """Runs protocols by name on the features of one task.
 
     Args:
-        names: of FROZEN. task: gives `num_classes` and `split`.
+        names: from FROZEN. task: has `num_classes` and `split`.
         pool: float [N, D], features of the training part, in stored order.
         seed: int, which draw of the pool (see `task.ImageTask.split`).
         settings: "num_train", "num_validation", "shots", "num_draws".

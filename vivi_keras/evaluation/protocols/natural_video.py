@@ -1,4 +1,4 @@
-"""How steady an encoder is over near frames of one shot, on any videos."""
+"""Measures how stable an encoder is over near frames of one shot."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ _FRAMES_PER_SHOT = 32
 
 
 def near_frames(shot, near_seconds=NEAR_SECONDS):
-    """(anchor, near): indices of a shot's middle frame and of those near it."""
+    """(anchor, near): indices of a shot's middle frame and the near frames."""
     anchor = len(shot.frames) // 2
     apart = np.abs(shot.times_seconds - shot.times_seconds[anchor])
     near = np.flatnonzero(apart <= near_seconds + 1e-6)
@@ -33,19 +33,19 @@ def run(
 
     Args:
         encoder: Encoder or RawPixels.
-        dataset: folder that `vivi-prepare` wrote.
-        task: an ImageTask whose classes frames are given by their 20 nearest
-            training images, or None.
-        near_seconds: float, how far near frames may be.
-        progress: callable, told of each number of frames done.
+        dataset: folder written by `vivi-prepare`.
+        task: an ImageTask or None; frames are classified by their 20 nearest
+            training images of it.
+        near_seconds: float, largest distance of near frames, in seconds.
+        progress: callable, called with the number of frames just done.
     Returns: dict, shares in [0, 1]:
-        "accuracy": near frames whose nearest middle frame, of all shots', is
-            their own shot's (1 - how often the nearest embedding changes);
-        "shots_steady": shots of which all near frames are so;
-        "cosine_near", "cosine_other": mean cosine of near frames with their
-            own middle frame, and with those of other shots;
-        "class_kept", "shots_class_kept": the same as the first two for the
-            nearest-neighbour class, where a task is given;
+        "accuracy": near frames whose nearest middle frame, among all shots, is
+            their own shot's (1 - share whose nearest embedding changes);
+        "shots_steady": shots where this is true of all near frames;
+        "cosine_near", "cosine_other": mean cosine of near frames to their
+            own middle frame, and to those of other shots;
+        "class_kept", "shots_class_kept": the same as the first two, for the
+            nearest-neighbour class, if a task is given;
         "num_shots", "num_near".
     Raises: Unavailable: fewer than two shots have near frames.
     """
@@ -93,7 +93,7 @@ def _steadiness(is_kept, owner):
 
 
 def _classes(encoder, task, size, *parts):
-    """Each part's classes by the task's training images."""
+    """Predicts each part's classes from the task's training images."""
     train = list(task.batches("train", size, cache.BATCH_SIZE, 1000))
     values = np.concatenate([encoder.features(part[0]) for part in train])
     labels = np.concatenate([part[1] for part in train])

@@ -1,4 +1,4 @@
-"""Robustness benchmarks in their published folders: ImageNet-C and pm-k.
+"""Robustness benchmarks in their published layout: ImageNet-C and pm-k.
 
 Sources: Hendrycks and Dietterich 2019, arXiv 1903.12261 (mCE); Shankar et
 al. 2019, arXiv 1906.02168 (pm-k, ImageNet-Vid-Robust, YTBB-Robust).
@@ -36,12 +36,12 @@ _IMAGES = (".jpeg", ".jpg", ".png")
 
 
 def mean_corruption_error(errors):
-    """mCE, in per cent of AlexNet's error.
+    """Mean corruption error (mCE), in per cent of AlexNet's error.
 
     Args:
         errors: dict corruption -> errors in [0, 1] at severities 1 to 5.
-    Returns: float, or None where one of the 15 corruptions is missing.
-    Raises: ValueError: a corruption with another number of severities.
+    Returns: float, or None if one of the 15 corruptions is missing.
+    Raises: ValueError: a corruption does not have 5 severities.
     """
     for name, values in errors.items():
         if len(values) != NUM_SEVERITIES:
@@ -56,12 +56,12 @@ def mean_corruption_error(errors):
 
 
 def pm_k(anchors, neighbours):
-    """Accuracy of anchors alone, and of anchors with all their neighbours.
+    """Accuracy on anchors alone, and on anchors with all their neighbours.
 
     Args:
-        anchors: bool [A], whether each anchor frame is right.
-        neighbours: list of A lists of bool, whether the frames within k of
-            each anchor that were reviewed as similar are right.
+        anchors: bool [A], whether each anchor is classified correctly.
+        neighbours: list of A lists of bool, the same for the frames within k
+            of each anchor that were reviewed as similar.
     Returns: dict "anchor" (pm-0) and "pm_k", both in [0, 1] over all anchors.
     """
     if not len(anchors) or len(anchors) != len(neighbours):
@@ -84,9 +84,9 @@ class FolderProbe:
 
     Args:
         encoder: an Encoder.
-        folder: holds one folder a class, whose name is the class's.
-        image_size: int, pixels a side.
-        per_class: int, images of a class at most, the first by name.
+        folder: has one folder per class, named after the class.
+        image_size: int, pixels per side.
+        per_class: int, most images per class, the first by name.
     """
 
     def __init__(self, encoder, folder, image_size, per_class=100):
@@ -131,14 +131,14 @@ class FolderProbe:
 def imagenet_c(predict, folder, show=print):
     """Errors on folders corruption/severity/class/image, and their mCE.
 
-    The corruption folders may lie below others (noise/, blur/, ...), as the
-    published archives unpack.
+    The corruption folders may be inside others (noise/, blur/, ...), as in
+    the published archives.
 
     Args:
         predict: callable, list of files -> list of class names.
     Returns: dict "errors": corruption -> errors at severities 1 to 5, "mce"
         (None unless all 15 are there), "missing": list of corruptions.
-    Raises: Unavailable: there is none.
+    Raises: Unavailable: there is no corruption folder.
     """
     folder, errors = pathlib.Path(folder), {}
     for first in sorted(folder.rglob("1")):
@@ -172,17 +172,17 @@ def _error(predict, folder):
 
 
 def video_robust(predict, folder, neighbours_use_anchor_labels=False):
-    """pm-k on a folder laid out as ImageNet-Vid-Robust.
+    """pm-k on a folder with the layout of ImageNet-Vid-Robust.
 
     metadata/pmsets.json: anchor -> neighbours; metadata/labels.json: frame ->
-    class numbers, any of which is right; misc/*class_index.json: number ->
-    [class name, words]. Frames are paths within the folder.
+    class numbers, all of them correct; misc/*class_index.json: number ->
+    [class name, words]. Frames are paths relative to the folder.
 
     Args:
         predict: callable, list of files -> list of class names.
-        neighbours_use_anchor_labels: as in YTBB-Robust, where neighbours have
-            no labels of their own.
-    Returns: as `pm_k`, with "anchors".
+        neighbours_use_anchor_labels: True for YTBB-Robust, where neighbours
+            have no labels.
+    Returns: as `pm_k`, plus "anchors".
     Raises: Unavailable: a file is missing.
     """
     folder = pathlib.Path(folder)
@@ -224,7 +224,7 @@ def video_robust(predict, folder, neighbours_use_anchor_labels=False):
 
 
 def class_folders(folder):
-    """The class folders of a folder, by name; at least one."""
+    """The class folders in a folder, sorted by name; at least one."""
     folder = pathlib.Path(folder)
     found = []
     if folder.is_dir():
@@ -235,7 +235,7 @@ def class_folders(folder):
 
 
 def image_files(folder):
-    """The image files of a folder, by name; at least one."""
+    """The image files in a folder, sorted by name; at least one."""
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES)
     if not found:
         raise Unavailable(f"{folder} holds no images ({', '.join(_IMAGES)})")
@@ -243,7 +243,7 @@ def image_files(folder):
 
 
 def read_image(file, size):
-    """float32 [*size, 3] in [0, 1] of an image file."""
+    """Reads an image file as float32 [*size, 3] in [0, 1]."""
     image = tf.io.decode_image(
         tf.io.read_file(str(file)), 3, expand_animations=False
     )

@@ -1,1 +1,1 @@
-"""Scores as tables, comparisons and pictures."""
+"""Reports: tables of scores, comparisons and pictures."""

@@ -1,4 +1,4 @@
-"""Results of several runs side by side: Markdown, HTML and pictures."""
+"""Loads the results of several runs and computes their differences."""
 
 import dataclasses
 import json
@@ -12,13 +12,13 @@ from vivi_keras.evaluation.reports import maps, scores
 
 
 def difference(values, others, confidence=0.95):
-    """Mean difference of two encoders over paired runs, with its interval.
+    """Mean difference of two encoders over paired runs, with an interval.
 
     Args:
-        values, others: floats [R], one a run; run i of both belongs together
+        values, others: floats [R], one per run; run i of both is a pair
             (the same seed).
-    Returns: dict "mean", "low", "high", "runs"; the interval is Student's t
-        and None with fewer than 2 runs.
+    Returns: dict "mean", "low", "high", "runs"; Student's t interval, None
+        with fewer than 2 runs.
     """
     values, others = np.asarray(values, float), np.asarray(others, float)
     if values.shape != others.shape or values.ndim != 1 or not len(values):
@@ -43,15 +43,15 @@ def difference(values, others, confidence=0.95):
 
 
 CONFIDENCE = 0.95
-SETTINGS = ("image_size", "max_test", "sweep")  # scores of others differ
+SETTINGS = ("image_size", "max_test", "sweep")  # if these differ, so do scores
 
 
 @dataclasses.dataclass
 class Column:
-    """One encoder of a report: its rows of one or several modules.
+    """One encoder of a report: the rows of one or several modules.
 
-    `runs` are the results' rows of each module, `digests` their hashes,
-    `settings` what they were scored with, and `folders` the folders of each.
+    `runs` has the result rows of each module, `digests` the modules' hashes,
+    `settings` the scoring settings, and `folders` the folders of each.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Column:
         ]
 
     def units(self, task, protocol):
-        """What an interval is over: modules, if several, else seeds.
+        """The samples of an interval: modules, if several, else seeds.
 
         Returns: dict unit -> accuracy in per cent.
         """
@@ -93,7 +93,7 @@ class Column:
 
 @dataclasses.dataclass
 class Comparison:
-    """Columns that were scored alike, and what was left out."""
+    """Columns scored with the same settings, and what was left out."""
 
     columns: list
     settings: dict
@@ -111,7 +111,7 @@ class Comparison:
         )
 
     def cells_of(self, protocol):
-        """Task -> (group, column name -> accuracies), tasks with any."""
+        """Task -> (group, column name -> accuracies), for tasks with any."""
         found = {}
         for task, notes in self.tasks.items():
             cells = {c.name: c.cell(task, protocol) for c in self.columns}
@@ -121,14 +121,14 @@ class Comparison:
 
 
 def load(specs):
-    """Reads what `vivi-evaluate` wrote.
+    """Reads the results written by `vivi-evaluate`.
 
     Args:
-        specs: list of "DIR", every encoder of a results folder under its own
-            name, or "NAME=DIR,DIR,...", the scored module of each folder as
-            one encoder trained several times.
+        specs: list of "DIR": every encoder of a results folder, under its own
+            name; or "NAME=DIR,DIR,...": the scored modules of the folders,
+            as one encoder trained several times.
     Returns: Comparison. Tasks whose images differ between folders are left
-        out and listed.
+        out and listed as such.
     Raises: FileNotFoundError, ValueError: no results, different suites, a
         name given twice.
     """
@@ -177,7 +177,7 @@ def _read(folder):
 
 
 def _are_results(found):
-    """Whether read JSON has all that a comparison reads of it."""
+    """Whether loaded JSON has all that a comparison needs."""
     kinds = {"encoders": list, "settings": dict, "tasks": dict, "skipped": dict}
     return (
         isinstance(found, dict)
@@ -202,7 +202,7 @@ def _add(columns, name, folder, encoder, found):
             continue
         for place, known in enumerate(column.digests):
             if (known, column.settings[place]) == (digest, settings):
-                # One encoder in several folders: what the first ones lack.
+                # The encoder is in several folders: add only missing rows.
                 run = column.runs[place]
                 scored = {(r["task"], r["protocol"]) for r in run}
                 run += [
@@ -232,7 +232,7 @@ def _add(columns, name, folder, encoder, found):
 def _common_tasks(results):
     tasks, left_out = {}, []
     for found in results:
-        known = found["tasks"] or {  # robustness suites note no tasks
+        known = found["tasks"] or {  # robustness suites store no tasks
             row["task"]: {"group": row["group"]} for row in found["rows"]
         }
         for task, notes in known.items():
@@ -260,11 +260,11 @@ def _common_tasks(results):
 
 
 def mean_difference(column, reference, tasks, protocol):
-    """Paired difference of two columns, mean over the tasks both have.
+    """Paired difference of two columns, averaged over common tasks.
 
-    Returns: `scores.difference`'s dict with "tasks", or None where they
-        share none. Runs are paired: modules in order, or seeds; a column of
-        one module stands against each module of the other at its mean.
+    Returns: the dict of `difference` plus "tasks", or None if they share
+        none. Pairs are modules in order, or seeds. If only one column has
+        several modules, each is compared with the mean of the other.
     """
     pairs = {}
     shared = [
@@ -292,7 +292,7 @@ def mean_difference(column, reference, tasks, protocol):
 
 
 def is_published_protocol(comparison):
-    """Whether scores may stand beside published VTAB-1k ones."""
+    """Whether scores are comparable to published VTAB-1k scores."""
     from vivi_keras.evaluation.tasks import vtab_tasks
 
     settings = comparison.settings
@@ -308,7 +308,7 @@ def is_published_protocol(comparison):
 
 
 def find_maps(comparison, kind):
-    """Task -> (thumbnails, labels, column name -> [N, 2]) of kept maps."""
+    """Task -> (thumbnails, labels, column name -> [N, 2]) of saved maps."""
     found = {}
     for column in comparison.columns:
         files = [
@@ -332,7 +332,7 @@ def find_maps(comparison, kind):
 
 
 def published_rows(comparison):
-    """Published rows, where the protocol is theirs; else none."""
+    """Published rows if the protocol is the published one, else none."""
     return scores.VTAB_1K if is_published_protocol(comparison) else ()
 
 

@@ -76,7 +76,7 @@ def _blocks(comparison):
 
 
 def _differences(comparison, cells_of, protocol):
-    """Every other column against the first, by group and over all tasks."""
+    """Differences to the first column, by group and over all tasks."""
     reference = comparison.columns[0]
     groups = {"all tasks": list(cells_of)}
     for task, (group, _) in cells_of.items():

@@ -1,4 +1,4 @@
-"""Maps of embeddings: test images at two coordinates each, by PCA or UMAP."""
+"""2-D maps of test images by their features, with PCA or UMAP."""
 
 import pathlib
 
@@ -9,29 +9,29 @@ from vivi_keras.features.encoder import Unfit
 
 PCA, UMAP = KINDS = ("pca", "umap")
 NUM_IMAGES = 300
-THUMBNAIL = 28  # pixels a side
+THUMBNAIL = 28  # pixels per side
 
 
 def principal(features, count=2):
-    """The first principal components, float64 [N, count], of rows at length 1.
+    """First principal components, float64 [N, count], of unit-length rows.
 
-    The sign of each component is such that its largest value is positive.
+    Each component's sign makes its value of largest magnitude positive.
     """
     values = _unit_rows(features)
     values = values - values.mean(axis=0)
     left, sizes, _ = np.linalg.svd(values, full_matrices=False)
     found = left[:, :count] * sizes[:count]
-    if found.shape[1] < count:  # fewer features, or images, than asked
+    if found.shape[1] < count:  # too few features or images
         found = np.pad(found, ((0, 0), (0, count - found.shape[1])))
     largest = found[np.abs(found).argmax(axis=0), np.arange(count)]
     return found * np.where(largest < 0, -1.0, 1.0)
 
 
 def neighbourly(features, num_neighbours=15, seed=0):
-    """UMAP of rows at length 1, float64 [N, 2]; equal for equal input.
+    """UMAP of unit-length rows, float64 [N, 2]; deterministic.
 
-    It starts from the principal components, so that what lies far apart
-    keeps its place; rows that are all alike stay where those put them.
+    It starts from the principal components, which preserves large distances.
+    If all rows are equal, it returns the principal components.
 
     Source: McInnes et al. 2018, arXiv 1802.03426, by umap-learn.
     Raises: ImportError: umap-learn is not installed.
@@ -43,13 +43,13 @@ def neighbourly(features, num_neighbours=15, seed=0):
         n_neighbors=min(num_neighbours, len(start) - 1),
         init=start,
         random_state=seed,
-        n_jobs=1,  # more threads would not give the same map twice
+        n_jobs=1,  # with more threads the map is not deterministic
     )
     return np.asarray(mapper.fit_transform(_unit_rows(features)), np.float64)
 
 
 def check(kinds):
-    """Refuses what cannot be drawn, before hours of work.
+    """Raises early, before hours of work, if a map cannot be drawn.
 
     Raises: ValueError: an unknown kind. ImportError: umap-learn is missing.
     """
@@ -72,17 +72,17 @@ def _umap():
 
 
 def _unit_rows(features):
-    """Rows at length 1, float64 [N, D]; an all-zero row stays zero."""
+    """Scales rows to length 1, float64 [N, D]; all-zero rows stay zero."""
     values = np.asarray(features, np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return values / np.maximum(lengths, 1e-12)
 
 
 def save(run, task, output, kind=PCA):
-    """Keeps a task's map by each encoder in output/maps/KIND/TASK.npz.
+    """Saves a task's map for each encoder in output/maps/KIND/TASK.npz.
 
     Arrays: "labels" int64 [N], "thumbnails" uint8 [N, 28, 28, 3], and
-    float64 [N, 2] under each encoder's name. What is there already is kept.
+    float64 [N, 2] under each encoder's name. Existing maps are kept.
     """
     file = pathlib.Path(output) / "maps" / kind / f"{task.name}.npz"
     arrays, place = load(file), {PCA: principal, UMAP: neighbourly}[kind]
@@ -93,7 +93,7 @@ def save(run, task, output, kind=PCA):
             features, labels = run.cache.features(
                 encoder, task, "test", run.settings["image_size"], NUM_IMAGES
             )
-        except Unfit:  # its rows say so
+        except Unfit:  # reported in its rows
             continue
         arrays[f"{encoder.name}|{encoder.digest}"] = place(features)
         arrays["labels"] = labels
@@ -108,12 +108,12 @@ def save(run, task, output, kind=PCA):
 
 
 def load(file):
-    """The arrays of a map's file as a dict; empty where there is none."""
+    """The arrays of a map file as a dict; empty if there is no file."""
     return read_arrays(pathlib.Path(file))
 
 
 def by_name(arrays):
-    """Encoder name -> coordinates [N, 2] out of a map's arrays."""
+    """Encoder name -> coordinates [N, 2] from a map's arrays."""
     return {
         key.rpartition("|")[0]: value
         for key, value in arrays.items()

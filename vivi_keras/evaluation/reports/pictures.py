@@ -1,4 +1,4 @@
-"""Pictures of a run: losses, shots found, and what features retrieve."""
+"""Pictures of a run: losses, detected shots, and nearest frames."""
 
 import csv
 import pathlib
@@ -11,13 +11,13 @@ from vivi_keras.features import knn
 
 INK, MUTED, GRID = "#1b1f24", "#6b7280", "#e5e7eb"
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#64748b")
-# What a retrieved frame shares with its query.
+# Frame colours: what a retrieved frame has in common with its query.
 SAME_VIDEO, OTHER_VIDEO, QUERY = "#059669", "#9ca3af", "#1b1f24"
 DOTS = 160  # per inch
 
 
 def draw_all(output, module=None, workdir=None, dataset=None, image_size=64):
-    """Draws every picture whose input is given; returns the files made."""
+    """Draws every picture whose input is given; returns the files."""
     output, files = pathlib.Path(output), []
     if workdir is not None:
         metrics = pathlib.Path(workdir) / "metrics.csv"
@@ -34,10 +34,10 @@ def draw_all(output, module=None, workdir=None, dataset=None, image_size=64):
 
 
 def check(workdir=None, dataset=None):
-    """Refuses what cannot be drawn, before hours of work.
+    """Raises early, before hours of work, if something cannot be drawn.
 
-    Raises: FileNotFoundError, ValueError: `workdir` has no losses to draw, or
-        `dataset` is no prepared data set.
+    Raises: FileNotFoundError, ValueError: `workdir` has no losses, or `dataset`
+        is not a prepared data set.
     """
     if workdir is not None:
         _losses(pathlib.Path(workdir) / "metrics.csv")
@@ -51,7 +51,7 @@ def check(workdir=None, dataset=None):
 
 
 def _losses(metrics):
-    """(steps, name -> values) of a metrics.csv's losses; ValueError if none."""
+    """Losses of a metrics.csv: (steps, name -> values); ValueError if none."""
     steps, columns = read_metrics(metrics)
     losses = {k: v for k, v in columns.items() if "loss" in k}
     if not losses:
@@ -63,7 +63,7 @@ def _losses(metrics):
 
 
 def draw_losses(metrics, file, title="Training losses"):
-    """One small panel a loss of a metrics.csv, against the step.
+    """Draws one small panel per loss of a metrics.csv, over the steps.
 
     Args:
         metrics: path of a CSV with a column "step".
@@ -94,7 +94,7 @@ def draw_losses(metrics, file, title="Training losses"):
 
 
 def read_metrics(path):
-    """A metrics.csv as (steps, dict column -> floats); gaps are nan."""
+    """Reads a metrics.csv: (steps, dict column -> floats); gaps are nan."""
     with open(path, newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or "step" not in rows[0]:
@@ -108,7 +108,7 @@ def read_metrics(path):
 
 
 def smooth(values, weight=0.9):
-    """Exponential running mean, corrected at its start; skips nan."""
+    """Exponential moving average with bias correction; skips nan."""
     total, mass, result = 0.0, 0.0, []
     for value in values:
         if np.isfinite(value):
@@ -119,10 +119,10 @@ def smooth(values, weight=0.9):
 
 
 def draw_shots(dataset, file, num_rows=14, num_columns=8, seed=0):
-    """Contact sheet: one row a shot, its frames from left to right.
+    """Contact sheet: one row per shot, its frames from left to right.
 
-    The shots follow each other in the film, from a place spread evenly
-    over the data set, so that neighbouring rows show the cuts found.
+    The shots are consecutive in one film, so that neighbouring rows show the
+    detected cuts.
     """
     shots = shot_frames(dataset, frames_per_shot=num_columns)
     shots = _consecutive(shots, num_rows)
@@ -168,7 +168,7 @@ def draw_shots(dataset, file, num_rows=14, num_columns=8, seed=0):
 
 
 def _consecutive(shots, count):
-    """A run of shots of the video that has most of them."""
+    """Consecutive shots of the video with the most shots."""
     videos = [shot.video for shot in shots]
     video = max(dict.fromkeys(videos), key=videos.count)
     own = sorted((s for s in shots if s.video == video), key=lambda s: s.index)
@@ -179,10 +179,10 @@ def _consecutive(shots, count):
 def draw_retrieval(
     module, dataset, file, image_size=64, num_queries=8, num_nearest=7, seed=0
 ):
-    """Queries and the nearest frames, by features, of other shots.
+    """Draws queries and their nearest frames, by features, in other shots.
 
-    A green frame marks a hit of the query's own video (never its shot), a
-    grey one a hit of another video.
+    A green border marks a hit from the query's video (never its shot), a grey
+    border a hit from another video.
 
     Args:
         module: path of a SavedModel, or an Encoder.
@@ -204,7 +204,7 @@ def draw_retrieval(
 
 
 def _spread_queries(owner, count, seed):
-    """First frames of shots spread over the data set."""
+    """First frames of shots spread evenly over the data set."""
     firsts = np.unique(owner, return_index=True)[1]
     places = np.linspace(0, len(firsts) - 1, min(count, len(firsts)))
     return firsts[np.round(places).astype(int)]
@@ -281,7 +281,7 @@ def _frame(axes, image, colour, title):
 
 
 def new_figure(width, height):
-    """A white figure of so many inches, apart from pyplot's global state."""
+    """A white figure, size in inches, without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -291,7 +291,7 @@ def new_figure(width, height):
 
 
 def tidy(axes):
-    """Light grid, no box."""
+    """Adds a light grid and removes the box."""
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -300,7 +300,7 @@ def tidy(axes):
 
 
 def blank(axes):
-    """No ticks, no box."""
+    """Removes the ticks and the box."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -318,7 +318,7 @@ def save(figure, file, tight=True):
 
 
 def thumbnail(image, side=220):
-    """The image at most `side` pixels wide, smoothed."""
+    """Resizes the image smoothly to at most `side` pixels wide."""
     from PIL import Image
 
     picture = Image.fromarray(image)

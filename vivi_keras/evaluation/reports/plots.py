@@ -1,4 +1,4 @@
-"""Pictures of a comparison: label efficiency, bars by task, maps."""
+"""Plots of a comparison: label efficiency, bars by task, maps."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _MAP_TITLES = {
 
 
 def draw_all(comparison, output):
-    """Draws what there is data for; returns a list of (title, file)."""
+    """Draws each plot that has data; returns a list of (title, file)."""
     files = []
     curves = efficiency(comparison)
     if curves:
@@ -41,9 +41,9 @@ def draw_all(comparison, output):
 
 
 def efficiency(comparison):
-    """Column -> (labels a class, mean accuracy, deviation over runs) lists.
+    """Column -> (labels per class, mean accuracy, deviation over runs) lists.
 
-    The mean is over the tasks that every column and count has.
+    The mean is over the tasks that all columns and label counts have.
     """
     counts = sorted(
         int(p.removeprefix(_FEW_SHOT))
@@ -135,7 +135,7 @@ def _draw_bars(comparison, protocol, output):
 
 
 def draw_map(thumbnails, labels, coordinates, title, file):
-    """Images at 2-D places, framed by the colour of their class.
+    """Draws images at 2-D positions, with a border coloured by class.
 
     Args:
         thumbnails: uint8 [N, h, w, 3]. labels: int [N].

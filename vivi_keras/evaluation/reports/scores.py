@@ -1,10 +1,10 @@
-"""Tables of scores, their JSON, and published numbers."""
+"""Tables of scores, and published scores."""
 
 import numpy as np
 
 from vivi_keras.evaluation.tasks import vtab_tasks
 
-# (row, mean, natural, specialized, structured, how known)
+# (row, mean, natural, specialized, structured, source tag)
 VTAB_1K = (
     ("from scratch", 43.1, None, None, None, "P"),
     ("Rotation", 60.4, 53.7, 78.6, 57.3, "P"),
@@ -25,10 +25,10 @@ FINE_TUNING = "finetune"
 
 
 def over_runs(values, protocol):
-    """One number for a cell: VTAB takes the median of runs, others the mean.
+    """Combines runs into one number: the median for VTAB, else the mean.
 
     Args:
-        values: floats, one a run; at least one.
+        values: floats, one per run; at least one.
     """
     if protocol == FINE_TUNING:
         return float(np.median(values))
@@ -36,13 +36,13 @@ def over_runs(values, protocol):
 
 
 def vtab_score(accuracies):
-    """The VTAB score: the plain mean over all 19 tasks, and group means.
+    """The VTAB score: the mean over all 19 tasks, and group means.
 
     Args:
         accuracies: dict task name -> accuracy, in any unit.
-    Returns: dict with "mean" and each group's name; None where a task of it
-        is missing, since a mean over fewer tasks is another score.
-    Raises: ValueError for a task that is not of VTAB.
+    Returns: dict with "mean" and each group's name; None if a task is
+        missing, since a mean over fewer tasks is not comparable.
+    Raises: ValueError for a task that is not in VTAB.
     """
     unknown = sorted(set(accuracies) - set(vtab_tasks.SOURCES))
     if unknown:
@@ -65,7 +65,7 @@ _ROW = {"encoder", "task", "group", "protocol", "seed", "accuracy"}
 
 
 def are_rows(content):
-    """Whether read JSON is a list of result rows, with what tables need."""
+    """Whether loaded JSON is a list of result rows that tables can use."""
     return isinstance(content, list) and all(
         isinstance(row, dict)
         and {*row} >= _ROW
@@ -86,16 +86,16 @@ def accuracies(rows, encoder, task, protocol):
 
 
 def table(rows, suite="offline"):
-    """Rows of results as the lines of one table of plain text.
+    """Formats rows of results as a plain-text table.
 
     Args:
         rows: list of dicts with "encoder", "task", "group", "protocol",
             "seed" and "accuracy" in [0, 1].
-        suite: "vtab" withholds means unless all tasks of them are there.
-    Returns: str. One line a task and protocol, one column an encoder, top-1
-        in per cent, the best marked with *; with several runs, their mean
-        (of fine-tuning the median) and standard deviation. Means over tasks
-        close each protocol.
+        suite: for "vtab", means are shown only if all their tasks are there.
+    Returns: str. One line per task and protocol, one column per encoder:
+        top-1 in per cent, the best marked with *; for several runs, their
+        mean (for fine-tuning the median) and standard deviation. Each
+        protocol ends with means over tasks.
     """
     encoders = unique(row["encoder"] for row in rows)
     protocols = unique(row["protocol"] for row in rows)
@@ -119,8 +119,8 @@ def mean_cells(cells_of, encoders, protocol, suite):
 
     Args:
         cells_of: dict task -> (group, encoder -> accuracies of its runs).
-    Returns: list; an encoder without all the tasks of a line has no mean in
-        it. Offline the groups are left to those that have them.
+    Returns: list; an encoder that lacks a task of a line has no mean in it.
+        Offline, groups without any tasks are left out.
     """
     found = {
         encoder: {
@@ -198,5 +198,5 @@ def _align(lines):
 
 
 def unique(values):
-    """The different values, in the order they first come."""
+    """The distinct values, in the order of first appearance."""
     return list(dict.fromkeys(values))

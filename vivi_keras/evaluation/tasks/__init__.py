@@ -1,1 +1,1 @@
-"""The tasks of evaluation: labelled images, each with its splits."""
+"""The evaluation tasks: labelled images and their splits."""

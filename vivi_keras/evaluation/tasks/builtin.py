@@ -1,4 +1,4 @@
-"""Tasks whose images come with installed packages or are drawn."""
+"""Tasks whose images come from installed packages or are drawn."""
 
 import gzip
 import pathlib
@@ -40,7 +40,7 @@ def has_fashion_mnist(folder=FASHION_FOLDER):
 
 
 def fashion_mnist(cache_dir=None):
-    """(train, test) from where Debian's package is installed, or fetched."""
+    """(train, test) from the installed Debian package, or downloaded."""
     folder = FASHION_FOLDER
     if not has_fashion_mnist():
         fetched = packages.fetch("dataset-fashion-mnist", cache_dir)
@@ -57,7 +57,7 @@ def fashion_mnist(cache_dir=None):
 
 
 def read_idx(path):
-    """A gzipped IDX file of bytes as a uint8 array."""
+    """Reads a gzipped IDX file of bytes as a uint8 array."""
     with gzip.open(path, "rb") as stream:
         content = stream.read()
     zeros, kind, rank = struct.unpack(">HBB", content[:4])
@@ -69,10 +69,10 @@ def read_idx(path):
 
 
 def demo_crops(films, per_film=64):
-    """The demo's object categories on rendered films, divided by film.
+    """The demo's object categories in rendered films, divided by film.
 
-    About half of the films train and the others test [O]: objects return
-    within a film, so a film must not be on both sides.
+    About half of the films are for training, the others for testing [O].
+    Objects return within a film, so no film may be in both parts.
 
     Returns: (category names, train, test), the last two LabelledImages whose
         groups are films.
@@ -91,7 +91,7 @@ def demo_crops(films, per_film=64):
             f"{films} must hold crops of at least 2 films, one to train on"
             f" and one to test on; it has {len(np.unique(film))}"
         )
-    # Crops of one film side by side would fill the front of the order.
+    # Unshuffled, the first images would all be crops of a few films.
     crops = shuffled(LabelledImages(images, labels, film))
     is_train = np.isin(crops.groups, half_of_films(film, labels))
     return (
@@ -102,13 +102,13 @@ def demo_crops(films, per_film=64):
 
 
 def half_of_films(films, labels, seed=0):
-    """Films to train on: each category's crops are halved as films allow.
+    """Chooses training films so that about half of each category's crops train.
 
     Args:
         films, labels: int [N], the film and the category of each crop.
     Returns: list of films.
     """
-    balance, chosen = {}, []  # category -> training less test crops
+    balance, chosen = {}, []  # category -> training minus test crops
     for film in np.random.default_rng(seed).permutation(np.unique(films)):
         names, counts = np.unique(labels[films == film], return_counts=True)
         own = dict(zip(names.tolist(), counts.tolist(), strict=True))
@@ -128,10 +128,10 @@ NUM_BINS = 16
 
 
 def draw(shape, scale, orientation, x, y):
-    """One image, uint8 [64, 64].
+    """Draws one image, uint8 [64, 64].
 
     Args:
-        shape: of SHAPES. scale: float, 0.5 to 1.
+        shape: one of SHAPES. scale: float, 0.5 to 1.
         orientation: float, radians. x, y: float, 0 to 1, of the centre.
     """
     middle = [16.0 + 32.0 * x, 16.0 + 32.0 * y]
@@ -145,7 +145,7 @@ def draw(shape, scale, orientation, x, y):
     elif shape == "ellipse":
         inside = u**2 + (v / 0.55) ** 2 <= 1.0
     elif shape == "heart":
-        # (x^2 + y^2 - 1)^3 <= x^2 y^3, with y upwards
+        # (x^2 + y^2 - 1)^3 <= x^2 y^3, with y pointing up
         a, b = 1.15 * u, -1.15 * v
         inside = (a**2 + b**2 - 1.0) ** 3 <= a**2 * b**3
     else:

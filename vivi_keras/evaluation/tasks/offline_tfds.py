@@ -9,8 +9,8 @@ from vivi_keras.evaluation.tasks import builtin, offline_tasks, packages
 from vivi_keras.evaluation.tasks.packages import Unavailable
 from vivi_keras.evaluation.tasks.task import ImageTask, LabelledImages, shuffled
 
-TaskUnavailable = Unavailable  # what callers of this module catch
-# The pool that protocols draw from, and the test images kept [O].
+TaskUnavailable = Unavailable  # the exception that callers catch
+# Most images in the training pool and in the test part [O].
 MAX_POOL, MAX_TEST = 5000, 5000
 
 
@@ -19,14 +19,14 @@ def load_task(
 ):
     """Loads one task by name.
 
-    Tasks whose data `prepare` wrote are read from there. Of the others those
-    that need no package are made now.
+    Data written by `prepare` is read from `cache_dir`. Other tasks are
+    created now if they need no package.
 
     Args:
         name: a key of `SOURCES`, or "demo".
-        cache_dir: folder where `prepare` put them.
-        max_test: int, test images kept (the first in the fixed order).
-        demo_films: folder of rendered films, for the task "demo".
+        cache_dir: folder where `prepare` stored the tasks.
+        max_test: int, most test images to use (the first in the fixed order).
+        demo_films: folder of rendered films for the task "demo".
     Raises: ValueError for an unknown name, TaskUnavailable.
     """
     offline_tasks.names([name])
@@ -57,15 +57,15 @@ def load_task(
 
 
 def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
-    """Fetches, checks and stores tasks as TFDS data sets under `cache_dir`.
+    """Downloads, checks and stores tasks as TFDS data sets in `cache_dir`.
 
-    Returns: dict of the tasks that cannot be had -> why.
+    Returns: dict: unavailable task -> reason.
     """
 
     missing = {}
     for name in offline_tasks.names(wanted):
         if name == offline_tasks.DEMO:
-            continue  # rendered, not fetched
+            continue  # rendered, not downloaded
         source = offline_tasks.SOURCES[name]
         for package in source.packages:
             show(
@@ -88,7 +88,7 @@ def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
 
 
 def read(source, cache_dir):
-    """(train, test) of a source in its fixed order, cut to their limits."""
+    """(train, test) of a source in its fixed order, cut to the limits."""
     found = source.read(pathlib.Path(cache_dir))
     if isinstance(found, LabelledImages):
         train, test = divide(shuffled(found))
@@ -100,8 +100,8 @@ def read(source, cache_dir):
 def divide(images):
     """Divides into a pool and a test part, keeping groups whole.
 
-    Half of the images test, but the pool gets at least 1,000 where there
-    are as many.
+    Half of the images are for testing, but the pool gets at least 1,000,
+    or 80 % if there are fewer than 1,250.
     """
     count = len(images.labels)
     num_pool = min(max(count // 2, 1000), count * 4 // 5)
@@ -120,7 +120,7 @@ def divide(images):
 
 
 def limited(task, max_pool, max_test):
-    """The same task with its parts cut to the front of their orders."""
+    """The same task, keeping only the first images of each part."""
     return ImageTask(
         task.name,
         task.group,
@@ -132,10 +132,10 @@ def limited(task, max_pool, max_test):
 
 
 def _prepared(name, cache_dir):
-    """(train, test) as `prepare` stored them, or None."""
+    """(train, test) as stored by `prepare`, or None."""
 
     builder = tfds_builder(name, cache_dir)
-    # TFDS warns of a folder that is not there, which is no fault here.
+    # Avoids a TFDS warning: a missing folder is normal here.
     if not builder.data_path.exists() or not builder.is_prepared():
         return None
     return tuple(read_split(builder, part) for part in ("train", "test"))
@@ -206,7 +206,7 @@ class ViviOffline(tfds.core.GeneratorBasedBuilder):
 
 
 def tfds_builder(name, cache_dir):
-    """The builder of one task, whether prepared or not."""
+    """The builder of one task, prepared or not."""
     cache_dir = pathlib.Path(cache_dir)
     return ViviOffline(
         cache_dir=cache_dir, config=name, data_dir=str(cache_dir / "tfds")

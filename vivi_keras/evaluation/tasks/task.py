@@ -1,4 +1,4 @@
-"""What a classification task is to the protocols: parts and their labels."""
+"""Classification tasks: labelled images in a train and a test part."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 
 from vivi_keras.features import encoder
 
-# The VTAB-1k sizes: 800 to train on, 200 to choose settings with.
+# VTAB-1k: 800 images to train on, 200 to choose settings with.
 NUM_TRAIN, NUM_VALIDATION = 800, 200
 PARTS = ("train", "test")
 
@@ -17,8 +17,8 @@ PARTS = ("train", "test")
 class LabelledImages:
     """Images uint8 [N, H, W, 1 or 3], labels int [N], groups int [N] or None.
 
-    Images of one group (a film, a solar cell's panel) are never divided
-    between training and validation.
+    All images of one group (a film, a solar panel) go to the same part,
+    training or validation.
     """
 
     images: np.ndarray
@@ -50,19 +50,19 @@ class LabelledImages:
 
 
 def shuffled(images, seed=0):
-    """The same labelled images in a fixed order without pattern."""
+    """The same labelled images in a fixed random order."""
     order = np.random.default_rng(seed).permutation(len(images.labels))
     return images.take(order)
 
 
 class ImageTask:
-    """A classification task that lies in memory.
+    """A classification task held in memory.
 
-    The training part is an ordered pool; protocols draw from its front.
+    The training part is an ordered pool; protocols use its first images.
     """
 
     notes = ()
-    has_draws = True  # other seeds draw other images of the pool
+    has_draws = True  # each seed draws different images
 
     def __init__(
         self, name, group, class_names, train, test, licence="", source=""
@@ -131,7 +131,7 @@ class ImageTask:
 
 
 def check_part(part):
-    """Refuses what is no part of a task."""
+    """Raises ValueError if `part` is not "train" or "test"."""
     if part not in PARTS:
         raise ValueError(f"Expected a part of {PARTS}; got {part!r}.")
 
@@ -143,15 +143,15 @@ def draw_split(
     num_train=NUM_TRAIN,
     num_validation=NUM_VALIDATION,
 ):
-    """Which images of a pool train and which choose settings.
+    """Divides a pool into a training and a validation part.
 
     Args:
         num_pool: int, images in the training pool.
         seed: int; 0 takes the pool in its stored order (VTAB's fixed slices),
-            any other seed an order of its own.
+            any other seed a random order.
         groups: int [num_pool] or None; whole groups go to one side.
-    Returns: (train, validation), int arrays of indices; sizes shrink in
-        proportion where the pool is smaller than asked.
+    Returns: (train, validation), int arrays of indices; if the pool is too
+        small, both sizes shrink in proportion.
     """
     wanted = num_train + num_validation
     if num_pool < 2:
@@ -168,7 +168,7 @@ def draw_split(
     if groups is None:
         return order[:num_train], order[num_train:]
     names = generator.permutation(np.unique(groups[order]))
-    if len(names) < 2:  # one group: there is nothing to keep apart
+    if len(names) < 2:  # one group: it cannot be kept whole
         return order[:num_train], order[num_train:]
     held, chosen = 0, []
     for name in names[:-1]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 CLEVR_EDGES = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0, 100.0)
-# Class 3 is "no vehicle": 1000 m are added to the distances.
+# Class 3 is "no vehicle": 1000 m is added to the list of distances.
 KITTI_EDGES = (-100.0, 8.0, 20.0, 999.0)
 KITTI_NOTHING = 1000.0
 NUM_VEHICLE_TYPES = 3  # Car, Van, Truck come first
@@ -15,7 +15,7 @@ SPRITE_BINS = 16
 
 
 def plain(key):
-    """Takes a feature as it is; labels become int64."""
+    """Returns a function that reads a feature; labels become int64."""
 
     def read(example):
         value = example[key]
@@ -27,14 +27,14 @@ def plain(key):
 def bin_of(distance, edges):
     """The largest i with edges[i] strictly below a distance: int64 scalar.
 
-    A distance on an edge falls into the lower bin.
+    A distance equal to an edge belongs to the lower bin.
     """
     below = tf.cast(tf.constant(edges) < distance, tf.int64)
     return tf.reduce_sum(below) - 1
 
 
 def clevr_count(example):
-    """The number of objects, less the fewest there are."""
+    """The number of objects minus the smallest number in the data."""
     count = tf.shape(example["objects"]["size"], tf.int64)[0]
     return count - FEWEST_OBJECTS
 
@@ -46,7 +46,7 @@ def clevr_distance(example):
 
 
 def kitti_distance(example):
-    """The bin of the closest vehicle's distance ahead, in metres."""
+    """The bin of the distance, in metres, to the closest vehicle ahead."""
     is_vehicle = example["objects"]["type"] < NUM_VEHICLE_TYPES
     ahead = example["objects"]["location"][:, 2]
     ahead = tf.concat([tf.boolean_mask(ahead, is_vehicle), [KITTI_NOTHING]], 0)
@@ -64,12 +64,12 @@ def sprite_label(key, num_classes):
 
 
 def grey_image(example):
-    """A grey image in three equal channels."""
+    """A grey image repeated in three channels."""
     return tf.repeat(example["image"], 3, axis=-1)
 
 
 def sprite_image(example):
-    """As `grey_image`; pixels stored as 0 and 1 become 0 and 255."""
+    """Like `grey_image`; pixels stored as 0 and 1 become 0 and 255."""
     image = grey_image(example)
     is_binary = tf.reduce_max(image) <= 1
     return tf.where(is_binary, image * 255, image)
@@ -91,7 +91,7 @@ class Splits:
 
 
 def cut(percent, test="test"):
-    """The first `percent` of train train, the rest of it validates."""
+    """Training: the first `percent` of train; validation: the rest."""
 
     def splits(sizes):
         end = percent * sizes["train"] // 100
@@ -106,7 +106,7 @@ def cut(percent, test="test"):
 
 
 def native(sizes):
-    """The data set's own train, validation and test."""
+    """The data set's own train, validation and test splits."""
     del sizes
     return Splits("train", "validation", "test", "validation[:200]")
 
@@ -128,18 +128,18 @@ def thirds(train_percent, test_percent):
 
 
 def halved_test(sizes):
-    """The first half of test validates, the second tests."""
+    """Validation: the first half of test; testing: the second half."""
     half = sizes["test"] // 2
     return Splits("train", f"test[:{half}]", f"test[{half}:]", "test[:200]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One task: where its images, labels and slices come from.
+    """The source of one task's images, labels and slices.
 
     `label` and `image` take a decoded TFDS example (a dict of tensors) and
-    give an int64 scalar and uint8 [H, W, 3]; `splits` takes the sizes of the
-    data set's own splits; `published` are its sizes in the public code.
+    return an int64 scalar and uint8 [H, W, 3]; `splits` takes the sizes of
+    the data set's own splits; `published` has the sizes in the public code.
     """
 
     name: str
@@ -180,7 +180,7 @@ SOURCES = {
             native,
             (1020, 1020, 6149),
         ),
-        # The public code pins version 3, which is gone.
+        # The public code pins version 3, which is no longer available.
         Source(
             "oxford_iiit_pet",
             NATURAL,

@@ -1,4 +1,4 @@
-"""VTAB-1k's tasks, prepared and read by TFDS."""
+"""VTAB-1k's tasks, prepared and read with TFDS."""
 
 import functools
 import hashlib
@@ -12,14 +12,14 @@ from vivi_keras.evaluation.tasks.vtab_tasks import SOURCES
 
 
 def load_task(name, data_dir=None, max_test=None):
-    """Loads one task that is prepared under `data_dir`.
+    """Loads one task that was prepared under `data_dir`.
 
     Args:
         name: a key of SOURCES.
         data_dir: TFDS's data folder; None for TFDS's own default.
-        max_test: int, test images at most; None for all, as VTAB asks.
+        max_test: int, most test images to use; None for all, as in VTAB.
     Returns: TfdsTask.
-    Raises: Unavailable: the data set, or this version of it, is not there.
+    Raises: Unavailable: the data set, or this version of it, is missing.
     """
     source = SOURCES[name]
     builder = find_builder(source.builder, data_dir)
@@ -34,9 +34,9 @@ def load_task(name, data_dir=None, max_test=None):
 
 
 def find_builder(name, data_dir=None):
-    """The TFDS builder of a name with a version pattern.
+    """Finds the TFDS builder for a name with a version pattern.
 
-    Raises: Unavailable: TFDS knows no such data set or version.
+    Raises: Unavailable: TFDS has no such data set or version.
     """
     import tensorflow_datasets as tfds
 
@@ -48,14 +48,14 @@ def find_builder(name, data_dir=None):
 
 
 def split_sizes(builder):
-    """Split name -> number of examples; empty where it is not prepared."""
+    """Split name -> number of examples; empty if it is not prepared."""
     return {k: v.num_examples for k, v in builder.info.splits.items()}
 
 
 def prepare(names, data_dir=None, show=print):
-    """Downloads and prepares tasks' data sets through TFDS.
+    """Downloads and prepares the data sets of tasks with TFDS.
 
-    Returns: dict of the tasks that cannot be had -> why.
+    Returns: dict: unavailable task -> reason.
     """
     missing, done = {}, {}
     for name in names:
@@ -71,7 +71,7 @@ def prepare(names, data_dir=None, show=print):
 
 
 def _prepare(name, data_dir):
-    """None, or why it cannot be had."""
+    """Returns None, or the reason why the task is unavailable."""
     try:
         builder = find_builder(name, data_dir)
         builder.download_and_prepare()
@@ -84,7 +84,7 @@ def _prepare(name, data_dir):
 
 
 class TfdsTask:
-    """A task that is read from disk as it is needed.
+    """A task whose images are read from disk when needed.
 
     Its training part is train800 followed by val200, in stored order.
     """
@@ -102,7 +102,7 @@ class TfdsTask:
 
     @functools.cached_property
     def fingerprint(self):
-        """Hash of the data set's version, its shards and the slices."""
+        """Hash of the data set's version, shards and slices."""
         info = self._builder.info
         told = [self.name, info.full_name, self.splits, self._max_test]
         told += [
@@ -113,7 +113,7 @@ class TfdsTask:
 
     @functools.cached_property
     def notes(self):
-        """What differs from the published splits, as a list of str."""
+        """Differences from the published splits, as a list of str."""
         sizes = split_sizes(self._builder)
         found = tuple(
             num_examples(getattr(self.splits, part), sizes)
@@ -127,7 +127,7 @@ class TfdsTask:
         ]
 
     def num_examples(self, part):
-        """Images of "train" (train800 and val200) or "test"."""
+        """Number of images in "train" (train800 + val200) or "test"."""
         sizes = split_sizes(self._builder)
         if part == "train":
             return num_examples(self.splits.train800, sizes) + num_examples(
@@ -139,7 +139,7 @@ class TfdsTask:
     def split(self, seed=0, num_train=task.NUM_TRAIN, num_validation=None):
         """(train, validation) indices: always train800 and val200.
 
-        The slices are the benchmark's own, whatever is asked.
+        The benchmark fixes these slices; the arguments are ignored.
         """
         del seed, num_train, num_validation
         count = self.num_examples("train")
@@ -185,7 +185,7 @@ class TfdsTask:
 
 
 def num_examples(split, sizes):
-    """Images in a slice such as "train[10:20]", of splits of known size."""
+    """Number of images in a slice such as "train[10:20]", given `sizes`."""
     name, _, rest = split.partition("[")
     if not rest:
         return sizes[name]
