@@ -32,7 +32,7 @@ test-slow: install
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	# In an editable install the linter does not see training and export.
+	# From Python 3.11 on. In an editable install the linter does not see training and export.
 	rm -rf build/lint
 	$(BIN)/python setup.py --quiet build_py --build-lib build/lint
 	cd build/lint && ../../$(BIN)/lint-imports --no-cache \

@@ -30,7 +30,7 @@ TEST = [
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.6,<1",
-    "import-linter>=2.17,<3",
+    "import-linter>=2.17,<3; python_version >= '3.11'",
 ]
 CONVERT = [
     "tf2onnx>=1.17,<2",

@@ -61,6 +61,10 @@ def export_encoder(
             or class names do not match the classifier.
         FileExistsError: `path` exists and is not a SavedModel.
         OSError: the folder cannot be written.
+
+    >>> encoder = vivi_keras.ResNet50V2(width=0.125, units=(1, 1, 1, 1))
+    >>> vivi_keras.export_encoder(encoder, "module")
+    'module'
     """
 
     _check_backend()

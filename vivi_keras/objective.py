@@ -56,6 +56,9 @@ def make_level(kind: str, **arguments) -> Level:
         arguments: arguments of the level's class; `name` defaults to `kind`.
     Raises:
         ValueError: unknown kind or argument; suggests the nearest name.
+
+    >>> make_level("video_info_nce", weight=0.5).weight
+    0.5
     """
     one_of("The kind of a level", kind, LEVELS)
     known = {
@@ -88,6 +91,10 @@ class Objective(layers.Layer):
         name: name of the layer.
         weight_decay: float >= 0; each kernel w of the heads adds
             `weight_decay * sum(w ** 2) / 2` to `losses`, as in the encoder.
+
+    >>> levels = [make_level("shot_exemplar"), make_level("video_info_nce")]
+    >>> vivi_keras.Objective(levels).streams
+    ('videos',)
     """
 
     def __init__(

@@ -109,6 +109,10 @@ def colour_views(
     Returns: float32 [N, H, W, 3] in [0, 1].
     Raises: ValueError: the policy is unknown or images are not uint8 with
         3 channels.
+
+    >>> images = np.zeros((2, 32, 32, 3), "uint8")
+    >>> data.colour_views(images, seed=(0, 1)).shape
+    TensorShape([2, 32, 32, 3])
     """
     if policy not in POLICIES:
         raise ValueError(f"Expected policy in {POLICIES}; got {policy!r}.")

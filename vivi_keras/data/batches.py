@@ -59,6 +59,10 @@ def video_batches(
         int64 [B]}. Padded shots come last, are False in the mask and black.
     Raises: ValueError: an argument is out of range, there is no such data
         set, it has fewer than 2 videos, or fewer records than `batch_size`.
+
+    >>> batches = data.video_batches("data", batch_size=4, image_size=32)
+    >>> next(iter(batches))["frames"].shape
+    TensorShape([4, 4, 2, 32, 32, 3])
     """
     size = check_image_size(image_size)
     check_arguments(

@@ -43,6 +43,12 @@ def labelled_batches(
     Returns: tf.data.Dataset of {"image": uint8 [M + U, H, W, 3] (with copies
         [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where hidden}.
     Raises: ValueError: an argument is out of range.
+
+    >>> images = np.zeros((8, 32, 32, 3), "uint8")
+    >>> images = data.labelled.from_arrays(images, np.arange(8) % 2)
+    >>> batches = data.labelled_batches(images, 4, image_size=24)
+    >>> next(iter(batches))["image"].shape
+    TensorShape([4, 24, 24, 3])
     """
     size = batches.check_image_size(image_size)
     batches.check_arguments(
@@ -179,6 +185,15 @@ def mixed_batches(videos, images):
         images: tf.data.Dataset from `labelled_batches`, of the same
             `first_step` and `shard`.
     Returns: tf.data.Dataset of dicts with the keys of both.
+
+    >>> images = np.zeros((8, 32, 32, 3), "uint8")
+    >>> images = data.labelled.from_arrays(images, np.arange(8) % 2)
+    >>> batches = data.mixed_batches(
+    ...     data.video_batches("data", 4, image_size=24),
+    ...     data.labelled_batches(images, 4, image_size=24),
+    ... )
+    >>> sorted(next(iter(batches)))
+    ['frames', 'image', 'label', 'shot_mask', 'video_id']
     """
     return tf.data.Dataset.zip((videos, images)).map(
         lambda video, image: {**video, **image}

@@ -126,6 +126,10 @@ def from_arrays(images, labels, class_names=None):
     Returns: LabelledImages.
     Raises: ValueError: lengths differ, a label is out of range, or a class
         has fewer than 2 images.
+
+    >>> images = np.zeros((8, 32, 32, 3), "uint8")
+    >>> len(data.labelled.from_arrays(images, np.arange(8) % 2))
+    8
     """
     labels = np.asarray(labels)
     if len(images) != len(labels):

@@ -187,6 +187,9 @@ def fingerprint(dataset_dir):
     Returns: 64 hexadecimal digits: a hash of the features, the name and size
         of each record file and 64 KiB at each of its ends.
     Raises: ValueError: there is no data set in the folder.
+
+    >>> len(data.fingerprint("data"))
+    64
     """
     directory = pathlib.Path(dataset_dir)
     _open_builder(directory)

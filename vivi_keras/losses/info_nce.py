@@ -23,6 +23,10 @@ def info_nce(queries, keys, temperature: float = 1.0, exclude=None, offset=0):
     Raises: ValueError: shapes or an offset that do not match.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748.
+
+    >>> queries = keys = np.eye(3, dtype="float32")
+    >>> losses.info_nce(queries, keys, temperature=0.5).numpy().round(3)
+    array([0.24, 0.24, 0.24], dtype=float32)
     """
     logits, own = info_nce_logits(queries, keys, temperature, exclude, offset)
     return ops.logsumexp(logits, axis=-1) - own
@@ -98,6 +102,10 @@ def multi_positive_nce(
 
     Source: Chen et al. 2020, arXiv 2002.05709; Khosla et al. 2020, arXiv
         2004.11362, equation 2.
+
+    >>> rows = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+    >>> losses.multi_positive_nce(rows, [0, 0, 1, 1]).numpy().shape
+    (4,)
     """
     grouping.above_zero(temperature=temperature)
     rows, groups, others, other_groups, exclude = grouping.rows_and_candidates(

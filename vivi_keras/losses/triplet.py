@@ -56,6 +56,10 @@ def semi_hard_triplet(
 
     Source: FaceNet, Schroff et al. 2015, arXiv 1503.03832; its rule is
         applied per pair as in docs/method.md [G].
+
+    >>> rows = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+    >>> losses.semi_hard_triplet(rows, [0, 0, 1, 1]).numpy()
+    array([0., 0., 0., 0.], dtype=float32)
     """
     hinges, mask, _ = semi_hard_pairs(
         embeddings,

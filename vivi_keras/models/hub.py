@@ -66,6 +66,10 @@ class HubEncoder(keras.layers.Layer):
     Raises:
         FileNotFoundError: `path` is neither a folder nor registered.
         ValueError: it is not a SavedModel, or not a reusable one.
+
+    >>> encoder = vivi_keras.load("vivi-r14w025-film/1")
+    >>> isinstance(encoder, vivi_keras.HubEncoder)
+    True
     """
 
     def __init__(self, path, trainable=False, check_range=True, **kwargs):
@@ -189,6 +193,10 @@ def load(
         that cannot be read; ValueError for a wrong hash, a damaged archive,
         or a module that is not reusable; OSError for a cache that cannot be
         written.
+
+    >>> encoder = vivi_keras.load("vivi-r14w025-film/1")
+    >>> encoder(np.zeros((2, 48, 48, 3), "float32")).shape
+    TensorShape([2, 512])
     """
     folder = registry_lib.find(name, registry, cache, sha256)
     # A bundled name has the same meaning on all machines; a folder has not.

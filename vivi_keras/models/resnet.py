@@ -30,6 +30,10 @@ class ResNet50V2(keras.Model):
         num_features: int, `round(2048 * width)`.
     Source: He et al. 2016, arXiv 1603.05027; details marked [G] in
         docs/method.md.
+
+    >>> encoder = vivi_keras.ResNet50V2(width=0.125, units=(1, 1, 1, 1))
+    >>> encoder(np.zeros((2, 32, 48, 3), "float32")).shape
+    TensorShape([2, 256])
     """
 
     def __init__(

@@ -65,6 +65,10 @@ def prepare(
         ValueError: an argument is wrong, no video could be used, or `strict`
             is set and a file was set aside.
         OSError: the data set cannot be written, e.g. the disk is full.
+
+    >>> report = prepare.prepare("films", "prepared", short_side=48)
+    >>> report["videos_used"], report["shots"]
+    (4, 12)
     """
     settings, limits = _split(options, settings_lib.Settings, Limits)
     checks.check_whole("workers", workers, 1, 10_000)

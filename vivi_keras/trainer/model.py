@@ -56,6 +56,15 @@ class ViviModel(keras.Model):
             `encoder.variables`; empty with average_decay=0.
         metric_names: names of the metrics of `fit`, set when built.
         input_wait_seconds: float, seconds that `fit` waited for batches.
+
+    >>> encoder = vivi_keras.ResNet50V2(width=0.125, units=(1, 1, 1, 1))
+    >>> objective = vivi_keras.Objective([make_level("shot_exemplar")])
+    >>> model = vivi_keras.ViviModel(encoder, objective)
+    >>> model.compile(optimizer="sgd")
+    >>> batches = data.video_batches("data", batch_size=4, image_size=32)
+    >>> history = model.fit(batches, steps_per_epoch=1, verbose=0)
+    >>> model.steps_done
+    1
     """
 
     def __init__(

@@ -135,6 +135,10 @@ def detect_shots(path, detector="adaptive") -> list[Shot]:
 
     Raises:
         VideoError: the file cannot be decoded.
+
+    >>> shots = video.detect_shots("films/film_0000.mp4")
+    >>> [shot.start_seconds for shot in shots]
+    [0.0, 1.0, 2.0]
     """
     times, cuts = [], set()
     with decode.Video(path) as video:
