@@ -90,7 +90,7 @@ from vivi_keras import commands
 
 def main(argv):
     import tensorflow as tf
-    tf.function(lambda x: x + 1, jit_compile=True)(1.0)
+    tf.function(lambda x: x + 1)(1.0)
     print("done")
 
 sys.argv = ["script"]

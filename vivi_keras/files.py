@@ -252,27 +252,32 @@ def readable(path):
     )
 
 
-LOCK_FILE = "lock"
-
-
 @contextlib.contextmanager
-def locked(workdir):
-    """Locks a work directory; the lock ends with the process.
+def locked(folder, name="lock"):
+    """Locks a folder, which is made if needed; the lock ends with the process.
 
+    Where the system has no file locks (Windows), nothing is locked.
+
+    Args:
+        folder: folder that only one run may write to.
+        name: file in it that holds the lock and says who has it.
     Raises: ValueError: another process has locked it.
     """
-    import fcntl  # not on Windows, where encoders can be loaded, too
-
-    folder = pathlib.Path(workdir)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a+") as file:
+    with (folder / name).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise ValueError(
-                f"{workdir} is in use by another run ({file.read().strip()})."
-                " Stop that run, or use another work directory."
+                f"{folder} is in use by another run ({file.read().strip()})."
+                " Stop that run, or use another folder."
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

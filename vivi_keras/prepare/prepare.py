@@ -1,7 +1,6 @@
 """Prepares an archive of videos as a data set: in parallel, resumable."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import errno
 import os
@@ -85,7 +84,7 @@ def prepare(
             "expected videos, frames_dirs or sequence_examples, got none"
         )
     directory = _directory(videos, dataset)
-    with _alone(directory):
+    with files.locked(directory, ".lock"):
         found, summary = _run(
             directory,
             settings,
@@ -148,24 +147,6 @@ def _find(directory, inputs, sequence_examples):
     if sequence_examples is not None:
         found += find_videos.find_sequences(sequence_examples, [directory])
     return found, others
-
-
-@contextlib.contextmanager
-def _alone(directory):
-    """Locks the folder: two runs at once would replace each other's files."""
-    try:
-        import fcntl
-    except ImportError:  # this system has no fcntl
-        yield
-        return
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"dataset: another run is preparing {directory}"
-            ) from error
-        yield
 
 
 def _directory(videos, dataset):

@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
+
 from vivi_keras.prepare import cache
 
 VERSION = "1.0.0"
@@ -14,18 +16,17 @@ SHARD_BYTES = 256 << 20
 
 def features():
     """The features of a record: N frames of K shots of one video."""
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-    times = tfds.features.Sequence(tf.float32)
+    times = tfds.features.Sequence(np.float32)
     return tfds.features.FeaturesDict(
         {
             "video": tfds.features.Text(),
-            "video_id": tf.int64,
-            "first_shot": tf.int64,
+            "video_id": np.int64,
+            "first_shot": np.int64,
             "frames": tfds.features.Sequence(image),  # [N]
-            "shot_index": tfds.features.Sequence(tf.int64),  # [N]
+            "shot_index": tfds.features.Sequence(np.int64),  # [N]
             "time_seconds": times,  # [N]
             "shot_start_seconds": times,  # [K]
             "shot_stop_seconds": times,  # [K]
