@@ -240,7 +240,9 @@ def test_configs_that_cannot_be_had_are_told(arguments, said, tmp_path):
     assert "Traceback" not in shown and shown.count("\n") <= 2, shown
 
 
-@pytest.mark.parametrize("wrong", ["--config=no_row", "--hlep", "--config"])
+@pytest.mark.parametrize(
+    "wrong", ["--config=no_row", "--hlep", "--config", "help"]
+)
 def test_help_comes_before_mistakes(wrong):
     shown, status = run_as("vivi-pretrain", wrong, "--help")
     assert status == 0 and "vivi-pretrain --config=" in shown

@@ -132,11 +132,10 @@ def _open_streams():
 
 
 def _parse(name, prepare_argv, argv):
-    if _asks_for_help(argv):
+    help_flag = _help_flag(argv)
+    if help_flag is not None:
         with contextlib.suppress(SystemExit):  # absl's, with status 1
-            word = next(w for w in argv[1:] if w.lstrip("-") in _HELP)
-            word = "--help" if word == "-h" else word
-            flags.FLAGS([argv[0], word])
+            flags.FLAGS([argv[0], help_flag])
         sys.exit(0)
     try:
         if prepare_argv is not None:
@@ -148,9 +147,13 @@ def _parse(name, prepare_argv, argv):
     end(name, f"{said}\nSee {name} --help.", 1)
 
 
-def _asks_for_help(argv):
+def _help_flag(argv):
+    """The first flag that asks for help, as absl knows it, or None."""
     words = argv[1 : argv.index("--") if "--" in argv else None]
-    return any(w.startswith("-") and w.lstrip("-") in _HELP for w in words)
+    for word in words:
+        if word.startswith("-") and word.lstrip("-") in _HELP:
+            return "--help" if word.lstrip("-") == "h" else word
+    return None
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):

@@ -98,12 +98,9 @@ def evaluate(
         budget.check(budget_minutes)
     if output is not None:
         files.check_output(output)
-    encoders = [load_encoder(module, name, output=output_name, weights=weights)]
-    for key, path in ({} if baselines is None else baselines).items():
-        encoders.append(load_encoder(path, key))
-    if raw_pixels:
-        encoders.append(RawPixels())
-    check_names(encoders)
+    encoders = _load_encoders(
+        module, name, baselines, raw_pixels, output_name, weights
+    )
     image_size = IMAGE_SIZES[suite] if image_size is None else image_size
     max_test = MAX_TEST[suite] if max_test is None else max_test
     sweep = SWEEPS[suite] if sweep is None else sweep
@@ -157,6 +154,17 @@ def task_names(suite, wanted):
             f"Expected a suite of {[OFFLINE, VTAB]}; got {suite!r}."
         )
     return offline_tasks.names(wanted, vtab_tasks.SOURCES)
+
+
+def _load_encoders(module, name, baselines, raw_pixels, output_name, weights):
+    """The module, its baselines and raw pixels, each with its own name."""
+    encoders = [load_encoder(module, name, output=output_name, weights=weights)]
+    for key, path in ({} if baselines is None else baselines).items():
+        encoders.append(load_encoder(path, key))
+    if raw_pixels:
+        encoders.append(RawPixels())
+    check_names(encoders)
+    return encoders
 
 
 def check_names(encoders):
@@ -225,12 +233,9 @@ def evaluate_robust(
         )
     if output is not None:
         files.check_output(output)
-    encoders = [load_encoder(module, name, output=output_name, weights=weights)]
-    for key, path in ({} if baselines is None else baselines).items():
-        encoders.append(load_encoder(path, key))
-    if raw_pixels:
-        encoders.append(RawPixels())
-    check_names(encoders)
+    encoders = _load_encoders(
+        module, name, baselines, raw_pixels, output_name, weights
+    )
     if image_size is None:
         image_size = _SIZES.get(suite_name, 224)
     show = show if show is not None else lambda line: None
