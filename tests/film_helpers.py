@@ -6,6 +6,8 @@ import sys
 import av
 import numpy as np
 
+from vivi_keras.demo import corpus
+
 WIDTH, HEIGHT, COUNT = 96, 64, 24
 
 TICK = fractions.Fraction(1, 12)
@@ -111,3 +113,15 @@ def images(path, count, seed):
             image = np.full(shape, rng.integers(0, 255, 3), np.uint8)
             image[: 5 + index] = rng.integers(0, 255, 3)
         cv2.imwrite(str(path / f"frame{index}.png"), image)
+
+
+def render_smallest_corpus(folder):
+    """Four demo films of three shots of a second."""
+    corpus.render_corpus(
+        folder,
+        num_films=4,
+        seed=5,
+        num_shots=(3, 3),
+        shot_seconds=(1.0, 1.0),
+        dissolve_share=0.0,
+    )

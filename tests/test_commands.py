@@ -107,6 +107,20 @@ def test_the_start_lines_of_tensorflow_are_hidden():
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
+def import_tensorflow(folder):
+    """Imports the tensorflow.py of a folder, as on a machine without a GPU."""
+    script = (
+        "from vivi_keras import commands\n"
+        "commands.hide_start_lines()\n"
+        f"commands._GPU_DRIVER = {str(folder / 'none')!r}\n"
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        "import tensorflow\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "is_shown"),
     [
@@ -124,16 +138,7 @@ def test_other_lines_of_an_import_are_shown(line, is_shown, tmp_path):
         f"import os\nos.write(2, {line.encode()!r} + b'\\n')\n"
         "class config:\n    list_physical_devices = staticmethod(list)\n"
     )
-    script = (
-        "from vivi_keras import commands\n"
-        "commands.hide_start_lines()\n"
-        f"commands._GPU_DRIVER = {str(tmp_path / 'none')!r}\n"
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import tensorflow\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True
-    )
+    done = import_tensorflow(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == (line + "\n" if is_shown else "")
 
@@ -142,15 +147,7 @@ def test_errors_while_tensorflow_loads_are_shown(tmp_path):
     (tmp_path / "tensorflow.py").write_text(
         "import os\nos.write(2, b'libx.so is damaged\\n')\n1 / 0\n"
     )
-    script = (
-        "from vivi_keras import commands\n"
-        "commands.hide_start_lines()\n"
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import tensorflow\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True
-    )
+    done = import_tensorflow(tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("libx.so is damaged\n")
     assert "ZeroDivisionError" in done.stderr
@@ -189,15 +186,7 @@ def test_the_last_words_of_a_tensorflow_that_aborts_are_shown(tmp_path):
     (tmp_path / "tensorflow.py").write_text(
         "import os\nos.write(2, b'compiled to use AVX\\n')\nos.abort()\n"
     )
-    script = (
-        "from vivi_keras import commands\n"
-        "commands.hide_start_lines()\n"
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import tensorflow\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True
-    )
+    done = import_tensorflow(tmp_path)
     assert done.returncode == -6
     assert "compiled to use AVX" in done.stderr
 

@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 import pytest
+from film_helpers import render_smallest_corpus
 
 import vivi_keras
 from vivi_keras import data, losses, models, objective, prepare, trainer, video
-from vivi_keras.demo import corpus
 
 NAMES = {
     f"{place.__name__}.{name}": getattr(place, name)
@@ -41,14 +41,7 @@ GLOBALS = {
 def folder(tmp_path_factory):
     """`films`, and `data` prepared from them."""
     folder = tmp_path_factory.mktemp("examples")
-    corpus.render_corpus(
-        folder / "films",
-        num_films=4,
-        seed=5,
-        num_shots=(3, 3),
-        shot_seconds=(1.0, 1.0),
-        dissolve_share=0.0,
-    )
+    render_smallest_corpus(folder / "films")
     prepare.prepare(folder / "films", folder / "data", short_side=48)
     return folder
 

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from film_helpers import render_smallest_corpus
 
-from vivi_keras.demo import corpus
 from vivi_keras.runs import build
 
 BIN = pathlib.Path(sys.executable).parent
@@ -53,14 +53,7 @@ def run(command, *arguments, status=0):
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    corpus.render_corpus(
-        folder / "films",
-        num_films=4,
-        seed=5,
-        num_shots=(3, 3),
-        shot_seconds=(1.0, 1.0),
-        dissolve_share=0.0,
-    )
+    render_smallest_corpus(folder / "films")
     printed = run(
         "vivi-prepare",
         f"--videos={folder / 'films'}",
