@@ -82,7 +82,7 @@ setuptools.setup(
     package_dir=MAPPED,
     package_data={
         "vivi_keras": ["py.typed"],
-        "vivi_keras.pages": ["*.html", "*.css"],
+        "vivi_keras.pages": ["*.html", "*.css", "*.md"],
         "vivi_keras.hub_modules": [
             "*.yaml",
             "*.md",

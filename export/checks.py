@@ -300,7 +300,8 @@ def describes_itself(subject):
     }
     for key, value in got.items():
         if subject.metadata.get(key) != value:
-            raise Miss(f"{key} is {value}, told {subject.metadata.get(key)}")
+            stated = subject.metadata.get(key)
+            raise Miss(f"{key} is {value}, the metadata says {stated}")
     return f"{got['num_parameters']:,} numbers"
 
 

@@ -38,12 +38,12 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
 
     _need("ai_edge_litert")
     _check_output(output)
-    loaded, told = _load(module)
-    if image_size is None and "image_size" not in told:
+    loaded, metadata = _load(module)
+    if image_size is None and "image_size" not in metadata:
         raise ValueError(
             f"expected image_size, since {str(module)!r} recommends none"
         )
-    size = tuple(told["image_size"] if image_size is None else image_size)
+    size = tuple(metadata["image_size"] if image_size is None else image_size)
     function = _function(loaded, size)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function.get_concrete_function()], loaded
@@ -61,7 +61,7 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
         output,
         converter.convert(),
         load_tflite,
-        told,
+        metadata,
         {
             "format": "tflite",
             "type": "float32" if calibration is None else "int8",
@@ -83,7 +83,7 @@ def to_onnx(module, output):
     _need("onnxruntime")
     tf2onnx = _need("tf2onnx")
     _check_output(output)
-    loaded, told = _load(module)
+    loaded, metadata = _load(module)
     function = _function(loaded, (None, None))
     model, _ = tf2onnx.convert.from_function(
         function, function.input_signature, opset=ONNX_OPSET
@@ -92,7 +92,7 @@ def to_onnx(module, output):
         output,
         model.SerializeToString(),
         load_onnx,
-        told,
+        metadata,
         {"format": "onnx", "type": "float32", "opset": ONNX_OPSET},
         loaded,
         metadata_lib.fitted_images(None),
@@ -190,10 +190,10 @@ def _load(module):
     import tensorflow as tf
 
     try:
-        told = metadata_lib.read_metadata(module)
+        metadata = metadata_lib.read_metadata(module)
     except FileNotFoundError:  # from another publisher
-        told = {}
-    return tf.saved_model.load(str(module)), told
+        metadata = {}
+    return tf.saved_model.load(str(module)), metadata
 
 
 def _function(loaded, size):
@@ -227,12 +227,12 @@ def _check_output(output):
         raise IsADirectoryError(f"expected a file to write, got {output}")
 
 
-def _write(output, content, load, told, made, loaded, images):
+def _write(output, content, load, metadata, made, loaded, images):
     """Writes a converted file, checks its features, and writes its report.
 
     Args:
         output: path to write. content: bytes. load: path -> encoder.
-        told: dict, the module's metadata. made: dict about the conversion.
+        metadata: dict, the module's metadata. made: dict about the conversion.
         loaded: the module. images: float32 [N, H, W, 3] to compare on.
     Returns: dict, the report.
     """
@@ -247,7 +247,7 @@ def _write(output, content, load, told, made, loaded, images):
         compared = _compare(load(file), loaded, images, made["type"])
         os.replace(file, output)
     report = {
-        **told,
+        **metadata,
         "converted": {**made, "bytes": len(content), **compared},
     }
     write_report(output, report)

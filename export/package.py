@@ -36,13 +36,13 @@ def write_packages(module, name, output):
             "expected publisher/name/version, in lower case and with a whole"
             f" number as version, got {name!r}"
         )
-    told = metadata_lib.read_metadata(module)
+    metadata = metadata_lib.read_metadata(module)
     with _new_folder(module, output) as folder:
-        _write_hubs(module, name, folder, told)
+        _write_hubs(module, name, folder, metadata)
     return str(output)
 
 
-def _write_hubs(module, name, output, told):
+def _write_hubs(module, name, output, metadata):
     publisher, short, version = name.split("/")
     entry = _entry(module)
     entry.update(name=short, version=int(version))
@@ -50,14 +50,14 @@ def _write_hubs(module, name, output, told):
     for hub in ("tfhub", "kaggle", "huggingface"):
         (output / hub).mkdir(parents=True)
     files_lib.pack(module, output / "tfhub" / archive)
-    card = cards.tfhub_card(publisher, entry, told)
+    card = cards.tfhub_card(publisher, entry, metadata)
     (output / "tfhub" / f"{version}.md").write_text(card, encoding="utf-8")
-    _write_kaggle(output / "kaggle", module, publisher, entry, told)
+    _write_kaggle(output / "kaggle", module, publisher, entry, metadata)
     folder = output / "huggingface" / short
     _copy(module, folder)
     metadata_lib.write_signatures(module, folder / "signatures.json")
     (folder / "README.md").write_text(
-        cards.hugging_face_card(publisher, entry, told), encoding="utf-8"
+        cards.hugging_face_card(publisher, entry, metadata), encoding="utf-8"
     )
 
 
@@ -99,10 +99,10 @@ def _copy(module, folder):
         raise OSError(error.args[0][0][2]) from error  # the first file's error
 
 
-def _write_kaggle(folder, module, publisher, entry, told):
+def _write_kaggle(folder, module, publisher, entry, metadata):
     instance = folder / "tensorFlow2" / "default"
     _copy(module, instance / str(entry["version"]))
-    files = cards.kaggle_files(publisher, entry, told)
+    files = cards.kaggle_files(publisher, entry, metadata)
     places = {
         "model-metadata.json": folder,
         "model-instance-metadata.json": instance,

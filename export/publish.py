@@ -21,18 +21,10 @@ import yaml
 from absl import app, flags
 
 from vivi_keras import commands, files, pages
-from vivi_keras.export import cards, metadata
+from vivi_keras.export import cards
+from vivi_keras.export import metadata as metadata_lib
 from vivi_keras.models import registry
 
-_COLUMNS = (
-    "module",
-    "network",
-    "features",
-    "input",
-    "training data",
-    "size",
-    "licence",
-)
 _INTRODUCTION = (
     "Image encoders trained by this project, each a reusable SavedModel that"
     " loads right after a clone. They are small and trained for minutes on a"
@@ -50,11 +42,6 @@ import tf_keras  # hub.KerasLayer is a layer of tf_keras
 
 encoder = hub.KerasLayer("hub_modules/{key}", trainable=True)
 model = tf_keras.Sequential([encoder, tf_keras.layers.Dense(10)])"""
-_KERAS3_EXAMPLE = """import keras
-import vivi_keras
-
-encoder = vivi_keras.load("{key}", trainable=True)
-model = keras.Sequential([encoder, keras.layers.Dense(10)])"""
 
 
 def readme(modules):
@@ -64,34 +51,28 @@ def readme(modules):
         modules: list of (key "name/version", registry entry, vivi.json dict).
     Returns: str.
     """
-    lines = ["# Published encoders", "", _INTRODUCTION, ""]
-    lines += ["| " + " | ".join(_COLUMNS) + " |"]
-    lines += ["|" + "---|" * len(_COLUMNS)]
-    for key, entry, told in modules:
-        facts = _facts(key, entry, told)
-        facts["module"] = f"[{key}]({key}.md)"
-        lines.append("| " + " | ".join(facts[c] for c in _COLUMNS) + " |")
-    lines += ["", "```python", _EXAMPLE.format(key=modules[0][0]), "```", ""]
-    lines += ["In Keras 3:", ""]
-    lines += ["```python", _KERAS3_EXAMPLE.format(key=modules[0][0]), "```"]
-    lines += ["", _TRUST, ""]
-    lines += [
-        "This file, index.html, the cards and the signatures are made from",
-        "registry.yaml by `python -m vivi_keras.export.publish`.",
-    ]
-    return "\n".join(lines) + "\n"
+    return pages.render_markdown(
+        "encoders.md",
+        introduction=_INTRODUCTION,
+        encoders=[
+            {"module": f"[{key}]({key}.md)", **_facts(entry, metadata)}
+            for key, entry, metadata in modules
+        ],
+        example=_EXAMPLE.format(key=modules[0][0]),
+        key=modules[0][0],
+        trust=_TRUST,
+    )
 
 
 def index(modules):
     """index.html, complete in itself; arguments as for `readme`."""
     encoders = []
-    for key, entry, told in modules:
+    for key, entry, metadata in modules:
         facts = {
-            **_facts(key, entry, told),
-            "method row": told["row"],
+            **_facts(entry, metadata),
+            "method row": metadata["row"],
             "SHA-256": entry["sha256"],
         }
-        del facts["module"]
         encoders.append(
             {
                 "key": key,
@@ -109,14 +90,13 @@ def index(modules):
     )
 
 
-def _facts(key, entry, told):
-    height, width = told["image_size"]
+def _facts(entry, metadata):
+    height, width = metadata["image_size"]
     return {
-        "module": key,
-        "network": cards.network_name(told),
-        "features": str(told["num_features"]),
+        "network": cards.network_name(metadata),
+        "features": str(metadata["num_features"]),
         "input": f"{height} x {width}, or any of at least"
-        f" {told['minimum_size']}",
+        f" {metadata['minimum_size']}",
         "training data": entry["training_data"]["name"],
         "size": f"{entry['bytes'] / 1e6:.1f} MB",
         "licence": entry["licence"],
@@ -160,7 +140,7 @@ def publish(module, name, version, results=None, metrics=None, root=None):
             "name must be lower-case letters, digits and any of ._- after the"
             f" first. Got: {name!r}"
         )
-    metadata.read_metadata(module)  # raises unless it is our module
+    metadata_lib.read_metadata(module)  # raises unless it is our module
     rows = None if results is None else _read_results(results)
     log = None if metrics is None else _read_metrics(metrics)
     folder = root / name / str(version)
@@ -202,11 +182,11 @@ def write_pages(root=None):
     modules = []
     for key, entry in registry.read_registry(root / "registry.yaml").items():
         folder = root / entry["path"]
-        told = metadata.read_metadata(folder)
-        modules.append((key, entry, told))
-        card = cards.tfhub_card(PUBLISHER, entry, told, bundled=True)
+        metadata = metadata_lib.read_metadata(folder)
+        modules.append((key, entry, metadata))
+        card = cards.tfhub_card(PUBLISHER, entry, metadata, bundled=True)
         (root / f"{key}.md").write_text(card, encoding="utf-8")
-        metadata.write_signatures(folder, root / f"{key}.signatures.json")
+        metadata_lib.write_signatures(folder, root / f"{key}.signatures.json")
     if modules:
         for name, make in (
             ("README.md", readme),

@@ -71,14 +71,14 @@ def content_row(folder):
 
     name = "content hash"
     try:
-        told = metadata.read_metadata(folder).get("content_sha256")
+        stated = metadata.read_metadata(folder).get("content_sha256")
     except FileNotFoundError:
         return (name, "n/a", f"no {metadata.METADATA_NAME}")
     except ValueError as error:
         return (name, "MISS", f"{metadata.METADATA_NAME}: {error}")
     found = files.tree_sha256(folder, [metadata.METADATA_NAME])
-    if told != found:
-        return (name, "MISS", f"told {told}, found {found}")
+    if stated != found:
+        return (name, "MISS", f"metadata says {stated}, the files have {found}")
     return (name, "pass", found[:16])
 
 

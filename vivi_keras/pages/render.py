@@ -1,4 +1,4 @@
-"""Fills the templates beside this file; all share one style sheet."""
+"""Fills the templates beside this file; HTML pages share a style sheet."""
 
 import base64
 import functools
@@ -27,6 +27,17 @@ def render(name, **values):
     )
 
 
+def render_markdown(name, **values):
+    """A Markdown file as text; nothing is escaped.
+
+    Args:
+        name: file name of a template, such as "card.md".
+        values: what the template shows.
+    Returns: str, which ends with a line end.
+    """
+    return _environment().get_template(name).render(values)
+
+
 def data_uri(image, kind):
     """An image as the `src` of an <img>, so that a page is one file.
 
@@ -41,7 +52,7 @@ def data_uri(image, kind):
 def _environment():
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
