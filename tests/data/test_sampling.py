@@ -10,24 +10,52 @@ from vivi_keras.data import crops, sampling
 
 @pytest.mark.parametrize("num_records", [1, 2, 3, 10, 257])
 def test_each_epoch_is_a_permutation(num_records):
-    positions = tf.range(5 * num_records, dtype=tf.int64)
+    positions = np.arange(5 * num_records)
     found = sampling.records_of_positions(positions, num_records, seed=4)
-    for epoch in found.numpy().reshape(5, num_records):
+    for epoch in found.reshape(5, num_records):
         np.testing.assert_array_equal(np.sort(epoch), range(num_records))
 
 
 def test_first_records_of_epochs_are_uniform():
-    positions = 6 * tf.range(3000, dtype=tf.int64)
-    found = sampling.records_of_positions(positions, 6, seed=1).numpy()
+    positions = 6 * np.arange(3000)
+    found = sampling.records_of_positions(positions, 6, seed=1)
     counts = np.bincount(found, minlength=6)
     # 5 degrees of freedom: above 22 with probability 0.0005.
     assert ((counts - 500) ** 2 / 500).sum() < 22
 
 
 def test_positions_far_ahead_cost_nothing():
-    far = tf.constant([10**15, 10**15 + 1], tf.int64)
-    found = sampling.records_of_positions(far, 1000, seed=0).numpy()
+    far = np.array([10**15, 10**15 + 1])
+    found = sampling.records_of_positions(far, 1000, seed=0)
     assert ((found >= 0) & (found < 1000)).all()
+
+
+@pytest.mark.parametrize("num_records", [2, 10, 257, 65535, 65538, 10**9 + 7])
+def test_records_equal_tensorflow_s_index_shuffle(num_records):
+    positions = np.random.default_rng(0).integers(0, 2**62, 100)
+    found = sampling.records_of_positions(positions, num_records, seed=3)
+    epochs = positions // num_records
+    keys = [sampling.fold(3, 1, epochs, part) for part in range(3)]
+    expected = tf.raw_ops.RandomIndexShuffle(
+        index=positions % num_records,
+        seed=np.stack(keys, axis=1),
+        max_index=tf.constant(num_records - 1, tf.int64),
+        rounds=4,
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_frames_equal_those_that_tensorflow_decodes():
+    jpegs = [
+        encode_jpeg(frame_pixels(1, k, height=97 + k, width=131), quality=90)
+        for k in range(3)
+    ]
+    for jpeg in jpegs:
+        np.testing.assert_array_equal(
+            crops.decode(jpeg), tf.io.decode_jpeg(jpeg, channels=3)
+        )
+    with pytest.raises(ValueError, match="(?i)premature end"):
+        crops.decode(jpegs[0][: len(jpegs[0]) // 2])
 
 
 def slow_choice(shot_index, num_shots, frames_per_shot, draws):
@@ -76,12 +104,11 @@ def test_chosen_frames_equal_the_slow_rule():
 
 def draw_boxes(num_boxes, height, width):
     draws = sampling.uniforms(
-        sampling.fold(2, tf.range(num_boxes, dtype=tf.int64)),
+        sampling.fold(2, np.arange(num_boxes)),
         crops.DRAWS_PER_CROP,
     )
-    heights = tf.fill([num_boxes], tf.constant(height, tf.int64))
-    widths = tf.fill([num_boxes], tf.constant(width, tf.int64))
-    return crops.inception_boxes(heights, widths, draws).numpy()
+    heights, widths = np.full(num_boxes, height), np.full(num_boxes, width)
+    return crops.inception_boxes(heights, widths, draws)
 
 
 def slow_box(height, width, draws):
@@ -102,8 +129,8 @@ def slow_box(height, width, draws):
 @pytest.mark.parametrize("size", [(60, 100), (100, 60), (40, 400), (1, 1)])
 def test_boxes_equal_the_slow_rule(size):
     draws = sampling.uniforms(
-        sampling.fold(2, tf.range(400, dtype=tf.int64)), crops.DRAWS_PER_CROP
-    ).numpy()
+        sampling.fold(2, np.arange(400)), crops.DRAWS_PER_CROP
+    )
     expected = [slow_box(*size, row.astype(float)) for row in draws]
     boxes = draw_boxes(400, *size)
     # float32 against float64: a side may round to the other neighbour.
@@ -128,17 +155,13 @@ def test_boxes_cover_the_range_and_stay_inside():
     [(1.0, [0, 20, 60, 60]), (2.0, [5, 0, 50, 100]), (0.5, [0, 35, 60, 30])],
 )
 def test_centre_box_is_the_largest(aspect, expected):
-    boxes = crops.centre_boxes(
-        tf.constant([60], tf.int64), tf.constant([100], tf.int64), aspect
-    )
-    assert boxes.numpy().tolist() == [expected]
+    boxes = crops.centre_boxes(np.array([60]), np.array([100]), aspect)
+    assert boxes.tolist() == [expected]
 
 
 def crop(pixels, real, draws, **arguments):
     jpegs = [encode_jpeg(image, quality=100) for image in pixels]
-    return crops.crop_frames(
-        tf.constant(jpegs), tf.constant(real), tf.constant(draws), **arguments
-    ).numpy()
+    return crops.crop_frames(jpegs, np.array(real), draws, **arguments)
 
 
 def test_crops_equal_crops_of_the_whole_frame():
@@ -155,13 +178,9 @@ def test_crops_equal_crops_of_the_whole_frame():
     assert (result[2] == 0).all()
     for k in range(2):
         height, width = pixels[k].shape[:2]
-        top, left, h, w = (
-            crops.inception_boxes(
-                np.full(4, height), np.full(4, width), draws[k]
-            )
-            .numpy()
-            .T
-        )
+        top, left, h, w = crops.inception_boxes(
+            np.full(4, height), np.full(4, width), draws[k]
+        ).T
         for c in range(4):
             window = pixels[k][top[c] :, left[c] :][: h[c], : w[c]]
             expected = tf.image.resize(window, (24, 40)).numpy()

@@ -1,7 +1,10 @@
 """Random augmentation of images: colour changes and RandAugment."""
 
+import functools
+
+import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from PIL import Image, ImageEnhance, ImageOps
 
 from vivi_keras.data import sampling
@@ -103,9 +106,10 @@ def colour_views(
         position: int64 [N], the images' positions in the global batch; None
             for 0, 1, ... An image's change depends only on (seed,
             position).
-        compiled: bool, compile the work on pixels with XLA: one pass over
-            memory instead of one per operation, about ten times faster on
-            a CPU. Without it, values differ by at most 1e-5.
+        compiled: bool, compile the work on pixels with XLA (TensorFlow and
+            JAX): one pass over memory instead of one per operation, about
+            ten times faster on a CPU. Without it, values differ by at most
+            1e-5.
     Returns: float32 [N, H, W, 3] in [0, 1].
     Raises: ValueError: the policy is unknown or images are not uint8 with
         3 channels.
@@ -116,28 +120,44 @@ def colour_views(
     """
     if policy not in POLICIES:
         raise ValueError(f"Expected policy in {POLICIES}; got {policy!r}.")
-    images = tf.convert_to_tensor(images)
-    if (
-        images.dtype != tf.uint8
-        or images.shape.rank != 4
-        or images.shape[-1] != 3
-    ):
+    images = ops.convert_to_tensor(images)
+    shape = tuple(images.shape)
+    if ops.dtype(images) != "uint8" or len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
             "Expected images of type uint8 and shape [N, H, W, 3]; got "
-            f"{images.dtype.name} {images.shape}."
+            f"{ops.dtype(images)} {shape}."
         )
     if policy is None:
-        return tf.cast(images, tf.float32) / 255
+        return ops.cast(images, "float32") / 255
     if position is None:
-        position = tf.range(tf.shape(images)[0])
-    keys = sampling.fold(_COLOUR, *_words(seed), position)
-    if policy == "exemplar":
-        changes = exemplar_changes(sampling.uniforms(keys, 7))
-        change = _compiled_exemplar if compiled else exemplar_colours
-    else:
-        changes = rotation_changes(sampling.uniforms(keys, 3))
-        change = _compiled_rotation if compiled else rotation_colours
-    return change(images, changes)
+        position = ops.arange(ops.shape(images)[0], dtype="int32")
+    keys = sampling.fold(_COLOUR, *_words(seed), position, ops=ops)
+    change = _exemplar if policy == "exemplar" else _rotation
+    return (_compiled(change) if compiled else change)(images, keys)
+
+
+def _exemplar(images, keys):
+    draws = sampling.uniforms(keys, 7, ops)
+    return exemplar_colours(images, exemplar_changes(draws))
+
+
+def _rotation(images, keys):
+    draws = sampling.uniforms(keys, 3, ops)
+    return rotation_colours(images, rotation_changes(draws))
+
+
+@functools.cache
+def _compiled(function):
+    """The function compiled by XLA, if Keras's backend has it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
 
 
 def exemplar_changes(draws):
@@ -150,13 +170,13 @@ def exemplar_changes(draws):
     Returns: float32 [N, 7]: shift of the hue (in turns), power, factor and
         shift of saturation, the same of value.
     """
-    hue, *rest = tf.unstack(2 * draws - 1, axis=-1)
+    hue, *rest = ops.unstack(2 * draws - 1, axis=-1)
     changes = [HUE_SHIFT * hue]
     for power, factor, shift in (rest[:3], rest[3:]):
         changes.append(2.0 ** (POWER_LOG2 * power))
         changes.append(2.0 ** (FACTOR_LOG2 * factor))
         changes.append(VALUE_SHIFT * shift)
-    return tf.stack(changes, axis=-1)
+    return ops.stack(changes, axis=-1)
 
 
 def exemplar_colours(images, changes):
@@ -167,31 +187,31 @@ def exemplar_colours(images, changes):
         changes: float32 [N, 7], from `exemplar_changes`.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
-    changes = changes[:, tf.newaxis, tf.newaxis]  # [N, 1, 1, 7]
-    red, green, blue = tf.unstack(tf.cast(images, tf.float32), axis=-1)
-    value = tf.maximum(tf.maximum(red, green), blue)  # [N, H, W] in 0..255
-    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    changes = changes[:, None, None]  # [N, 1, 1, 7]
+    red, green, blue = ops.unstack(ops.cast(images, "float32"), axis=-1)
+    value = ops.maximum(ops.maximum(red, green), blue)  # [N, H, W] in 0..255
+    chroma = value - ops.minimum(ops.minimum(red, green), blue)
     # Values are integers: below 1 means 0, and 0 / 1 avoids 0 / 0.
-    scale = 1 / tf.maximum(chroma, 1.0)
-    hue = tf.where(
+    scale = 1 / ops.maximum(chroma, 1.0)
+    hue = ops.where(
         value == red,
         (green - blue) * scale,
-        tf.where(
+        ops.where(
             value == green,
             2 + (blue - red) * scale,
             4 + (red - green) * scale,
         ),
     )  # in sixths of a turn, -1..5
     hue += 6 * (1 + changes[..., 0])
-    saturation = _curve(chroma / tf.maximum(value, 1.0), changes[..., 1:4])
+    saturation = _curve(chroma / ops.maximum(value, 1.0), changes[..., 1:4])
     value = _curve(value / 255, changes[..., 4:7])
     # Channels are broadcast, not stacked: XLA would compute the curves again
     # for each part of a stack.
-    sixths = hue[..., tf.newaxis] + tf.constant([5.0, 3.0, 1.0])
-    sixths -= 6 * tf.floor(sixths / 6)
-    drop = tf.clip_by_value(tf.minimum(sixths, 4 - sixths), 0, 1)
-    value = value[..., tf.newaxis]
-    return value - value * saturation[..., tf.newaxis] * drop
+    sixths = hue[..., None] + np.array([5, 3, 1], np.float32)
+    sixths -= 6 * ops.floor(sixths / 6)
+    drop = ops.clip(ops.minimum(sixths, 4 - sixths), 0, 1)
+    value = value[..., None]
+    return value - value * saturation[..., None] * drop
 
 
 def _curve(channel, changes):
@@ -199,9 +219,9 @@ def _curve(channel, changes):
 
     The power is computed by exp and log, which XLA vectorises; 0 stays 0.
     """
-    power, factor, shift = tf.unstack(changes, axis=-1)
-    raised = tf.exp(power * tf.math.log(channel))
-    return tf.clip_by_value(raised * factor + shift, 0, 1)
+    power, factor, shift = ops.unstack(changes, axis=-1)
+    raised = ops.exp(power * ops.log(channel))
+    return ops.clip(raised * factor + shift, 0, 1)
 
 
 def rotation_changes(draws):
@@ -213,11 +233,11 @@ def rotation_changes(draws):
         for grey or 0.
     """
     low, high = SATURATION_RANGE
-    return tf.stack(
+    return ops.stack(
         [
             BRIGHTNESS * (2 * draws[:, 0] - 1),
             low + (high - low) * draws[:, 1],
-            tf.cast(draws[:, 2] < GREY_PROBABILITY, tf.float32),
+            ops.cast(draws[:, 2] < GREY_PROBABILITY, "float32"),
         ],
         axis=-1,
     )
@@ -233,26 +253,22 @@ def rotation_colours(images, changes):
         changes: float32 [N, 3], from `rotation_changes`.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
-    brightness, factor, grey = tf.unstack(
-        changes[:, tf.newaxis, tf.newaxis], axis=-1
+    brightness, factor, grey = ops.unstack(
+        changes[:, None, None], axis=-1
     )  # [N, 1, 1]
-    images = tf.cast(images, tf.float32) / 255 + brightness[..., tf.newaxis]
-    images = tf.clip_by_value(images, 0, 1)
-    red, green, blue = tf.unstack(images, axis=-1)
-    largest = tf.maximum(tf.maximum(red, green), blue)
-    chroma = largest - tf.minimum(tf.minimum(red, green), blue)
+    images = ops.cast(images, "float32") / 255 + brightness[..., None]
+    images = ops.clip(images, 0, 1)
+    red, green, blue = ops.unstack(images, axis=-1)
+    largest = ops.maximum(ops.maximum(red, green), blue)
+    chroma = largest - ops.minimum(ops.minimum(red, green), blue)
     # A factor on HSV's saturation scales each channel's distance from the
     # largest one, at most until the smallest is 0.
-    most = largest / tf.maximum(chroma, 1e-6)
-    factor = tf.minimum(factor, tf.maximum(most, 1.0))[..., tf.newaxis]
-    largest = largest[..., tf.newaxis]
+    most = largest / ops.maximum(chroma, 1e-6)
+    factor = ops.minimum(factor, ops.maximum(most, 1.0))[..., None]
+    largest = largest[..., None]
     images = largest - (largest - images) * factor
-    mean = sum(tf.unstack(images, axis=-1))[..., tf.newaxis] / 3
-    return tf.where(grey[..., tf.newaxis] > 0, mean, images)
-
-
-_compiled_exemplar = tf.function(exemplar_colours, jit_compile=True)
-_compiled_rotation = tf.function(rotation_colours, jit_compile=True)
+    mean = sum(ops.unstack(images, axis=-1))[..., None] / 3
+    return ops.where(grey[..., None] > 0, mean, images)
 
 
 def _words(seed):
@@ -260,5 +276,5 @@ def _words(seed):
     if isinstance(seed, (tuple, list)):
         return seed
     if getattr(seed, "shape", ()) != ():
-        return tf.unstack(tf.convert_to_tensor(seed))
+        return ops.unstack(ops.convert_to_tensor(seed))
     return (seed,)

@@ -3,14 +3,12 @@
 import numbers
 
 import numpy as np
-import tensorflow as tf
 
-from vivi_keras.data import crops, sampling
+from vivi_keras.data import crops, pipeline, sampling
 from vivi_keras.data import records as records_lib
 from vivi_keras.data.records import Records
 
 MIN_IMAGE_SIZE = 8
-_DRAW_GROUP = 16  # rows whose random numbers are drawn at once
 
 
 def video_batches(
@@ -54,7 +52,8 @@ def video_batches(
         shard: (index, count): yield rows [index * B / count,
             (index + 1) * B / count) of each global batch.
         num_steps: None, or the number of batches to yield.
-    Returns: tf.data.Dataset of {"frames": uint8 [B, S, F, H, W, 3] (with
+    Returns: tf.data.Dataset, or on another backend than TensorFlow a
+        keras.utils.PyDataset, of {"frames": uint8 [B, S, F, H, W, 3] (with
         copies [B, S, F, C, H, W, 3]), "shot_mask": bool [B, S], "video_id":
         int64 [B]}. Padded shots come last, are False in the mask and black.
     Raises: ValueError: an argument is out of range, there is no such data
@@ -88,100 +87,66 @@ def video_batches(
     num_frames = num_shots * frames_per_shot
     crop_draws = num_frames * num_crops * crops.DRAWS_PER_CROP
 
-    @tf.autograph.experimental.do_not_convert
-    def draw(positions):
-        return (
-            sampling.records_of_positions(positions, len(records), seed),
-            sampling.draws_of_positions(
-                positions, 1 + num_frames + crop_draws, seed
-            ),
-        )
+    axes = [num_shots, frames_per_shot]
+    axes += [] if copies is None else [copies]
 
-    @tf.autograph.experimental.do_not_convert
-    def decode(index, draws):
-        clip = _read_clip(
-            records, index, draws[: 1 + num_frames], num_shots, frames_per_shot
-        )
-        images = crops.crop_frames(
-            clip.pop("jpegs"),
-            tf.repeat(clip["shot_mask"], frames_per_shot),
-            tf.reshape(draws[1 + num_frames :], [num_frames, num_crops, -1]),
-            size,
-            crop,
-            crop_area,
-        )
-        axes = [num_shots, frames_per_shot]
-        axes += [] if copies is None else [copies]
-        return {"frames": tf.reshape(images, [*axes, *size, 3]), **clip}
-
-    dataset = positions_dataset(
-        batch_size, rows, _DRAW_GROUP, first_step, num_steps
-    )
-    dataset = dataset.map(draw).unbatch()
-    dataset = dataset.map(decode, tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(len(rows), drop_remainder=True)
-    return dataset.prefetch(2)
-
-
-def _read_clip(records, index, draws, num_shots, frames_per_shot):
-    """Reads only the frames of a record that a clip uses.
-
-    Returns: dict of "jpegs" string [S * F], "shot_mask" bool [S] and
-        "video_id" int64 [].
-    """
-
-    def read(index, draws):
+    def load(position):
+        position = np.array([position])
+        index = sampling.records_of_positions(position, len(records), seed)[0]
+        draws = sampling.draws_of_positions(
+            position, 1 + num_frames + crop_draws, seed
+        )[0]
         record = records.read(index)
         try:
-            example = records_lib.Example(record)
-            frames, shot_mask = sampling.choose_frames(
-                example.integers("shot_index"),
-                num_shots,
-                frames_per_shot,
-                draws,
+            clip = _read_clip(
+                record, num_shots, frames_per_shot, draws[: 1 + num_frames]
             )
-            places = example.strings("frames")
-            jpegs = [slice(*places[frame]) for frame in frames.ravel()]
-            jpegs = np.array([record[place] for place in jpegs], object)
-            return jpegs, shot_mask, example.integers("video_id")[0]
+            images = crops.crop_frames(
+                clip.pop("jpegs"),
+                np.repeat(clip["shot_mask"], frames_per_shot),
+                draws[1 + num_frames :].reshape(num_frames, num_crops, -1),
+                size,
+                crop,
+                crop_area,
+            )
         except (ValueError, IndexError, TypeError) as error:
             raise ValueError(
                 f"Record {index} of {records.directory} is damaged: {error}"
             ) from error
+        return {"frames": images.reshape(*axes, *size, 3), **clip}
 
-    jpegs, shot_mask, video_id = tf.numpy_function(
-        read, [index, draws], [tf.string, tf.bool, tf.int64], stateful=False
+    return pipeline.batches(
+        pipeline.Rows(
+            load,
+            {
+                "frames": ((*axes, *size, 3), "uint8"),
+                "shot_mask": ((num_shots,), "bool"),
+                "video_id": ((), "int64"),
+            },
+            batch_size,
+            rows,
+            first_step,
+            num_steps,
+        )
     )
-    return {
-        "jpegs": tf.ensure_shape(jpegs, [num_shots * frames_per_shot]),
-        "shot_mask": tf.ensure_shape(shot_mask, [num_shots]),
-        "video_id": tf.ensure_shape(video_id, []),
-    }
 
 
-def positions_dataset(batch_size, rows, group, first_step, num_steps):
-    """A worker's positions in the global sequence, in order.
+def _read_clip(record, num_shots, frames_per_shot, draws):
+    """Reads only the frames of a record that a clip uses.
 
-    Args:
-        batch_size: int, rows of the global batch.
-        rows: range of the rows of a batch that belong to this worker.
-        group: int, most positions in an element.
-        first_step: int.
-        num_steps: int, or None for an endless data set.
-    Returns: tf.data.Dataset of int64 [G], G the largest divisor of
-        len(rows) up to `group`; position = step * batch_size + row.
+    Returns: dict of "jpegs", list of S * F byte strings, "shot_mask" bool
+        [S] and "video_id" int64 [].
     """
-    size = max(n for n in range(1, group + 1) if len(rows) % n == 0)
-    parts = len(rows) // size
-    stop = 2**62 if num_steps is None else (first_step + num_steps) * parts
-    offsets = tf.range(size, dtype=tf.int64)
-
-    @tf.autograph.experimental.do_not_convert
-    def positions(index):
-        step, part = index // parts, index % parts
-        return step * batch_size + rows.start + part * size + offsets
-
-    return tf.data.Dataset.range(first_step * parts, stop).map(positions)
+    example = records_lib.Example(record)
+    frames, shot_mask = sampling.choose_frames(
+        example.integers("shot_index"), num_shots, frames_per_shot, draws
+    )
+    places = example.strings("frames")
+    return {
+        "jpegs": [record[slice(*places[frame])] for frame in frames.ravel()],
+        "shot_mask": shot_mask,
+        "video_id": example.integers("video_id")[0],
+    }
 
 
 def check_arguments(**arguments):

@@ -1,9 +1,8 @@
 """Batches of labelled images, alone or together with videos."""
 
 import numpy as np
-import tensorflow as tf
 
-from vivi_keras.data import batches, crops, sampling
+from vivi_keras.data import batches, crops, pipeline, sampling
 from vivi_keras.data.augment import DRAWS_PER_IMAGE, rand_augment
 from vivi_keras.data.labelled import without_labels
 
@@ -40,8 +39,10 @@ def labelled_batches(
         augment: None or "rand_augment", applied after the crop.
         image_size, seed, first_step, crop, crop_area, shard, num_steps: as
             in `video_batches`.
-    Returns: tf.data.Dataset of {"image": uint8 [M + U, H, W, 3] (with copies
-        [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where hidden}.
+    Returns: tf.data.Dataset, or on another backend than TensorFlow a
+        keras.utils.PyDataset, of {"image": uint8 [M + U, H, W, 3] (with
+        copies [M + U, C, H, W, 3]), "label": int64 [M + U], -1 where
+        hidden}.
     Raises: ValueError: an argument is out of range.
 
     >>> images = np.zeros((8, 32, 32, 3), "uint8")
@@ -83,23 +84,23 @@ def labelled_batches(
     rows = batches.shard_rows(shard, total)
     num_views = 1 if copies is None else copies
     draws_per_view = crops.DRAWS_PER_CROP + DRAWS_PER_IMAGE
+    axes = [] if copies is None else [copies]
 
-    @tf.autograph.experimental.do_not_convert
-    def choose(positions):
-        return (
-            _indices(positions, sources, total),
-            sampling.draws_of_positions(
-                positions, num_views * draws_per_view, seed ^ _IMAGE_SEED
-            ),
+    def load(position):
+        source, index = _image_of_position(position, sources, total)
+        draws = sampling.draws_of_positions(
+            np.array([position]), num_views * draws_per_view, seed ^ _IMAGE_SEED
+        ).reshape(num_views, draws_per_view)
+        image = source.read(index)
+        height, width = image.shape[:2]
+        boxes, flips = crops.choose(
+            np.full(num_views, height),
+            np.full(num_views, width),
+            draws[:, : crops.DRAWS_PER_CROP],
+            size,
+            crop,
+            crop_area,
         )
-
-    def read(index):
-        part = int(index >= len(images))
-        return sources[part][0].read(index - part * len(images))
-
-    labels = tf.constant(np.concatenate([s[0].labels for s in sources]))
-
-    def finish(image, boxes, flips, draws):
         views = [
             crops.cut(image, box, flip, size)
             for box, flip in zip(boxes, flips, strict=True)
@@ -109,37 +110,21 @@ def labelled_batches(
                 rand_augment(view, some[-DRAWS_PER_IMAGE:])
                 for view, some in zip(views, draws, strict=True)
             ]
-        return views[0] if copies is None else np.stack(views)
-
-    @tf.autograph.experimental.do_not_convert
-    def load(index, draws):
-        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
-        image = tf.ensure_shape(image, [None, None, 3])
-        draws = tf.reshape(draws, [num_views, draws_per_view])
-        height, width = tf.unstack(tf.shape(image, tf.int64)[:2])
-        boxes, flips = crops.choose(
-            tf.repeat(height, num_views),
-            tf.repeat(width, num_views),
-            draws[:, : crops.DRAWS_PER_CROP],
-            size,
-            crop,
-            crop_area,
-        )
-        views = tf.numpy_function(
-            finish, [image, boxes, flips, draws], tf.uint8, stateful=False
-        )
-        axes = [] if copies is None else [copies]
         return {
-            "image": tf.ensure_shape(views, [*axes, *size, 3]),
-            "label": tf.gather(labels, index),
+            "image": np.stack(views).reshape(*axes, *size, 3),
+            "label": source.labels[index],
         }
 
-    dataset = batches.positions_dataset(
-        total, rows, len(rows), first_step, num_steps
+    return pipeline.batches(
+        pipeline.Rows(
+            load,
+            {"image": ((*axes, *size, 3), "uint8"), "label": ((), "int64")},
+            total,
+            rows,
+            first_step,
+            num_steps,
+        )
     )
-    dataset = dataset.map(choose).unbatch()
-    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(len(rows), drop_remainder=True).prefetch(2)
 
 
 def ordered_batches(images, batch_size, image_size=224):
@@ -150,28 +135,30 @@ def ordered_batches(images, batch_size, image_size=224):
         batch_size: int; the last batch may be smaller.
         image_size: int, or (height, width), pixels; the size to which whole
             images are resized.
-    Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
-        [N]}.
+    Returns: tf.data.Dataset or PyDataset, as for `labelled_batches`, of
+        {"image": uint8 [N, H, W, 3], "label": int64 [N]}.
     """
     size = batches.check_image_size(image_size)
     batches.check_arguments(batch_size=(batch_size, 1))
 
-    def read(index):
+    def load(index):
         image = images.read(index)
-        return crops.cut(image, (0, 0, *image.shape[:2]), False, size)
+        whole = (0, 0, *image.shape[:2])
+        return {
+            "image": crops.cut(image, whole, False, size),
+            "label": images.labels[index],
+        }
 
-    @tf.autograph.experimental.do_not_convert
-    def load(index, label):
-        image = tf.numpy_function(read, [index], tf.uint8, stateful=False)
-        return {"image": tf.ensure_shape(image, [*size, 3]), "label": label}
-
-    places = tf.data.Dataset.range(len(images))
-    labels = tf.data.Dataset.from_tensor_slices(images.labels)
-    return (
-        tf.data.Dataset.zip((places, labels))
-        .map(load, tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size)
-        .prefetch(2)
+    return pipeline.batches(
+        pipeline.Rows(
+            load,
+            {"image": ((*size, 3), "uint8"), "label": ((), "int64")},
+            batch_size,
+            range(batch_size),
+            first_step=0,
+            num_steps=-(-len(images) // batch_size),
+            num_rows=len(images),
+        )
     )
 
 
@@ -181,10 +168,10 @@ def mixed_batches(videos, images):
     The ratio of images to videos is that of the two batch sizes.
 
     Args:
-        videos: tf.data.Dataset from `video_batches`.
-        images: tf.data.Dataset from `labelled_batches`, of the same
-            `first_step` and `shard`.
-    Returns: tf.data.Dataset of dicts with the keys of both.
+        videos: batches from `video_batches`.
+        images: batches from `labelled_batches`, of the same `first_step` and
+            `shard`.
+    Returns: batches of the same kind, dicts with the keys of both.
 
     >>> images = np.zeros((8, 32, 32, 3), "uint8")
     >>> images = data.labelled.from_arrays(images, np.arange(8) % 2)
@@ -195,26 +182,23 @@ def mixed_batches(videos, images):
     >>> sorted(next(iter(batches)))
     ['frames', 'image', 'label', 'shot_mask', 'video_id']
     """
-    return tf.data.Dataset.zip((videos, images)).map(
-        lambda video, image: {**video, **image}
-    )
+    return pipeline.join(videos, images)
 
 
-def _indices(positions, sources, total):
-    """The image at each position; a batch holds rows of each source in turn.
+def _image_of_position(position, sources, total):
+    """The image at a position; a batch holds rows of each source in turn.
 
     Args:
-        positions: int64 [N].
+        position: int.
         sources: list of (LabelledImages, rows in a batch, seed).
         total: int, all rows of a batch.
-    Returns: int64 [N], indices into the sources' images, joined in order.
+    Returns: LabelledImages, and the image's index in it.
     """
-    step, row = positions // total, positions % total
-    indices, start, before = 0, 0, 0
+    step, row = divmod(position, total)
     for source, count, seed in sources:
-        inside = (row >= start) & (row < start + count)
-        place = tf.where(inside, step * count + row - start, 0)
-        found = sampling.records_of_positions(place, len(source), seed)
-        indices += tf.where(inside, before + found, 0)
-        start, before = start + count, before + len(source)
-    return indices
+        if row < count:
+            place = np.array([step * count + row])
+            found = sampling.records_of_positions(place, len(source), seed)
+            return source, int(found[0])
+        row -= count
+    raise IndexError(f"row {row} of {total}")

@@ -1,63 +1,82 @@
-"""Chooses the frames of a step: random numbers, records and frames."""
+"""Chooses the frames of a step: random numbers, records and frames.
+
+Random numbers are hashes of integers, computed with 32-bit words: the same
+integers give the same numbers on every machine and with every backend. By
+default they are computed by NumPy; with `ops=keras.ops` by Keras's backend.
+"""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops as keras_ops
 
-_MASK = 0xFFFFFFFF
+_FACTOR = np.uint32(0x01000193)
 
 
-def mix(words):
-    """Scrambles 32-bit words, stored as int64; the mapping is one to one.
+def mix(words, ops=np):
+    """Scrambles 32-bit words; the mapping is one to one.
 
     Args:
-        words: int64, any shape, values in [0, 2**32).
-    Returns: int64, same shape, values in [0, 2**32).
+        words: uint32, any shape.
+    Returns: uint32, same shape.
     Source: "lowbias32" of Chris Wellons' hash-prospector (public domain).
     """
-    words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, 16))
-    words = tf.bitwise.bitwise_and(words * 0x7FEB352D, _MASK)
-    words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, 15))
-    words = tf.bitwise.bitwise_and(words * 0x846CA68B, _MASK)
-    return tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, 16))
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        words = ops.bitwise_xor(words, ops.right_shift(words, _u32(shift)))
+        words = ops.multiply(words, _u32(factor))
+    return ops.bitwise_xor(words, ops.right_shift(words, _u32(16)))
 
 
-def fold(*words):
-    """Hashes integers to a 32-bit key; tensors are broadcast.
+def fold(*words, ops=np):
+    """Hashes integers to a 32-bit key; arrays are broadcast.
 
     Args:
-        *words: Python integers or integer tensors, taken modulo 2**64.
-    Returns: int64, the broadcast shape, values in [0, 2**32).
+        *words: Python integers, or integer arrays or tensors, taken modulo
+            2**64.
+        ops: numpy, or keras.ops for tensors.
+    Returns: uint32, the broadcast shape.
     """
-    key = tf.constant(0x9E3779B9, tf.int64)
+    key = np.array([0x9E3779B9], np.uint32)
     for word in words:
-        word = as_int64(word)
-        low = tf.bitwise.bitwise_and(word, _MASK)
-        high = tf.bitwise.bitwise_and(tf.bitwise.right_shift(word, 32), _MASK)
-        for half in (low, high):
-            key = mix(tf.bitwise.bitwise_and(key * 0x01000193 + half, _MASK))
-    return key
+        for half in _halves(word):
+            key = mix(ops.add(ops.multiply(key, _FACTOR), half), ops)
+    shape = np.broadcast_shapes(*[np.shape(word) for word in words])
+    return ops.reshape(key, shape)
 
 
-def as_int64(word):
-    """Converts to an int64 tensor; Python integers wrap modulo 2**64."""
+def _halves(word):
+    """The low and the high 32 bits of integers, as uint32."""
     if isinstance(word, int):
-        return tf.constant((word + 2**63) % 2**64 - 2**63, tf.int64)
-    return tf.cast(tf.convert_to_tensor(word), tf.int64)
+        word = np.array([word % 2**64], np.uint64)
+    if isinstance(word, (np.ndarray, np.integer)):
+        word = word.astype(np.int64) if word.dtype.kind == "i" else word
+        word = word.astype(np.uint64)
+        return word.astype(np.uint32), (word >> 32).astype(np.uint32)
+    low = keras_ops.cast(word, "uint32")
+    if keras_ops.dtype(word) == "int64":
+        return low, keras_ops.cast(keras_ops.right_shift(word, 32), "uint32")
+    # Only 64-bit integers have a high half; negative ones fill it with ones.
+    return low, keras_ops.where(word < 0, _u32(2**32 - 1), _u32(0))
 
 
-def uniforms(keys, num_draws):
+def _u32(value):
+    return np.uint32(value)
+
+
+def uniforms(keys, num_draws, ops=np):
     """Uniform numbers in [0, 1), `num_draws` for each key.
 
     Args:
-        keys: int64 [...], from `fold`.
+        keys: uint32 [...], from `fold`.
         num_draws: int.
+        ops: numpy, or keras.ops for tensors.
     Returns: float32 [..., num_draws], multiples of 2**-24.
     """
-    counters = mix(tf.range(1, num_draws + 1, dtype=tf.int64))
-    words = tf.bitwise.bitwise_xor(keys[..., tf.newaxis], counters)
-    words = mix(tf.bitwise.bitwise_and(words * 0x01000193, _MASK))
-    words = tf.bitwise.right_shift(mix(words), 8)
-    return tf.cast(words, tf.float32) * 2.0**-24
+    counters = mix(np.arange(1, num_draws + 1, dtype=np.uint32))
+    words = ops.bitwise_xor(keys[..., None], counters)
+    words = mix(mix(ops.multiply(words, _FACTOR), ops), ops)
+    words = ops.right_shift(words, _u32(8))
+    if ops is np:
+        return words.astype(np.float32) * np.float32(2.0**-24)
+    return ops.cast(words, "float32") * 2.0**-24
 
 
 def integers(draws, sizes):
@@ -65,11 +84,12 @@ def integers(draws, sizes):
 
     Args:
         draws: float32 in [0, 1).
-        sizes: int64, > 0, broadcast against `draws`.
+        sizes: integers > 0, broadcast against `draws`.
     Returns: int64, the broadcast shape.
     """
-    scaled = tf.cast(draws * tf.cast(sizes, tf.float32), tf.int64)
-    return tf.minimum(scaled, sizes - 1)  # float32 may round up to size
+    scaled = draws * np.asarray(sizes, np.float32)
+    # float32 may round up to the size.
+    return np.minimum(scaled.astype(np.int64), np.asarray(sizes) - 1)
 
 
 # Words that give each use its own random numbers.
@@ -89,16 +109,53 @@ def records_of_positions(positions, num_records, seed):
         seed: int.
     Returns: int64 [B] in [0, num_records).
     """
+    positions = np.asarray(positions, np.int64)
     epochs = positions // num_records
-    words = [fold(seed, _SHUFFLE, epochs, part) for part in range(3)]
-    # Uses the raw operation: tf.random.experimental.index_shuffle (2.21) pads
-    # the wrong axis of a seed that has a batch dimension.
-    return tf.raw_ops.RandomIndexShuffle(
-        index=positions % num_records,
-        seed=tf.stack(words, axis=-1),  # [B, 3]
-        max_index=tf.constant(num_records - 1, tf.int64),
-        rounds=4,
-    )
+    keys = [fold(seed, _SHUFFLE, epochs, part) for part in range(3)]
+    return _shuffle(positions % num_records, keys, num_records)
+
+
+def _shuffle(indices, keys, size):
+    """A permutation of range(size) that depends on three keys.
+
+    Four rounds of the block cipher SIMON permute the numbers below a power
+    of 4; a number that leaves the range is permuted again until it is inside.
+    The same as tf.random.experimental.index_shuffle with rounds=4.
+
+    Args:
+        indices: int64 [N] in [0, size).
+        keys: three uint32 [N].
+        size: int.
+    Returns: int64 [N] in [0, size).
+    Sources: SIMON, https://eprint.iacr.org/2013/404; walking back into the
+        range, https://www.cs.ucdavis.edu/~rogaway/papers/subset.pdf.
+    """
+    half = max(-(-(size - 1).bit_length() // 2), 8)  # bits of half a block
+    mask = np.uint64(2**half - 1)
+
+    def rotate(word, bits):
+        left, right = np.uint64(bits % half), np.uint64(-bits % half)
+        return ((word << left) | (word >> right)) & mask
+
+    def scramble(word):
+        both = rotate(word, 1) & rotate(word, 8)
+        return both ^ rotate(word, 2)
+
+    first, second, third = (key.astype(np.uint64) & mask for key in keys)
+    fourth = np.uint64(0xFFFFFFFD) & mask ^ first
+    fourth ^= rotate(third, -3) ^ rotate(third, -4)
+
+    def encrypt(block):
+        left, right = block >> np.uint64(half), block & mask
+        for even, odd in ((first, second), (third, fourth)):
+            left = left ^ scramble(right) ^ even
+            right = right ^ scramble(left) ^ odd
+        return left << np.uint64(half) | right
+
+    found = encrypt(indices.astype(np.uint64))
+    while (found >= size).any():
+        found = np.where(found >= size, encrypt(found), found)
+    return found.astype(np.int64)
 
 
 def draws_of_positions(positions, num_draws, seed):
@@ -130,14 +187,14 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
         [S]); padding comes last and has frame 0.
     """
     available = int(shot_index[-1]) + 1
-    offset = _integers(draws[0], max(available - num_shots, 0) + 1)
+    offset = integers(draws[0], max(available - num_shots, 0) + 1)
     shots = offset + np.arange(num_shots)  # [S]
     shot_mask = shots < available
     first = np.searchsorted(shot_index, shots, "left")
     sizes = np.searchsorted(shot_index, shots, "right") - first
     draws = np.reshape(draws[1:], [num_shots, frames_per_shot])
     spare = np.maximum(sizes - frames_per_shot, 0) + 1
-    places = _integers(np.sort(draws, axis=1), spare[:, np.newaxis])
+    places = integers(np.sort(draws, axis=1), spare[:, np.newaxis])
     order = np.arange(frames_per_shot)
     # Sorted draws from the spare places, plus 0, 1, ...: distinct, in order.
     enough = places + order
@@ -149,9 +206,3 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
         shot_mask[:, np.newaxis], first[:, np.newaxis] + inside, 0
     )
     return frames.astype(np.int64), shot_mask  # [S, F], [S]
-
-
-def _integers(draws, sizes):
-    """`integers` for NumPy arrays, with identical results."""
-    scaled = draws * np.asarray(sizes, np.float32)
-    return np.minimum(scaled.astype(np.int64), np.asarray(sizes) - 1)

@@ -1,0 +1,133 @@
+"""Batches of rows that are pure functions of their place in a sequence.
+
+With TensorFlow as Keras's backend, tf.data loads the rows; with other backends
+the threads of a `keras.utils.PyDataset` do. The batches are the same.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What the rows of a worker's batches are.
+
+    Attributes:
+        load: function of a position in the global sequence, position =
+            step * batch_size + row, that returns a dict of NumPy arrays.
+            It may be called from several threads at once.
+        spec: dict name -> (shape, dtype) of a row's arrays.
+        batch_size: int, rows of the global batch.
+        part: range of the rows of a batch that belong to this worker.
+        first_step: int, the step of the first batch.
+        num_steps: int, or None for endless batches.
+        num_rows: int, or None. Positions end there: the last batch may be
+            smaller.
+    """
+
+    load: Callable
+    spec: dict
+    batch_size: int
+    part: range
+    first_step: int
+    num_steps: int | None
+    num_rows: int | None = None
+
+
+def batches(rows):
+    """The batches of `rows`, for Keras's backend.
+
+    Returns: tf.data.Dataset or ThreadedBatches.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return tf_batches(rows)
+    return ThreadedBatches([rows])
+
+
+def tf_batches(rows):
+    """The batches of `rows` as a tf.data.Dataset."""
+    import tensorflow as tf
+
+    def load(position):
+        row = rows.load(int(position))
+        return [row[name] for name in rows.spec]
+
+    @tf.autograph.experimental.do_not_convert
+    def load_row(index):
+        step, row = index // len(rows.part), index % len(rows.part)
+        position = step * rows.batch_size + rows.part.start + row
+        dtypes = [tf.as_dtype(dtype) for _, dtype in rows.spec.values()]
+        values = tf.numpy_function(load, [position], dtypes, stateful=False)
+        return {
+            name: tf.ensure_shape(value, shape)
+            for (name, (shape, _)), value in zip(
+                rows.spec.items(), values, strict=True
+            )
+        }
+
+    dataset = tf.data.Dataset.counter(rows.first_step * len(rows.part))
+    if rows.num_rows is not None:
+        dataset = dataset.take(rows.num_rows)
+    elif rows.num_steps is not None:
+        dataset = dataset.take(rows.num_steps * len(rows.part))
+    dataset = dataset.map(load_row, tf.data.AUTOTUNE, deterministic=True)
+    whole = rows.num_rows is None
+    return dataset.batch(len(rows.part), drop_remainder=whole).prefetch(2)
+
+
+class ThreadedBatches(keras.utils.PyDataset):
+    """Batches that threads load ahead, for every backend of Keras.
+
+    `fit` takes it as it takes a tf.data.Dataset; `iter` loads the batches
+    one after the other.
+
+    Args:
+        parts: list of `Rows` whose batches are joined, all of the same steps.
+        workers: number of threads; None for the number of CPU cores.
+    Attributes:
+        element_spec: dict name -> keras.KerasTensor of a batch's arrays.
+    """
+
+    def __init__(self, parts, workers=None):
+        workers = workers or os.cpu_count() or 1
+        super().__init__(workers=workers, max_queue_size=workers + 2)
+        self.parts = parts
+        self.element_spec = {
+            name: keras.KerasTensor(
+                (len(rows.part) if rows.num_rows is None else None, *shape),
+                dtype,
+            )
+            for rows in parts
+            for name, (shape, dtype) in rows.spec.items()
+        }
+
+    @property
+    def num_batches(self):
+        return self.parts[0].num_steps
+
+    def __getitem__(self, index):
+        if self.num_batches is not None and index >= self.num_batches:
+            raise IndexError(f"There are {self.num_batches} batches.")
+        batch = {}
+        for rows in self.parts:
+            start = (rows.first_step + index) * rows.batch_size
+            places = [start + row for row in rows.part]
+            if rows.num_rows is not None:
+                places = [p for p in places if p < rows.num_rows]
+            loaded = [rows.load(place) for place in places]
+            for name in rows.spec:
+                batch[name] = np.stack([row[name] for row in loaded])
+        return batch
+
+
+def join(first, second):
+    """Joins two kinds of batches, each from `batches`, step by step."""
+    if isinstance(first, ThreadedBatches):
+        return ThreadedBatches([*first.parts, *second.parts], first.workers)
+    import tensorflow as tf
+
+    return tf.data.Dataset.zip((first, second)).map(lambda a, b: {**a, **b})
