@@ -173,7 +173,11 @@ def positions_dataset(batch_size, rows, group, first_step, num_steps):
     """
     size = max(n for n in range(1, group + 1) if len(rows) % n == 0)
     parts = len(rows) // size
-    stop = 2**62 if num_steps is None else (first_step + num_steps) * parts
+    first = first_step * parts
+    if num_steps is None:
+        indices = tf.data.Dataset.counter(first)  # says that it never ends
+    else:
+        indices = tf.data.Dataset.range(first, first + num_steps * parts)
     offsets = tf.range(size, dtype=tf.int64)
 
     @tf.autograph.experimental.do_not_convert
@@ -181,7 +185,7 @@ def positions_dataset(batch_size, rows, group, first_step, num_steps):
         step, part = index // parts, index % parts
         return step * batch_size + rows.start + part * size + offsets
 
-    return tf.data.Dataset.range(first_step * parts, stop).map(positions)
+    return indices.map(positions)
 
 
 def check_arguments(**arguments):
