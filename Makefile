@@ -10,10 +10,17 @@ install: .venv/installed
 VERSION = $(shell { $(PYTHON) -c \
 	'import sys; print("%d.%d" % sys.version_info[:2])'; } 2>/dev/null)
 
-.venv/installed: setup.py pyproject.toml
+# The version of the environment's Python, if PYTHON names another one.
+OTHER = $(if $(filter file default,$(origin PYTHON)),,$(filter-out $(VERSION),\
+	$(shell { $(BIN)/python -c 'import sys; \
+	print("%d.%d" % sys.version_info[:2])'; } 2>/dev/null)))
+
+.PHONY: other-python
+.venv/installed: setup.py pyproject.toml $(if $(OTHER),other-python)
 	$(if $(filter 3.10 3.11 3.12 3.13,$(VERSION)),,$(error PYTHON must be \
 		Python 3.10 to 3.13. Got: $(PYTHON), \
 		$(or $(VERSION),which does not run)))
+	$(if $(OTHER),# .venv is of Python $(OTHER): made anew with $(VERSION).)
 	# Another Python's environment would be mixed with this one's.
 	rm -rf .venv
 	$(PYTHON) -m venv .venv

@@ -279,6 +279,8 @@ def _pretrained(output, arm, video, dataset, seed):
     config = configs.get_config(VIDEO_ROWS[arm])
     config.seed = seed
     config.data.update(dataset=dataset, image_size=_IMAGE_SIZE.value)
+    if arm == "frame":
+        config.data.copies = 8  # as many images a step as `pre`
     config.train.update(
         steps=_PRETRAINING.value,
         log_every_steps=_PRETRAINING.value,

@@ -12,6 +12,7 @@ import tempfile
 
 import numpy as np
 
+from vivi_keras import files
 from vivi_keras.export import metadata as metadata_lib
 
 ONNX_OPSET = 17
@@ -193,7 +194,7 @@ def _load(module):
         metadata = metadata_lib.read_metadata(module)
     except FileNotFoundError:  # from another publisher
         metadata = {}
-    return tf.saved_model.load(str(module)), metadata
+    return tf.saved_model.load(files.tensorflow_path(module)), metadata
 
 
 def _function(loaded, size):

@@ -9,7 +9,7 @@ import tempfile
 
 from absl import app, flags
 
-from vivi_keras import commands
+from vivi_keras import commands, files
 
 FORMATS = ("saved_model", "tflite", "onnx")
 # Tests import vivi-pretrain's flags in the same process.
@@ -122,7 +122,7 @@ def _test_scores(batches):
 
     from vivi_keras.trainer import callbacks
 
-    module = tf.saved_model.load(_OUTPUT.value)
+    module = tf.saved_model.load(files.tensorflow_path(_OUTPUT.value))
 
     @tf.function
     def classify(images):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.metadata
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import sys
 import pytest
 from absl import flags
 
-from vivi_keras import hub_modules, video
+from vivi_keras import commands, hub_modules, video
 from vivi_keras.prepare import watchdog
 from vivi_keras.runs import run
 from vivi_keras.training import prepare, pretrain
@@ -281,3 +283,59 @@ def test_flags_are_those_of_the_options(options, module):
         flag = defined[field.name]
         assert flag.default == field.default
         assert len(flag.help) > 10 and "[" not in flag.help
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("flag", ["--flagfile=missing", "--flagfile"])
+def test_a_flag_file_that_is_missing_is_told_in_one_line(name, flag):
+    shown, status = run_as(name, flag)
+    said, see = shown.splitlines()
+    assert status == 1 and "flagfile" in said
+    assert said.startswith(f"{name}: ") and see == f"See {name} --help."
+
+
+def test_a_flag_file_may_hold_the_config_and_its_keys(tmp_path):
+    (tmp_path / "flags").write_text(
+        "--config.data.batch_size=7\n--config=vivi_ex4_demo\n--print_config\n"
+    )
+    shown, status = run_as("vivi-pretrain", f"--flagfile={tmp_path / 'flags'}")
+    assert status == 0
+    assert json.loads(shown)["data"]["batch_size"] == 7
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_backend_that_is_not_installed_is_told(backend):
+    # As if it were not there: None in sys.modules is a module not found.
+    script = (
+        f"import sys; sys.modules[{backend!r}] = None; import vivi_keras;"
+        " from vivi_keras import commands;"
+        " commands.run('script', lambda argv: __import__('keras'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()[-1:]
+    assert line.startswith(f"script: Keras's backend is {backend!r}, by the")
+    assert line.endswith("or set KERAS_BACKEND=tensorflow.")
+    assert "Traceback" not in done.stderr
+
+
+class Stream(io.StringIO):
+    def isatty(self):
+        return False
+
+
+def test_a_progress_bar_in_a_file_is_few_lines(monkeypatch):
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with commands.progress_bar(total=50_000, desc="work") as bar:
+        for _ in range(50_000):
+            bar.update()
+    lines = stream.getvalue().split("\n")
+    assert 2 <= len(lines) <= 4 and not lines[-1]
+    assert "\r" not in stream.getvalue()
+    assert "50000/50000" in lines[-2]

@@ -133,6 +133,47 @@ def test_a_wheel_works_in_a_clean_environment(wheel, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 @pytest.mark.parametrize(
+    ("there", "arguments", "is_made"),
+    [
+        ("3.11", ["PYTHON={python}"], True),
+        ("3.12", ["PYTHON={python}"], False),
+        # Without PYTHON, the environment that is there is used.
+        ("3.11", [], False),
+    ],
+)
+def test_make_leaves_no_environment_of_another_python(
+    there, arguments, is_made, tmp_path
+):
+    for name in ("Makefile", "setup.py", "pyproject.toml"):
+        shutil.copy(pathlib.Path(__file__).parents[1] / name, tmp_path)
+    for path, version in (
+        (tmp_path / "python", "3.12"),
+        (tmp_path / ".venv" / "bin" / "python", there),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho {version}\n")
+        path.chmod(0o755)
+    (tmp_path / ".venv" / "installed").touch()
+    arguments = [x.format(python=tmp_path / "python") for x in arguments]
+    done = subprocess.run(
+        ["make", "--dry-run", "install", *arguments],
+        cwd=tmp_path,
+        env={
+            k: v
+            for k, v in os.environ.items()
+            if "MAKE" not in k and k != "PYTHON"
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = f"# .venv is of Python {there}: made anew with 3.12."
+    assert (said in done.stdout) == is_made
+    assert ("rm -rf .venv" in done.stdout) == is_made
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
     ("answer", "got"),
     [
         ("echo 3.9", "3.9"),

@@ -18,6 +18,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     None,
     "Name of a row (--list prints them) or path of a Python file with"
     " get_config(); --config.KEY=VALUE changes a value.",
+    sys_argv=flags_lib.ARGV,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _LIST = flags.DEFINE_bool("list", False, "Print the named rows and exit.")
@@ -29,9 +30,7 @@ _OPTIONS = commands.define_flags(run_lib.Options)
 
 def main(argv):
     if _LIST.value:
-        for name, (text, _) in rows.ROWS.items():
-            print(f"{name:18} {text}")
-        print("NAME_demo is the same at a scale for two CPU cores.")
+        _print_rows()
         return
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
@@ -62,6 +61,20 @@ def main(argv):
         said = "stopped; the same command goes on from the last checkpoint"
         status = 130
     commands.end("vivi-pretrain", said, status)
+
+
+def _print_rows():
+    """Prints each row with its images a step at both scales."""
+    from vivi_keras.runs.batches import images_per_step
+
+    print(f"{'images a step':>32}\n{'row':18} {'':>6} {'_demo':>6}")
+    for name, (text, _) in rows.ROWS.items():
+        paper, demo = (
+            images_per_step(rows.get_config(name + scale))
+            for scale in ("", "_demo")
+        )
+        print(f"{name:18} {paper:6,} {demo:6,}  {text}")
+    print("NAME_demo is the same at a scale for two CPU cores.")
 
 
 def run():

@@ -4,6 +4,7 @@ Names are imported on first use, so that `import vivi_keras` is quick and the
 models and losses work on Keras backends without TensorFlow.
 """
 
+import functools
 import importlib
 import importlib.abc
 import importlib.util
@@ -36,6 +37,7 @@ _SAVED = (
     "vivi_keras.models.resnet",
     "vivi_keras.models.hub",
     "vivi_keras.objective",
+    "vivi_keras.trainer.model",
     "vivi_keras.trainer.optimizers",
 )
 # Old names of modules -> the modules that now hold their content. Importing
@@ -60,6 +62,8 @@ _MOVED = {
     "vivi_keras.video.prepare": ("prepare",),
     "vivi_keras.watching": ("trainer.tensorboard", "trainer.callbacks"),
 }
+
+_BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
 __all__ = sorted([*_PLACES, *_MODULES])
 
@@ -97,7 +101,28 @@ def _warn(name):
     )
 
 
-class _RegisterWithKeras(importlib.abc.MetaPathFinder):
+class WatchImports(importlib.abc.MetaPathFinder):
+    """Base of import hooks that do something around the loading of a module.
+
+    A subclass says which modules in `wants(name)` and loads them in
+    `load(module, load)`, where `load(module)` is the usual way.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if not self.wants(name):
+            return None
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    spec.loader.exec_module = functools.partial(
+                        self.load, load=spec.loader.exec_module
+                    )
+                    return spec
+        return None
+
+
+class _RegisterWithKeras(WatchImports):
     """Registers our saved classes as soon as Keras is imported.
 
     If one of our modules imports Keras, it waits until that module is loaded.
@@ -106,30 +131,28 @@ class _RegisterWithKeras(importlib.abc.MetaPathFinder):
     def __init__(self):
         self._num_loading = 0
 
-    def find_spec(self, name, path=None, target=None):
-        if name != "keras" and not name.startswith("vivi_keras."):
-            return None
-        for finder in sys.meta_path:
-            if finder is not self:
-                spec = finder.find_spec(name, path, target)
-                if spec is not None:
-                    break
-        else:
-            return None
-        load = spec.loader.exec_module
+    def wants(self, name):
+        return name == "keras" or name.startswith("vivi_keras.")
 
-        def load_and_register(module):
-            self._num_loading += 1
-            try:
-                load(module)
-            finally:
-                self._num_loading -= 1
-            keras = sys.modules.get("keras")
-            if not self._num_loading and hasattr(keras, "__version__"):
-                self.register()
-
-        spec.loader.exec_module = load_and_register
-        return spec
+    def load(self, module, load):
+        self._num_loading += 1
+        try:
+            load(module)
+        except ModuleNotFoundError as error:
+            backend = str(error.name).partition(".")[0]
+            if module.__name__ == "keras" and backend in _BACKENDS:
+                raise ImportError(
+                    f"Keras's backend is {backend!r}, by the variable"
+                    " KERAS_BACKEND or the file ~/.keras/keras.json, but"
+                    f" {backend!r} is not installed. Install it, or set"
+                    " KERAS_BACKEND=tensorflow."
+                ) from error
+            raise
+        finally:
+            self._num_loading -= 1
+        keras = sys.modules.get("keras")
+        if not self._num_loading and hasattr(keras, "__version__"):
+            self.register()
 
     def register(self):
         if self in sys.meta_path:

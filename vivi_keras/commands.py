@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import importlib.abc
 import inspect
 import os
 import re
@@ -13,6 +12,8 @@ import sys
 import typing
 
 from absl import app, flags, logging
+
+from vivi_keras import WatchImports
 
 _TOLD = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
 
@@ -139,8 +140,7 @@ def _parse(name, prepare_argv, argv):
         sys.exit(0)
     try:
         if prepare_argv is not None:
-            # config_flags reads sys.argv itself.
-            argv[:] = sys.argv[:] = prepare_argv(argv)
+            argv = prepare_argv(argv)
         return flags.FLAGS(argv)
     except (flags.Error, app.UsageError) as error:
         said = str(error)
@@ -156,20 +156,17 @@ def _help_flag(argv):
     return None
 
 
-class _QuietImport(importlib.abc.MetaPathFinder):
+class _QuietImport(WatchImports):
     """Imports TensorFlow without the lines that it writes on every start."""
 
-    def find_spec(self, name, path=None, target=None):
-        if name != "tensorflow":
-            return None
-        for finder in sys.meta_path:
-            if finder is not self:
-                spec = finder.find_spec(name, path, target)
-                if spec is not None:
-                    load = spec.loader.exec_module
-                    spec.loader.exec_module = functools.partial(_load, load)
-                    return spec
-        return None
+    def wants(self, name):
+        return name == "tensorflow"
+
+    def load(self, module, load):
+        with _start_lines_hidden():
+            load(module)
+            # Looking for a GPU writes more such lines.
+            module.config.list_physical_devices()
 
 
 def hide_start_lines():
@@ -181,13 +178,6 @@ def hide_start_lines():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _QuietImport())
-
-
-def _load(load, module):
-    with _start_lines_hidden():
-        load(module)
-        # Looking for a GPU writes more such lines.
-        module.config.list_physical_devices()
 
 
 @contextlib.contextmanager
@@ -213,6 +203,40 @@ def _start_lines_hidden():
             sys.stderr.flush()
             os.dup2(shown, 2)
             os.close(shown)
+
+
+def progress_bar(*args, **kwargs):
+    """A `tqdm.tqdm` on standard error.
+
+    Where standard error is no terminal, but a file, it prints a line a minute
+    instead of rewriting one line.
+
+    Args:
+        *args, **kwargs: as `tqdm.tqdm`, except `file` and `mininterval`.
+    """
+    import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm.tqdm(*args, **kwargs)
+    lines = _Lines(sys.stderr)
+    return tqdm.tqdm(
+        *args, **kwargs, file=lines, mininterval=60, maxinterval=60
+    )
+
+
+class _Lines:
+    """Writes each state of a progress bar to a stream as its own line."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        text = text.strip()
+        if text:
+            self._stream.write(f"{text}\n")
+
+    def flush(self):
+        self._stream.flush()
 
 
 def tell(name, main, argv):

@@ -1,6 +1,8 @@
 """Helpers for files: archives, hashes, locks, JSON, and paths as text."""
 
+import atexit
 import contextlib
+import functools
 import gzip
 import hashlib
 import json
@@ -16,6 +18,7 @@ _CHUNK_BYTES = 1 << 20
 # Most bytes that an archive may unpack to: a few kB can fill any disk. [O]
 MAX_BYTES = 8 << 30
 MAX_MEMBERS = 10_000
+_PATTERN = set("*?[\\")  # special in TensorFlow's patterns of paths
 # Errors from reading an archive that is damaged or contradicts itself.
 _DAMAGED = (
     tarfile.TarError,
@@ -250,6 +253,36 @@ def readable(path):
         c if c.isprintable() else c.encode("unicode_escape").decode()
         for c in text
     )
+
+
+def tensorflow_path(path) -> str:
+    """A path to the same place that TensorFlow's readers take as it is.
+
+    TensorFlow takes the path of a checkpoint or a SavedModel as a pattern:
+    it does not find "run [1]". Such a path is replaced by one through a link,
+    which exists until the process ends.
+
+    Args:
+        path: path of a file or folder, also a prefix of file names.
+    """
+    text = os.fspath(path)
+    if not set(text) & _PATTERN or "://" in text:
+        return text
+    folder, name = os.path.split(os.path.abspath(text))
+    if set(name) & _PATTERN:
+        folder, name = os.path.join(folder, name), ""
+    return os.path.join(_link_to(folder), name)
+
+
+@functools.cache
+def _link_to(folder):
+    # Removed when the process ends; the SavedModel of a loaded module may be
+    # read until then.
+    links = tempfile.TemporaryDirectory(prefix="vivi_keras_")
+    atexit.register(links.cleanup)
+    link = os.path.join(links.name, "link")
+    os.symlink(folder, link)
+    return link
 
 
 @contextlib.contextmanager

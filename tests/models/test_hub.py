@@ -141,9 +141,8 @@ def test_uint8_is_rescaled(path, images):
         (lambda x: x * 255, r"in \[0, 1\]"),
         (lambda x: x * np.nan, r"in \[0, 1\]"),
         (lambda x: x[:, :20], "at least 32 x 32"),
-        (lambda x: x.astype("float16"), "got float16"),
-        (lambda x: x.astype("float64"), "got float64"),
         (lambda x: x.astype("int32"), "got int32"),
+        (lambda x: x.astype("bool"), "got bool"),
         (lambda x: x - 0.5, r"in \[0, 1\]"),
         (lambda x: x[:, :, :, None], "N, H, W"),
         (lambda x: x[0], "N, H, W"),
@@ -152,6 +151,45 @@ def test_uint8_is_rescaled(path, images):
 def test_bad_images_are_refused(path, images, change, message):
     with pytest.raises(ValueError, match=message):
         vivi_keras.HubEncoder(path)(change(images))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_images_of_any_float_dtype_are_taken(path, images, dtype):
+    layer = vivi_keras.HubEncoder(path)
+    given = tf.cast(images, dtype)
+    expected = layer(tf.cast(given, "float32"))
+    features = layer(given)
+    assert features.dtype == "float32"
+    np.testing.assert_array_equal(features, expected)
+    model = keras.Sequential([keras.Input((40, 56, 3), dtype=dtype), layer])
+    np.testing.assert_allclose(
+        model.predict(given, verbose=0), expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16", "float64"]
+)
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_layer_in_a_model_of_another_policy(path, images, policy, trainable):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        layer = vivi_keras.HubEncoder(path, trainable=trainable)
+        model = keras.Sequential(
+            [
+                keras.Input((40, 56, 3)),
+                keras.layers.RandomFlip(),
+                layer,
+                keras.layers.Dense(3, dtype="float32"),
+            ]
+        )
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+        history = model.fit(images, np.arange(4) % 3, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert np.isfinite(history["loss"][0])
+    assert all(v.dtype == "float32" for v in layer.variables)
 
 
 def test_a_graph_refuses_bad_values_too(path, images):

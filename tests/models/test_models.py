@@ -146,6 +146,34 @@ def test_mixed_precision_gives_float32_features():
     assert error < 0.05 * np.abs(reference).max()
 
 
+def test_the_lstm_computes_in_float32_under_any_half_precision():
+    """cuDNN's LSTM takes no bfloat16 on JAX, and fails on a GPU alone."""
+    shots = np.random.default_rng(0).normal(size=(2, 4, 5)).astype("float32")
+    full = LSTMPredictor(6)
+    full(shots)
+    for policy in ("mixed_bfloat16", "mixed_float16", "bfloat16"):
+        half = LSTMPredictor(6, dtype=policy)
+        half(keras.ops.cast(shots, half.compute_dtype))
+        half.lstm.set_weights(full.lstm.get_weights())
+        assert half.lstm.cell.compute_dtype == "float32"
+        contexts = half.lstm(shots)
+        assert keras.backend.standardize_dtype(contexts.dtype) == "float32"
+        np.testing.assert_array_equal(contexts, full.lstm(shots))
+    assert LSTMPredictor(6, dtype="float64").lstm.compute_dtype == "float64"
+
+
+def test_settings_that_put_channels_first_change_nothing():
+    encoder = small()
+    expected = encoder(pixels(), training=False)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = small()
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    other.set_weights(encoder.get_weights())
+    np.testing.assert_array_equal(other(pixels(), training=False), expected)
+
+
 def test_wide_encoder_has_three_times_the_features():
     assert ResNet50V2(3.0, (1, 1, 1, 1)).num_features == 6144
 

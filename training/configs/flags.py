@@ -9,12 +9,17 @@ from absl import app, flags
 
 from vivi_keras.training.configs import rows
 
+# The arguments that config_flags reads, set by `prepare_argv`. By default it
+# reads those of the process, when the flag is defined: too early to report a
+# flag file that is missing.
+ARGV = []
+
 
 def prepare_argv(argv):
     """Moves `--config` to the front and replaces a row's name by its file.
 
     `--config` must be read first, since the flags `--config.KEY` change its
-    values. Flag files (`--flagfile`) are expanded.
+    values. Flag files (`--flagfile`) are expanded. Fills `ARGV`.
 
     Raises: app.UsageError: an unknown row or key, or a file without a config.
     """
@@ -40,13 +45,15 @@ def prepare_argv(argv):
     if not values:
         if keys:
             raise app.UsageError("--config is missing.")
-        return [argv[0], *others, *rest]
+        ARGV[:] = [argv[0], *others, *rest]
+        return ARGV[:]
     if len(values) > 1:
         raise app.UsageError(f"--config is given twice: {', '.join(values)}")
     path, config = _find_config(values[0])
     for key in keys:
         _check_key(config, key)
-    return [argv[0], f"--config={path}", *others, *rest]
+    ARGV[:] = [argv[0], f"--config={path}", *others, *rest]
+    return ARGV[:]
 
 
 def _find_config(value):

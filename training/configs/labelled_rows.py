@@ -76,7 +76,7 @@ def from_scratch(config):
 
 ROWS = {
     "from_scratch": ("the encoder before any training", from_scratch),
-    "exemplar": ("exemplar over 8 copies of an image", images("exemplar")),
+    "exemplar": ("exemplar over copies of an image", images("exemplar")),
     "ex_imagenet": (
         "exemplar, as the paper trained it again",
         images("exemplar"),

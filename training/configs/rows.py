@@ -54,7 +54,7 @@ _ORDER = _exemplar(
 
 # name -> (description, function that changes the base config)
 ROWS = {
-    "ex_yt_frame": ("exemplar over 8 copies of a frame", _frames),
+    "ex_yt_frame": ("exemplar over copies of a frame", _frames),
     "ex_yt_shot": (
         "exemplar over the frames of a shot",
         _exemplar("shot_exemplar", 1),
@@ -122,6 +122,7 @@ def _shrink(config):
         objective.video_info_nce.weight = 1.0
     config.train.steps = min(config.train.steps, demo.train.steps)
     config.schedule.update(demo.schedule)
+    config.data.copies = min(config.data.copies, 2)
     images = config.data.images
     images.copies = min(images.copies, 2)
     if images.batch_size:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vivi_keras.data.image_folder import from_folder
 from vivi_keras.data.labelled import checked, decode_rgb, from_arrays
+from vivi_keras.data.records import split_of
 from vivi_keras.files import readable
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
@@ -177,13 +178,7 @@ def _examples(builder, name, split):
             f"{name!r} is not prepared in {builder.data_dir}: run"
             f" 'tfds build {name} --file_format=array_record' first."
         )
-    try:
-        size = builder.info.splits[split].num_bytes
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"Expected a split of {name!r}, one of"
-            f" {sorted(builder.info.splits)} or a part of one; got {split!r}."
-        ) from error
+    size = split_of(builder, split).num_bytes
     skip = {"image": tfds.decode.SkipDecoding()}
     try:
         return builder.as_data_source(split=split, decoders=skip)

@@ -227,6 +227,18 @@ def _open_builder(directory):
         ) from error
 
 
+def split_of(builder, split):
+    """The SplitInfo of a TFDS split, or a ValueError that names the splits."""
+    try:
+        return builder.info.splits[split]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"Expected one of the splits {sorted(builder.info.splits)} of"
+            f" {str(builder.data_dir)!r}, or a part of one, such as"
+            f" 'train[:10%]'; got {split!r}."
+        ) from error
+
+
 def _file_instructions(builder, split):
     """The files of a split, and which of their records it includes."""
     file_format = builder.info.file_format.value
@@ -235,13 +247,7 @@ def _file_instructions(builder, split):
             "Expected a data set in the array_record format, whose records "
             f"can be read in any order; got {file_format!r}."
         )
-    try:
-        instructions = builder.info.splits[split].file_instructions
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"Expected one of the splits {sorted(builder.info.splits)} or a "
-            f"part of one, such as 'train[:10%]'; got {split!r}."
-        ) from error
+    instructions = split_of(builder, split).file_instructions
     if not instructions:
         raise ValueError(f"Split {split!r} has no records.")
     return instructions

@@ -3,9 +3,7 @@
 import dataclasses
 import pathlib
 
-import tqdm
-
-from vivi_keras import files
+from vivi_keras import commands, files
 from vivi_keras.evaluation import budget
 from vivi_keras.evaluation.protocols import finetune, natural_video, robustness
 from vivi_keras.evaluation.reports import maps
@@ -249,7 +247,9 @@ def evaluate_robust(
         folder = pathlib.Path(".cache" if cache_dir is None else cache_dir)
         task = offline_tfds.load_task(task, folder / "offline")
     run = Run(encoders, FeatureCache(None), settings, output, show, progress)
-    for encoder in tqdm.tqdm(encoders, unit="encoder", disable=not progress):
+    for encoder in commands.progress_bar(
+        encoders, unit="encoder", disable=not progress
+    ):
         if suite_name == VIDEO:
             result = natural_video.run(
                 encoder, data_dir, image_size=image_size, task=task

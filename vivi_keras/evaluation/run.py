@@ -8,10 +8,9 @@ import platform
 import sys
 import time
 
-import tqdm
 from absl import logging
 
-from vivi_keras import files
+from vivi_keras import commands, files
 from vivi_keras.evaluation.protocols import corruptions, finetune, frozen
 from vivi_keras.evaluation.reports import scores
 from vivi_keras.features.encoder import Unfit
@@ -207,7 +206,7 @@ class Run:
         return [{"seed": 0, **result}]
 
     def _bar(self, total, title, unit):
-        return tqdm.tqdm(
+        return commands.progress_bar(
             total=total,
             desc=title,
             unit=unit,

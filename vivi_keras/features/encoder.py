@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from vivi_keras import files
 from vivi_keras.checks import reason
 
 
@@ -175,7 +176,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
             f" {KERAS_PREFIX}NAME; got {text}."
         )
     with naming(text, "be loaded"):
-        loaded = tf.saved_model.load(text)
+        loaded = tf.saved_model.load(files.tensorflow_path(text))
     if callable(loaded) and hasattr(loaded, "trainable_variables"):
         call, spec = _reusable_call(loaded)
     else:

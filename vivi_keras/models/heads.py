@@ -196,11 +196,21 @@ class _Predictor(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
 class LSTMPredictor(_Predictor):
-    """An LSTM reads the shots in order; g_m is linear.  [R], g_m [O]"""
+    """An LSTM reads the shots in order; g_m is linear.  [R], g_m [O]
+
+    The LSTM computes in float32, also where the other layers have half
+    precision: cuDNN's LSTM, which Keras calls on JAX, takes no bfloat16.
+    """
 
     def __init__(self, units: int = 256, **kwargs):
         super().__init__(units, **kwargs)
-        self.lstm = layers.LSTM(units, return_sequences=True, name="lstm")
+        self.lstm = layers.LSTM(
+            units,
+            return_sequences=True,
+            # float64 stays float64.
+            dtype=keras.backend.result_type(self.compute_dtype, "float32"),
+            name="lstm",
+        )
 
     def _build_context(self, shape):
         self.lstm.build(shape)

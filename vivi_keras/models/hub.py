@@ -10,6 +10,7 @@ import pathlib
 
 import keras
 
+from vivi_keras import files
 from vivi_keras.models import registry as registry_lib
 
 # Allows overshoot of resampling; images in [0, 255] or [-1, 1] exceed it.
@@ -47,9 +48,10 @@ class RestoredVariable(keras.Variable):
 class HubEncoder(keras.layers.Layer):
     """Encodes images with a reusable SavedModel, frozen or trainable.
 
-    Takes uint8 images, which it divides by 255, or float32 images in [0, 1].
-    Rejects other dtypes and, if `check_range`, other values. Always computes
-    in float32, since a SavedModel has fixed dtypes. If trainable, training
+    Takes uint8 images, which it divides by 255, or images of any float dtype
+    in [0, 1]. Rejects integers of other dtypes and, if `check_range`, other
+    values. Always computes in float32, since a SavedModel has fixed dtypes,
+    also under a policy such as "mixed_float16". If trainable, training
     includes batch norm and the module's regularisation losses, as in
     `hub.KerasLayer`.
 
@@ -98,7 +100,7 @@ class HubEncoder(keras.layers.Layer):
         self.built = True
 
     def call(self, images, training=None):
-        """uint8 or float32 [N, H, W, 3] -> float32 [N, D]."""
+        """uint8 or float [N, H, W, 3] -> float32 [N, D]."""
         import tensorflow as tf
 
         self._check_images(images.shape, images.dtype)
@@ -106,8 +108,10 @@ class HubEncoder(keras.layers.Layer):
             images = _check_sides(images, self._smallest())
         if images.dtype == tf.uint8:
             images = tf.cast(images, tf.float32) / 255.0
-        elif self.check_range:
-            images = _check_range(images)
+        else:
+            images = tf.cast(images, tf.float32)
+            if self.check_range:
+                images = _check_range(images)
         training = bool(training) and self.trainable
         if self.trainable:
             _check_trainable(self._module, self._modes, self.module_path)
@@ -142,9 +146,9 @@ class HubEncoder(keras.layers.Layer):
         """Raises ValueError for images that the module cannot take."""
         if dtype is not None:
             name = keras.backend.standardize_dtype(dtype)
-            if name not in ("uint8", "float32"):
+            if name != "uint8" and "float" not in name:
                 raise ValueError(
-                    "expected images as uint8, or as float32 in [0, 1], got"
+                    "expected images as uint8, or as floats in [0, 1], got"
                     f" {name}; cast them first"
                 )
         shape = tuple(shape)
@@ -215,7 +219,7 @@ def _load_module(folder, trainable):
     import tensorflow as tf
 
     try:
-        module = tf.saved_model.load(str(folder))
+        module = tf.saved_model.load(files.tensorflow_path(folder))
     except Exception as error:  # foreign files may raise anything
         raise ValueError(
             f"expected a whole SavedModel in {str(folder)!r}, got"
@@ -305,7 +309,8 @@ def _check_range(images):
     # Written so that NaN fails it, and an empty batch passes.
     fits = tf.logical_and(low >= _RANGE[0], high <= _RANGE[1])
     message = (
-        "expected float images in [0, 1] (divide by 255, or pass uint8); got"
+        "expected float images in [0, 1] (divide by 255, or pass uint8, in a"
+        " model through keras.Input(..., dtype='uint8')); got"
     )
     if tf.executing_eagerly():
         if not fits:

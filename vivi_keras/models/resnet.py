@@ -5,6 +5,8 @@ from keras import layers, ops, regularizers
 
 STRIDES = (1, 2, 2, 2)  # of the four stages; in the 3x3 of the first unit
 NORMS = ("batch", "group")
+# Whatever image_data_format Keras's settings name: features are [N, D].
+LAYOUT = "channels_last"
 
 
 @keras.saving.register_keras_serializable(package="vivi_keras")
@@ -64,7 +66,7 @@ class ResNet50V2(keras.Model):
         # Always averages in float32: a half-precision sum over positions
         # loses digits that all later distances need.
         features = layers.GlobalAveragePooling2D(
-            dtype="float32", name="features"
+            data_format=LAYOUT, dtype="float32", name="features"
         )(features)
         super().__init__(images, features, name=name)
         self.num_features = int(features.shape[-1])
@@ -77,11 +79,28 @@ class ResNet50V2(keras.Model):
         }
 
     def get_config(self):
-        return {**self._config, "name": self.name}
+        return {
+            **self._config,
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "trainable": self.trainable,
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        config = dict(config)
+        before = keras.config.dtype_policy()
+        # The layers take the policy that is set when they are made.
+        keras.config.set_dtype_policy(
+            keras.dtype_policies.get(config.pop("dtype", before))
+        )
+        try:
+            trainable = config.pop("trainable", True)
+            encoder = cls(**config)
+        finally:
+            keras.config.set_dtype_policy(before)
+        encoder.trainable = trainable
+        return encoder
 
 
 class _Builder:
@@ -100,7 +119,9 @@ class _Builder:
         x = self.conv(
             images * 2.0 - 1.0, round(64 * self.width), 7, 2, "root_conv"
         )
-        return layers.MaxPooling2D(3, 2, padding="same", name="root_pool")(x)
+        return layers.MaxPooling2D(
+            3, 2, padding="same", data_format=LAYOUT, name="root_pool"
+        )(x)
 
     def unit(self, x, channels, stride, project, name):
         """One bottleneck unit: 1x1, 3x3 (with the stride), 1x1."""
@@ -125,13 +146,16 @@ class _Builder:
         # and TensorFlow fuses the convolution with the next operation.
         padding = "same" if stride == 1 else "valid"
         if size > 1 and stride > 1:
-            x = layers.ZeroPadding2D((size - 1) // 2, name=f"{name}_pad")(x)
+            x = layers.ZeroPadding2D(
+                (size - 1) // 2, data_format=LAYOUT, name=f"{name}_pad"
+            )(x)
         decay = self.weight_decay
         return layer(
             channels,
             size,
             strides=stride,
             padding=padding,
+            data_format=LAYOUT,
             use_bias=False,
             kernel_initializer="he_normal",
             kernel_regularizer=regularizers.L2(decay / 2) if decay else None,

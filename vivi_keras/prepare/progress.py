@@ -3,7 +3,7 @@
 import threading
 import time
 
-import tqdm
+from vivi_keras import commands
 
 
 class Progress:
@@ -11,7 +11,7 @@ class Progress:
 
     Args:
         files: list of `find_videos.File`.
-        show: draw the bar on standard error.
+        show: draw the bar on standard error, see `commands.progress_bar`.
     """
 
     def __init__(self, files, show):
@@ -22,7 +22,7 @@ class Progress:
         self._told = {}  # file's id -> seconds counted so far
         self._start = time.monotonic()
         total = sum(f.size for f in files)
-        self._bar = tqdm.tqdm(
+        self._bar = commands.progress_bar(
             total=total,
             disable=not show,
             desc=self._text(),

@@ -18,11 +18,13 @@ import time
 
 import numpy as np
 
+from vivi_keras import files
 from vivi_keras.checks import reason
 from vivi_keras.levels import replicas
 
 PREFIX = "step_"
 RETRY_SECONDS = 1.0
+_CHUNK_BYTES = 1 << 20
 
 
 class CheckpointManager:
@@ -137,7 +139,9 @@ class CheckpointManager:
     def restore(self) -> int | None:
         """Restores the last readable checkpoint; returns its step, or None.
 
-        Raises: ValueError: it has another model, or none can be read.
+        Raises: ValueError: it has another model, or all are damaged. OSError:
+            it cannot be read, such as for want of permission; it may be
+            whole.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -152,8 +156,8 @@ class CheckpointManager:
             return step
         if steps:
             raise ValueError(
-                f"None of the checkpoints in {self.folder} can be read."
-                " Remove the folder to start anew"
+                f"All checkpoints in {self.folder} are damaged, as the lines"
+                " above say. Remove the folder to start anew"
             )
         return None
 
@@ -219,11 +223,20 @@ def _to_disk(path):
 
 
 def read_checkpoint(path) -> dict | None:
-    """Reads a dict of arrays; logs a warning and returns None on failure."""
+    """Reads a dict of arrays; logs a warning and returns None on damage.
+
+    Raises: OSError: the system cannot read the files.
+    """
     import tensorflow as tf
 
+    # Read first by the system, so that only damage is told as damage.
+    for file in sorted(path.iterdir()):
+        if not file.is_dir():
+            with file.open("rb") as stream:
+                while stream.read(_CHUNK_BYTES):
+                    pass
     try:
-        reader = tf.train.load_checkpoint(str(path / "state"))
+        reader = tf.train.load_checkpoint(files.tensorflow_path(path / "state"))
         return {
             name: reader.get_tensor(name)
             for name in reader.get_variable_to_shape_map()

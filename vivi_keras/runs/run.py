@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import math
 import pathlib
-import sys
 import time
 
 from vivi_keras import checks
@@ -73,8 +72,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         config: ConfigDict from `training.configs.get_config`.
         workdir: folder of the run: config.json, checkpoints/, tensorboard/
             and metrics.csv.
-        verbose: as for `keras.Model.fit`; by default a progress bar on a
-            terminal, else one line per epoch.
+        verbose: as for `keras.Model.fit`; by default a progress line on a
+            terminal, else one line a minute.
         callbacks: more Keras callbacks.
         **options: fields of `Options`.
     Returns: the trained ViviModel.
@@ -216,7 +215,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
     else:
         print(f"Going on from step {step} of {train.steps}.", flush=True)
     if fit["verbose"] is None:
-        fit["verbose"] = 1 if sys.stdout.isatty() else 2
+        fit["verbose"] = "auto"
     every = train.log_every_steps
     # At the end of an epoch, the restored sums belong to the finished row.
     model.resumed = step % every != 0

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import keras
-import tensorflow as tf
 
 from vivi_keras.levels import replicas as replicas_lib
 
@@ -147,6 +146,8 @@ def micro_batches(batch, count):
         rows' int64 indices in the global batch, so that their views do not
         depend on the replica that computes them.
     """
+    import tensorflow as tf
+
     batch = dict(batch)
     for name in ("frames", "image"):
         if name in batch:

@@ -139,36 +139,72 @@ class StopAtSigterm(keras.callbacks.Callback):
         self.stopped = True
 
 
-class TestLabels(keras.callbacks.Callback):
+class MeasureEvery(keras.callbacks.Callback):
+    """Base of callbacks that add figures to the logs every N steps.
+
+    The figures are measured right after a multiple of N steps, wherever
+    epochs end, and added to the logs at the end of that epoch. List it before
+    callbacks that write logs. A subclass has `measure()`, which returns name
+    -> float.
+
+    Args:
+        every_steps: int N >= 1.
+        last_step: None, or a step after which they are also measured.
+    """
+
+    def __init__(self, every_steps, last_step=None):
+        super().__init__()
+        if every_steps < 1:
+            raise ValueError(
+                f"every_steps of {type(self).__name__} must be >= 1."
+                f" Got: {every_steps}"
+            )
+        self.every_steps = every_steps
+        self.last_step = last_step
+        self.found = {}  # last figures of this epoch
+
+    def on_train_begin(self, logs=None):
+        self.count = self.model.steps_done // self.every_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        # One call may follow several steps (steps_per_execution).
+        step = self.model.steps_done
+        count = step // self.every_steps
+        if count > self.count or step == self.last_step:
+            self.count = count
+            self.found = self.measure()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update(self.found)
+        self.found = {}
+
+
+class TestLabels(MeasureEvery):
     """Adds top-1 and top-5 accuracy on test images to the logs of an epoch.
 
-    List it before callbacks that write logs. The encoder runs as after
-    training: whole images, no colour changes, batch norm's moving averages.
+    The encoder runs as after training: whole images, no colour changes, batch
+    norm's moving averages.
 
     Args:
         batches: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label":
             int [N]}, one pass over the test set.
-        every_steps: int N; tests when an epoch ends at a multiple of N steps,
-        last_step: and when it ends at this step.
+        every_steps, last_step: as `MeasureEvery`.
     """
 
-    def __init__(self, batches, every_steps, last_step):
-        super().__init__()
+    def __init__(self, batches, every_steps, last_step=None):
+        super().__init__(every_steps, last_step)
         self.batches = batches
-        self.every_steps = every_steps
-        self.last_step = last_step
         self.classify = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def measure(self):
         import tensorflow as tf
 
-        step = self.model.steps_done
-        if step == self.last_step or step % self.every_steps == 0:
-            if self.classify is None:  # traced once
-                self.classify = tf.function(
-                    self.model.classify, reduce_retracing=True
-                )
-            logs.update(test_labels(self.classify, self.batches))
+        if self.classify is None:  # traced once
+            self.classify = tf.function(
+                self.model.classify, reduce_retracing=True
+            )
+        return test_labels(self.classify, self.batches)
 
 
 def test_labels(classify, batches) -> dict:
@@ -335,6 +371,70 @@ class MeasureSpeed(keras.callbacks.Callback):
             f" time waiting for input, peak memory {_peak_memory()}, first"
             f" step after {self.first_step_at - started:.1f} s."
         )
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """Shows the progress of `fit` on a terminal, or in a file.
+
+    On a terminal or in a notebook, a line of at most 79 characters is
+    rewritten all the time. Elsewhere, one line a minute is printed. Each
+    shows up to three figures: the loss, and the first of its parts.
+
+    Args:
+        stream: file to write to; None for standard output.
+        every_seconds: None, or seconds between two lines.
+    """
+
+    WIDTH = 79
+
+    def __init__(self, stream=None, every_seconds=None):
+        super().__init__()
+        self.stream = sys.stdout if stream is None else stream
+        self.rewrites = self.stream.isatty() or "ipykernel" in sys.modules
+        if every_seconds is None:
+            every_seconds = 0.1 if self.rewrites else 60.0
+        self.every_seconds = every_seconds
+
+    def on_train_begin(self, logs=None):
+        self.then = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.start = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() - self.then >= self.every_seconds:
+            self._show(batch + 1, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == self.params.get("epochs")
+        if self.rewrites or last or self.model.stop_training:
+            self._show(None, logs, end="\n")
+
+    def _show(self, done, logs, end="\r"):
+        self.then = time.monotonic()
+        epochs, steps = (self.params.get(name) for name in ("epochs", "steps"))
+        place = f"epoch {self.epoch + 1}/{epochs}"
+        if done is not None:
+            place += f", step {done}" + (f"/{steps}" if steps else "")
+            if steps:
+                left = (self.then - self.start) * (steps - done) / done
+                place += f", {left:.0f} s left"
+        line = f"{place}: " + ", ".join(_shown(logs or {}))
+        line = line[: self.WIDTH]
+        if self.rewrites:
+            line = line.ljust(self.WIDTH) + end
+        else:
+            line += "\n"
+        self.stream.write(line)
+        self.stream.flush()
+
+
+def _shown(logs):
+    """Texts of at most three figures: those of the loss come first."""
+    losses = [name for name in logs if name.endswith("_loss")]
+    names = dict.fromkeys(["loss", *losses, *logs])
+    names = [name for name in names if name in logs][:3]
+    return [f"{name} {float(logs[name]):.4g}" for name in names]
 
 
 def _peak_memory():

@@ -1,5 +1,6 @@
 """ViviModel: one training step of all levels, under any strategy."""
 
+import inspect
 import math
 
 import keras
@@ -7,12 +8,28 @@ from keras import ops
 
 from vivi_keras.levels import replicas as replicas_lib
 from vivi_keras.trainer import batch as batch_lib
-from vivi_keras.trainer import tf_step
+
+if keras.backend.backend() == "tensorflow":
+    from vivi_keras.trainer import tf_step
 
 VIEW_POLICIES = ("exemplar", "rotation", None)
 STATISTICS = ("both", "videos", "images")
+# Arguments of Keras's methods that have no place here, and what does.
+_LOSSES = "the levels of the objective give the losses and their weights"
+_METRICS = "the levels of the objective give the metrics"
+_LABELS = 'labels are a field of the batch, "label"'
+_UNUSED = {
+    "loss": _LOSSES,
+    "loss_weights": _LOSSES,
+    "metrics": _METRICS,
+    "weighted_metrics": _METRICS,
+    "y": _LABELS,
+    "sample_weight": _LOSSES,
+    "class_weight": _LOSSES,
+}
 
 
+@keras.saving.register_keras_serializable(package="vivi_keras")
 class ViviModel(keras.Model):
     """Trains an image encoder on video clips, labelled images or both.
 
@@ -22,9 +39,11 @@ class ViviModel(keras.Model):
     ignored. Frames and images are encoded together in one batch, as in
     S4L.
 
-    `compile(optimizer)` and `fit(batches)` work as for any Keras model,
-    under every `tf.distribute` strategy. The objective gives the losses; the
-    progress bar shows the mean of each part since the metrics were reset.
+    `compile(optimizer)`, `fit(batches)` and `save(path)` work as for any
+    Keras model, under every `tf.distribute` strategy. The objective gives the
+    losses and metrics; the progress bar shows the mean of each since the
+    metrics were reset. A saved model can be trained further;
+    `vivi_keras.export_encoder` writes the encoder alone, for other programs.
 
     Args:
         encoder: keras.Model, images float [N, H, W, 3] in [0, 1] ->
@@ -48,6 +67,7 @@ class ViviModel(keras.Model):
             min(average_decay, (1 + t) / (10 + t)), so that the initial
             weights are forgotten soon.
         name: name of the model.
+        **kwargs: `dtype` and `trainable`, as for any Keras model.
     Attributes:
         step: int64 variable, the number of training steps done.
         steps_done: int, the value of `step`, to be read outside of a step.
@@ -80,8 +100,10 @@ class ViviModel(keras.Model):
         skip_nonfinite: bool = False,
         average_decay: float = 0.0,
         name: str = "vivi",
+        **kwargs,
     ):
-        super().__init__(name=name)
+        super().__init__(name=name, **kwargs)
+        self.autocast = False  # a batch is checked as it was given
         for argument, value, known in (
             ("views", views, VIEW_POLICIES),
             ("image_views", image_views, VIEW_POLICIES),
@@ -115,6 +137,8 @@ class ViviModel(keras.Model):
         self.skip_nonfinite = skip_nonfinite
         self.average_decay = average_decay
         self.averages = []
+        self._built_for = None  # field -> (shape, dtype)
+        self._penalties = {}  # id of a variable -> its regulariser
         self.input_wait_seconds = 0.0
         self.resumed = False
         self.metric_names = ()
@@ -157,6 +181,13 @@ class ViviModel(keras.Model):
             return
         spec = self._used(element_spec)
         self._check(spec)
+        self._built_for = {
+            name: [
+                [None, *field.shape[1:]],
+                keras.backend.standardize_dtype(field.dtype),
+            ]
+            for name, field in spec.items()
+        }
         batch = {
             name: ops.zeros((2, *spec[name].shape[1:]), spec[name].dtype)
             for name in ("shot_mask", "video_id", "label")
@@ -179,8 +210,11 @@ class ViviModel(keras.Model):
             )
             if self.average_decay:
                 self._start_averages()
-            if self.optimizer is not None and not self.optimizer.built:
-                self._build_optimizer()
+            self._penalties = {
+                id(variable): variable.regularizer
+                for variable in self.trainable_variables
+            }
+            self._build_optimizer()
         self.built = True
 
     def _start_averages(self):
@@ -198,9 +232,15 @@ class ViviModel(keras.Model):
             )
 
     def _build_optimizer(self):
+        optimizer = getattr(self, "optimizer", None)  # missing until compiled
+        if optimizer is None or optimizer.built:
+            return
+        # An optimizer with its own decay, compiled before, removed them.
+        for variable in self.trainable_variables:
+            variable.regularizer = self._penalties.get(id(variable))
         if keras.backend.backend() == "tensorflow":
-            tf_step.give_decay_to(self.optimizer, self.trainable_variables)
-        self.optimizer.build(self.trainable_variables)
+            tf_step.give_decay_to(optimizer, self.trainable_variables)
+        optimizer.build(self.trainable_variables)
 
     def _used(self, batch):
         """The fields of a batch, or of its spec, that some level uses."""
@@ -220,14 +260,13 @@ class ViviModel(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if iterator is None:
-            batch, _, _ = keras.utils.unpack_x_y_sample_weight(data_batch)
-            self.build_from(batch)
+            self.build_from(_fields(data_batch))
             return
         data = iterator.data_adapter.get_tf_dataset()
-        spec, _, _ = keras.utils.unpack_x_y_sample_weight(data.element_spec)
         self.build_from(
             batch_lib.replica_spec(
-                spec, self.distribute_strategy.num_replicas_in_sync
+                _fields(data.element_spec),
+                self.distribute_strategy.num_replicas_in_sync,
             )
         )
 
@@ -364,7 +403,7 @@ class ViviModel(keras.Model):
             return super().train_step(data, *rest)
         import tensorflow as tf
 
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        batch = _fields(data)
         state = self._state() if self.skip_nonfinite else []
         gradients, metrics = self._gradients(batch)
         if self.skip_nonfinite or tf_step.scales_loss(self.optimizer):
@@ -430,8 +469,8 @@ class ViviModel(keras.Model):
 
     def test_step(self, data):
         """Computes the losses of one batch without changing the weights."""
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._logs(self._total(self(batch, training=False))[1])
+        outputs = self(_fields(data), training=False)
+        return self._logs(self._total(outputs)[1])
 
     def _logs(self, metrics):
         """Adds to the totals; returns name -> mean since the last reset."""
@@ -439,9 +478,73 @@ class ViviModel(keras.Model):
         means = self.totals[:-1] / self.totals[-1]
         return dict(zip(self.metric_names, ops.unstack(means), strict=True))
 
+    # Keras's interface --------------------------------------------------
+
+    def compile(self, *args, **kwargs):
+        """As `keras.Model.compile`, without losses and metrics.
+
+        Args:
+            optimizer, run_eagerly, steps_per_execution, jit_compile,
+                auto_scale_loss: as `keras.Model.compile`.
+        Raises: ValueError: a loss, metrics or weights of these are given.
+        """
+        _check_call("compile", self, args, kwargs)
+        super().compile(*args, **kwargs)
+        if self.built:
+            with self.distribute_strategy.scope():
+                self._build_optimizer()
+
     def fit(self, *args, shuffle=False, **kwargs):
-        """As `keras.Model.fit`; the batches are already shuffled."""
-        return super().fit(*args, shuffle=shuffle, **kwargs)
+        """As `keras.Model.fit`; the batches are already shuffled.
+
+        With verbose="auto", `callbacks.ShowProgress` shows the progress.
+
+        Raises: ValueError: `y`, `class_weight` or `sample_weight` is given, or
+            a data set never ends and its number of steps is not given, or a
+            ModelCheckpoint cannot save the encoder or a level.
+        """
+        given = _check_call("fit", self, args, kwargs)
+        for data, steps in (
+            ("x", "steps_per_epoch"),
+            ("validation_data", "validation_steps"),
+        ):
+            _check_ends("fit", given, data, steps)
+        given = {**given, "shuffle": shuffle}
+        del given["self"]
+        self._check_callbacks(given.get("callbacks"))
+        if given.get("verbose", "auto") == "auto":
+            given["verbose"] = 0
+            given["callbacks"] = _with_progress(given.get("callbacks"))
+        return super().fit(**given)
+
+    def _check_callbacks(self, callbacks):
+        """Refuses, before the first step, to save what cannot be saved."""
+        for callback in keras.tree.flatten(callbacks):
+            if (
+                isinstance(callback, keras.callbacks.ModelCheckpoint)
+                and not callback.save_weights_only
+            ):
+                try:
+                    keras.saving.serialize_keras_object(self)
+                except (NotImplementedError, TypeError, ValueError) as error:
+                    raise ValueError(
+                        "ModelCheckpoint saves the whole model, so that the"
+                        " encoder and each level must have get_config. Use"
+                        " callbacks.SaveCheckpoints, or save_weights_only=True."
+                        f" Got: {error}"
+                    ) from error
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`; raises errors as `fit` does."""
+        given = _check_call("evaluate", self, args, kwargs)
+        _check_ends("evaluate", given, "x", "steps")
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As `keras.Model.predict`; raises errors as `fit` does."""
+        given = _check_call("predict", self, args, kwargs)
+        _check_ends("predict", given, "x", "steps")
+        return super().predict(*args, **kwargs)
 
     def reset_metrics(self):
         """Resets the means of the metrics, except right after a restore."""
@@ -469,6 +572,104 @@ class ViviModel(keras.Model):
         if self.test_function is None or force:
             self.test_function = tf_step.step_function(self, self.test_step)
         return self.test_function
+
+    # Saving -------------------------------------------------------------
+
+    def get_config(self):
+        return {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            "views": self.views,
+            "image_views": self.image_views,
+            "separate_passes": self.separate_passes,
+            "statistics": self.statistics,
+            "seed": self.seed,
+            "micro_batches": self.micro_batches,
+            "skip_nonfinite": self.skip_nonfinite,
+            "average_decay": self.average_decay,
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for part in ("encoder", "objective"):
+            config[part] = keras.saving.deserialize_keras_object(
+                config[part], custom_objects
+            )
+        return cls(**config)
+
+    def get_build_config(self):
+        return self._built_for
+
+    def build_from_config(self, config):
+        self.build_from(
+            {
+                name: keras.KerasTensor(shape, dtype)
+                for name, (shape, dtype) in config.items()
+            }
+        )
+
+    def compile_from_config(self, config):
+        # Keras asks for this method wherever `compile` is overridden.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+def _fields(data):
+    """The fields of a batch, which Keras may have put into a tuple."""
+    batch, *rest = keras.utils.unpack_x_y_sample_weight(data)
+    if any(part is not None for part in rest):
+        raise ValueError(
+            "A batch must be a dict of fields, without targets and sample"
+            f" weights beside it: {_LABELS}, and {_LOSSES}. Got a tuple of"
+            f" {len(data)}"
+        )
+    return batch
+
+
+def _check_call(method, model, args, kwargs):
+    """Refuses what `_UNUSED` names; returns all arguments by name."""
+    signature = inspect.signature(getattr(keras.Model, method))
+    given = signature.bind(model, *args, **kwargs).arguments
+    for name, instead in _UNUSED.items():
+        if given.get(name) is not None:
+            raise ValueError(
+                f"{name} is not an argument of ViviModel.{method}: {instead}."
+                f" Got: {name}={given[name]!r:.100}"
+            )
+    return given
+
+
+def _with_progress(callbacks):
+    """Adds `ShowProgress` to what `fit` takes as its callbacks."""
+    from vivi_keras.trainer.callbacks import ShowProgress
+
+    shown = ShowProgress()
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(shown)
+        return callbacks
+    if callbacks is None:
+        callbacks = []
+    elif not isinstance(callbacks, (list, tuple)):
+        callbacks = [callbacks]
+    return [*callbacks, shown]
+
+
+def _check_ends(method, given, data, steps):
+    """Refuses a data set that never ends without a number of steps."""
+    if given.get(steps) is None and _is_endless(given.get(data)):
+        raise ValueError(
+            f"{method} needs {steps}, since the data set {data} never ends."
+            f" Got: {steps}=None"
+        )
+
+
+def _is_endless(data):
+    cardinality = getattr(data, "cardinality", 0)
+    # A method of a tf.data.Dataset, a number of a distributed data set.
+    return int(cardinality() if callable(cardinality) else cardinality) == -1
 
 
 def _named_parts(outputs):

@@ -7,7 +7,6 @@ of a run; the scores of an encoder are measured on the SavedModel that
 
 import pathlib
 
-import keras
 import numpy as np
 
 from vivi_keras.data import image_sources, labelled
@@ -17,50 +16,27 @@ from vivi_keras.trainer import callbacks, tensorboard
 NUM_IMAGES = 1000  # in each of the two parts, at most
 
 
-class Probe(keras.callbacks.Callback):
+class Probe(callbacks.MeasureEvery):
     """Adds probe_knn and probe_linear, accuracies in [0, 1], to the logs.
 
     Every N steps, two classifiers are fitted to the features of the training
     part and scored on the test part; no gradient reaches the encoder. The
     linear one is fitted from scratch each time, so its accuracy depends only
-    on the weights, and a resumed run gives the same curve. The logs of an
-    epoch have the accuracies only if they were measured in it.
+    on the weights, and a resumed run gives the same curve. If it fails, a
+    warning is logged and training goes on.
 
     Args:
         data: ProbeData.
-        every_steps: int N.
-        last_step: None, or a step after which they are also measured.
+        every_steps, last_step: as `MeasureEvery`.
     """
 
     def __init__(self, data, every_steps, last_step=None):
-        super().__init__()
-        if every_steps < 1:
-            raise ValueError(
-                f"The probe's every_steps must be >= 1. Got: {every_steps}"
-            )
+        super().__init__(every_steps, last_step)
         self.data = data
-        self.every_steps = every_steps
-        self.last_step = last_step
-        self.found = {}  # last accuracies of this epoch
-
-    def on_train_begin(self, logs=None):
-        self.probed = self.model.steps_done // self.every_steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        step = self.model.steps_done
-        now = step // self.every_steps
-        if now > self.probed or step == self.last_step:
-            self.probed = now
-            self._measure()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs.update(self.found)
-        self.found = {}
 
     @callbacks.sparing
-    def _measure(self):
-        self.found = self.measure()
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
 
     def measure(self) -> dict[str, float]:
         """The accuracies with the encoder's current weights."""

@@ -157,15 +157,19 @@ def distributed_batches(strategy, make_batches, prefetch=2):
         batch_lib.replica_spec(
             batches.element_spec, replicas
         )  # raises an error if the rows cannot be divided
+        endless = batches.cardinality() == tf.data.INFINITE_CARDINALITY
         if replicas > 1:
             batches = batches.flat_map(lambda batch: _split(batch, replicas))
         if shard[1] > 1:
-            # Endless: otherwise every step asks all workers whether one of
-            # them has no more data, and static shapes are lost.
-            endless = tf.data.experimental.assert_cardinality(
-                tf.data.INFINITE_CARDINALITY
+            # Otherwise every step asks all workers whether one of them has no
+            # more data, and static shapes are lost.
+            batches, endless = batches.repeat(), True
+        if endless:  # told, since Keras would go on forever
+            batches = batches.apply(
+                tf.data.experimental.assert_cardinality(
+                    tf.data.INFINITE_CARDINALITY
+                )
             )
-            batches = batches.repeat().apply(endless)
         return batches.prefetch(prefetch * replicas)
 
     def _split(batch, replicas):

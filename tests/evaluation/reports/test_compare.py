@@ -12,7 +12,13 @@ from scipy import stats
 from vivi_keras import files as files_lib
 from vivi_keras.evaluation import evaluate
 from vivi_keras.evaluation.protocols import finetune, frozen
-from vivi_keras.evaluation.reports import compare, comparison_page, maps, scores
+from vivi_keras.evaluation.reports import (
+    compare,
+    comparison_page,
+    maps,
+    pictures,
+    scores,
+)
 from vivi_keras.evaluation.tasks import vtab_tasks
 
 
@@ -213,6 +219,25 @@ def test_report_of_real_runs(tmp_path, monkeypatch):
     kept = maps.load(tmp_path / "out0" / "maps" / "pca" / "digits.npz")
     assert kept["thumbnails"].shape == (120, 28, 28, 3)
     assert set(maps.by_name(kept)) == {"tiny0", "raw 16x16 pixels"}
+
+
+def test_a_smoothed_line_does_not_lag():
+    """It keeps a straight line, and the place of a step, as they are."""
+    line = np.linspace(5, 1, 41)
+    smoothed = pictures.smooth(line)
+    assert smoothed[20] == pytest.approx(line[20])
+    np.testing.assert_allclose(smoothed[::-1], 6 - smoothed, atol=1e-12)
+    step = np.repeat([4.0, 2.0], 30)
+    middle = np.flatnonzero(pictures.smooth(step) < 3)[0]
+    assert middle == 30
+    # A slow transcription; gaps have no weight.
+    values = np.random.default_rng(0).normal(size=12)
+    values[[0, 5]] = np.nan
+    for at, value in enumerate(pictures.smooth(values, 0.7)):
+        weights = 0.7 ** np.abs(np.arange(12) - at) * np.isfinite(values)
+        expected = np.nansum(weights * values) / weights.sum()
+        assert value == pytest.approx(expected)
+    assert np.isnan(pictures.smooth([np.nan] * 3)).all()
 
 
 def test_principal_components():

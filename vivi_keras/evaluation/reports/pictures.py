@@ -108,14 +108,32 @@ def read_metrics(path):
 
 
 def smooth(values, weight=0.9):
-    """Exponential moving average with bias correction; skips nan."""
-    total, mass, result = 0.0, 0.0, []
+    """Mean of all values, each weighted by weight ** distance; skips nan.
+
+    It looks both ways, so that the line does not lag behind the values.
+
+    Args:
+        values: float [N].
+        weight: float in [0, 1).
+    Returns: float [N]; nan if no value is finite.
+    """
+    values = np.asarray(values, float)
+    finite = np.isfinite(values)
+    values = np.where(finite, values, 0.0)
+    total, mass = (
+        _decayed(x, weight) + _decayed(x[::-1], weight)[::-1] - x
+        for x in (values, finite.astype(float))
+    )
+    return np.divide(total, mass, np.full(len(values), np.nan), where=mass > 0)
+
+
+def _decayed(values, weight):
+    """Sums of the values so far, each weighted by weight ** age."""
+    total, sums = 0.0, []
     for value in values:
-        if np.isfinite(value):
-            total = weight * total + (1 - weight) * value
-            mass = weight * mass + (1 - weight)
-        result.append(total / mass if mass else np.nan)
-    return np.asarray(result)
+        total = weight * total + value
+        sums.append(total)
+    return np.asarray(sums)
 
 
 def draw_shots(dataset, file, num_rows=14, num_columns=8, seed=0):
