@@ -15,6 +15,9 @@ def network_name(told):
     Args:
         told: dict of a module's vivi.json.
     """
+    start = told.get("start", {}).get("encoder", "resnet50v2")
+    if start != "resnet50v2":
+        return "-".join(start.replace(":", " ").split()).lower()
     model = told.get("config", {}).get("model")
     if model is None:
         return "unknown"
@@ -141,8 +144,18 @@ def _body(entry, told, bundled=False):
         *_text("Limits", entry.get("limits")),
         "## Licence",
         "",
-        f"{entry.get('licence', _LICENCE)}. {_TRUST}",
+        f"{entry.get('licence', _LICENCE)}.{_start_licence(told)} {_TRUST}",
     ]
+
+
+def _start_licence(told):
+    start = told.get("start", {})
+    if not start.get("licence"):
+        return ""
+    return (
+        f" The weights that it was trained from ({start['weights']}):"
+        f" {start['licence']}."
+    )
 
 
 def _text(title, text):
@@ -151,6 +164,7 @@ def _text(title, text):
 
 def _overview(entry, told):
     height, width = told.get("image_size", (None, None))
+    start = told.get("start")
     rows = {
         "network": network_name(told),
         "input": "float32 [N, H, W, 3], RGB in [0, 1], any size of at least"
@@ -166,6 +180,8 @@ def _overview(entry, told):
         "signatures": ", ".join(told.get("signatures", [])),
         "content hash": told.get("content_sha256"),
     }
+    if start is not None:
+        rows["trained from"] = f"{start['encoder']}, {start['weights']} weights"
     lines = [f"| {key} | {value} |" for key, value in rows.items()]
     return ["## What it is", "", "| | |", "|---|---|", *lines, ""]
 

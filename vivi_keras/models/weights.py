@@ -68,23 +68,34 @@ def load_file(model, file):
         )
     try:
         if file.name.endswith(".weights.h5"):
-            with tempfile.TemporaryDirectory() as folder:
-                own = pathlib.Path(folder, "own.weights.h5")
-                model.save_weights(own)
-                wanted, labels = _read_shapes(own)
-                found, _ = _read_shapes(file)
-                check_shapes(
-                    *(
-                        {labels.get(place, place): s for place, s in x.items()}
-                        for x in (found, wanted)
-                    )
-                )
+            _compare(model, file)
         model.load_weights(file)
     except (ValueError, OSError, KeyError) as error:
         text = " ".join(str(error).split())
         raise ValueError(
             f"The weights in {file} are not those of {model.name}: {text}"
         ) from error
+
+
+def _compare(model, file):
+    """Raises ValueError unless a file holds the weights of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = pathlib.Path(folder, "own.weights.h5")
+        model.save_weights(own)
+        wanted, labels = _read_shapes(own)
+    found, _ = _read_shapes(file)
+    order = {layer.name: k for k, layer in enumerate(model.layers)}
+
+    def place_of(item):
+        return order.get(labels[item[0]].partition("/")[0], len(order))
+
+    wanted = dict(sorted(wanted.items(), key=place_of))
+    check_shapes(
+        *(
+            {labels.get(place, place): shape for place, shape in x.items()}
+            for x in (found, wanted)
+        )
+    )
 
 
 def _read_shapes(file):

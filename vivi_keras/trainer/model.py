@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from vivi_keras.levels import replicas as replicas_lib
+from vivi_keras.models.encoders import check_encoder
 from vivi_keras.trainer import batch as batch_lib
 from vivi_keras.trainer import tf_step
 
@@ -27,7 +28,7 @@ class ViviModel(keras.Model):
     progress bar shows the mean of each part since the metrics were reset.
 
     Args:
-        encoder: keras.Model, images float [N, H, W, 3] in [0, 1] ->
+        encoder: keras.Model or layer, images float [N, H, W, 3] in [0, 1] ->
             features [N, D].
         objective: vivi_keras.Objective.
         views: colour augmentation of the frames, "exemplar", "rotation" or
@@ -166,8 +167,7 @@ class ViviModel(keras.Model):
         clip = (2 if "frames" in spec else 0, *clip[1:])
         rows = math.prod(clip) + 2 * copies
         with self.distribute_strategy.scope():
-            self.encoder(ops.zeros((1, *size, 3)))
-            depth = self.encoder.output_shape[-1]
+            depth = check_encoder(self.encoder, size)
             features = ops.zeros((rows * self.objective.num_turns, depth))
             outputs = self._parts(features, clip, copies, batch, False)
             names = (*_named_parts(outputs), "loss")
