@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import small_models
 
-from vivi_keras.export import cards, export_encoder, read_metadata
+from vivi_keras.export import cards, export_encoder
+from vivi_keras.export.metadata import read_metadata
 from vivi_keras.models import encoders, hub
 from vivi_keras.runs import build, run
 from vivi_keras.training import configs

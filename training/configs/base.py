@@ -54,6 +54,13 @@ def paper_config() -> ml_collections.ConfigDict:
                 "separate_passes": False,  # [G], S4L
                 "statistics": "both",
             },
+            "adapt": {  # guards for an encoder that has learnt before
+                "warmup_head_steps": 0,  # the heads alone
+                "trainable": "all",  # or "last:N" blocks, "norm", "bias"
+                "layer_decay": 1.0,  # of the steps, from block to block
+                "freeze_statistics": False,  # of batch norm
+                "keep_close": 0.0,  # weight of the distance to the start
+            },
             "objective": {},  # kind of level -> its arguments
             "optimizer": {
                 "name": "sgd",  # or "lars", "adam", "adamw"

@@ -11,7 +11,7 @@ from vivi_keras import files, packages
 
 Shape = collections.namedtuple("Shape", "shape")
 MAX_LISTED = 3  # weights that an error names
-_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 
 
@@ -156,7 +156,17 @@ def read_torch(file):
     try:
         with open(file, "rb") as stream:
             return _read_legacy(stream)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
+    except (  # whatever a damaged pickle may raise
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ValueError(
             f"{file} must be a dict of tensors saved by PyTorch before 1.6."
             f" Got: {error}"
@@ -164,7 +174,7 @@ def read_torch(file):
 
 
 def _read_legacy(stream):
-    if _Tensors(stream).load() != _TORCH_MAGIC:
+    if _Tensors(stream).load() != TORCH_MAGIC:
         raise ValueError("another kind of file")
     _Tensors(stream).load()  # version
     if not _Tensors(stream).load()["little_endian"]:

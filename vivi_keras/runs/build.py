@@ -11,6 +11,7 @@ from vivi_keras.models.heads import KERNEL_DECAY
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.runs import batches, checkpoints, config_checks
 from vivi_keras.runs import workdir as workdir_lib
+from vivi_keras.trainer import adapt
 from vivi_keras.trainer.model import ViviModel
 from vivi_keras.trainer.optimizers import build_optimizer
 
@@ -137,6 +138,7 @@ def build_model(
     """
     config_checks.check_numbers(config)
     encoder = build_encoder(config, load_start)
+    guard = _guard(config, encoder, load_start)
     objective = Objective(
         [
             make_level(kind, **arguments)
@@ -161,9 +163,28 @@ def build_model(
         micro_batches=config.train.micro_batches,
         skip_nonfinite=skip_nonfinite,
         average_decay=config.train.average_decay,
+        guard=guard,
     )
     model.compile(optimizer=build_optimizer(config), **options)
     return model
+
+
+def _guard(config, encoder, load_start):
+    """Applies a config's guards to an encoder; those of the step, or None."""
+    settings = config.adapt
+    adapt.select_trainable(encoder, settings.trainable)
+    if settings.freeze_statistics:
+        adapt.freeze_statistics(encoder)
+    start = None
+    if settings.keep_close:
+        start = build_encoder(config, load_start)
+    guard = adapt.Guard(
+        warmup_head_steps=settings.warmup_head_steps,
+        layer_decay=settings.layer_decay,
+        start=start,
+        keep_close=settings.keep_close,
+    )
+    return None if guard == adapt.Guard() else guard
 
 
 def element_spec(config) -> dict:
@@ -244,6 +265,7 @@ def restore_model(workdir, ema=False):
             model.encoder.variables, model.averages, strict=True
         ):
             variable.assign(average)
+    adapt.release(model.encoder)
     return model, {
         "row": config.name,
         "config": json.loads(config.to_json()),

@@ -11,8 +11,17 @@ from vivi_keras.runs.checkpoints import saved_steps
 
 CONFIG_FILE = "config.json"
 _RECORD = ("data_fingerprint", "start")
-# Keys that config.model has got since the first runs, with their defaults.
-_NEW_MODEL_KEYS = {"encoder": "resnet50v2", "weights": "auto", "pool": False}
+# Keys that configs have got since the first runs, with their defaults.
+_NEW_KEYS = {
+    "model": {"encoder": "resnet50v2", "weights": "auto", "pool": False},
+    "adapt": {
+        "warmup_head_steps": 0,
+        "trainable": "all",
+        "layer_decay": 1.0,
+        "freeze_statistics": False,
+        "keep_close": 0.0,
+    },
+}
 
 
 def check_writable(workdir) -> None:
@@ -130,8 +139,9 @@ def _read(workdir):
         )
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        model = {**_NEW_MODEL_KEYS, **record["config"]["model"]}
-        record["config"]["model"] = model
+        config = record["config"]
+        for group, defaults in _NEW_KEYS.items():
+            config[group] = {**defaults, **config.get(group, {})}
         record.setdefault("start", None)
         return {key: record[key] for key in ("config", *_RECORD)}
     except (ValueError, KeyError, TypeError) as error:

@@ -7,8 +7,8 @@ from keras import ops
 
 from vivi_keras.levels import replicas as replicas_lib
 from vivi_keras.models.encoders import check_encoder
+from vivi_keras.trainer import adapt, tf_step
 from vivi_keras.trainer import batch as batch_lib
-from vivi_keras.trainer import tf_step
 
 VIEW_POLICIES = ("exemplar", "rotation", None)
 STATISTICS = ("both", "videos", "images")
@@ -48,6 +48,8 @@ class ViviModel(keras.Model):
             encoder's variables; 0 for no averages. After step t it is
             min(average_decay, (1 + t) / (10 + t)), so that the initial
             weights are forgotten soon.
+        guard: adapt.Guard that holds the encoder back; None for none
+            (TensorFlow only).
         name: name of the model.
     Attributes:
         step: int64 variable, the number of training steps done.
@@ -80,6 +82,7 @@ class ViviModel(keras.Model):
         micro_batches: int = 1,
         skip_nonfinite: bool = False,
         average_decay: float = 0.0,
+        guard: adapt.Guard | None = None,
         name: str = "vivi",
     ):
         super().__init__(name=name)
@@ -115,6 +118,11 @@ class ViviModel(keras.Model):
         self.micro_batches = micro_batches
         self.skip_nonfinite = skip_nonfinite
         self.average_decay = average_decay
+        self.guard = guard
+        # An attribute, so that it is saved with the model.
+        self.start = None if guard is None else guard.start
+        if self.start is not None:
+            self.start.trainable = False
         self.averages = []
         self.input_wait_seconds = 0.0
         self.resumed = False
@@ -170,6 +178,9 @@ class ViviModel(keras.Model):
             depth = check_encoder(self.encoder, size)
             features = ops.zeros((rows * self.objective.num_turns, depth))
             outputs = self._parts(features, clip, copies, batch, False)
+            if self.start is not None:
+                self.start(ops.zeros((1, *size, 3)))
+                outputs["keep_close"] = (ops.zeros(1), ops.zeros(1), {})
             names = (*_named_parts(outputs), "loss")
             if self.skip_nonfinite:
                 names = (*names, "skipped")
@@ -254,7 +265,11 @@ class ViviModel(keras.Model):
                     )
                 )
         features = self._encode(streams, training)
-        return self._parts(features, clip, copies, used, training)
+        outputs = self._parts(features, clip, copies, used, training)
+        if self.start is not None:
+            losses = self.guard.distances(features, [*streams.values()])
+            outputs["keep_close"] = (losses, ops.ones_like(losses), {})
+        return outputs
 
     def _encode(self, streams, training):
         """Features of the video frames, followed by those of the images."""
@@ -347,6 +362,8 @@ class ViviModel(keras.Model):
             level.weight_at(self.step) * shares[f"{level.name}_loss"]
             for level in self.objective.levels
         )
+        if self.start is not None:
+            total += self.guard.keep_close * shares["keep_close_loss"]
         for penalty in self.losses:  # counted once, not once per replica
             total += ops.cast(penalty, "float32") / replicas.count
         metrics = replicas.sum(ops.stack([*shares.values(), total]))
@@ -366,11 +383,14 @@ class ViviModel(keras.Model):
 
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         state = self._state() if self.skip_nonfinite else []
+        guard = adapt.Guard() if self.guard is None else self.guard
+        kept = guard.before(self.encoder)
         gradients, metrics = self._gradients(batch)
         if self.skip_nonfinite or tf_step.scales_loss(self.optimizer):
             gradients, finite = tf_step.agree(gradients, metrics)
         gradients = tf_step.clipped(self.optimizer, gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
+        guard.after(self.encoder, self.step.value, kept)
         self._move_averages()
         for variable, value in state:
             variable.assign(tf.where(finite, variable.value, value))
