@@ -1,5 +1,6 @@
 """EfficientNet-Lite is the published network, and its weights are read."""
 
+import os
 import pathlib
 import pickle
 import sys
@@ -82,7 +83,7 @@ def test_a_file_of_pytorch_is_read():
 
 class Harm:
     def __reduce__(self):
-        return pathlib.Path.touch, (pathlib.Path("harm"),)
+        return os.mkdir, ("harm",)
 
 
 def test_a_file_that_is_damaged_or_does_harm_is_refused(tmp_path, monkeypatch):
@@ -93,7 +94,7 @@ def test_a_file_that_is_damaged_or_does_harm_is_refused(tmp_path, monkeypatch):
         (whole[:-9], "cut short"),
         (whole[:40], "bad.pth must be a dict of tensors"),
         (whole.replace(b"collections", b"subprocess_"), "subprocess_"),
-        (harm, "the name pathlib"),
+        (harm, "the name posix.mkdir"),
         (pickle.dumps(1), "another kind of file"),
         (b"PK\x03\x04", "bad.pth must be a dict of tensors"),
         (b"", "bad.pth must be a dict of tensors"),
@@ -126,9 +127,9 @@ def test_weights_of_another_version_are_refused():
     other.load_state(state)
     images = golden_images() / np.float32(255)
     np.testing.assert_array_equal(other(images), encoder(images))
-    with pytest.raises(ValueError, match=r"is missing there") as told:
+    first = r"unit3_depthwise_conv/kernel is \[5, 5, 144, 1\] there, \[3, 3,"
+    with pytest.raises(ValueError, match=first + ".* weights there, "):
         efficientnet.EfficientNetLite(1).load_state(state)
-    assert "more" in str(told.value)
     with pytest.raises(
         ValueError,
         match=r"unit\d+_\w+/\w+ is \[.*\] there, \[.*\] here",

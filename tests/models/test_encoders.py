@@ -11,7 +11,7 @@ import tensorflow as tf
 from vivi_keras.models import applications, encoders, hub, resnet
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (2, 40, 48, 3))
-IMAGES = IMAGES.astype("float32")
+IMAGES = (IMAGES * [[[[1]]], [[[0.5]]]]).astype("float32")
 
 
 def assert_close(found, expected):
@@ -60,7 +60,7 @@ def test_weights_of_an_application_come_from_a_file(tmp_path):
     assert len(encoder.losses) == len(kernels) > 20
     assert float(sum(encoder.losses)) == pytest.approx(total, rel=1e-4)
     # Another width: the first layer that differs, with both shapes.
-    with pytest.raises(ValueError, match=r"conv/0 is \[3, 3, 3, 16\] there"):
+    with pytest.raises(ValueError, match=r"conv1/0 is \[3, 3, 3, 16\] there"):
         encoders.make_encoder("applications:MobileNet", str(file))
 
 
@@ -77,11 +77,11 @@ def test_resnet_weights_of_another_width_or_depth_are_rejected(tmp_path):
     wider = r"root_conv/0 is \[7, 7, 3, 8\] there, \[7, 7, 3, 16\] here"
     with pytest.raises(ValueError, match=wider):
         make(file, width=0.25)
-    with pytest.raises(ValueError, match="is missing there"):
+    with pytest.raises(ValueError, match="51 weights there, 57 here"):
         make(file, units=(1, 2, 1, 1))
     deep = tmp_path / "deep.weights.h5"
     make(units=(1, 2, 1, 1)).save_weights(deep)
-    with pytest.raises(ValueError, match="is not known here|there"):
+    with pytest.raises(ValueError, match="57 weights there, 51 here"):
         make(deep)
     (tmp_path / "cut.weights.h5").write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match="cut.weights.h5 are not those"):

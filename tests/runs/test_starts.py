@@ -140,7 +140,11 @@ def test_an_encoder_learns_and_is_exported(kind, tmp_path):
     path = export_encoder(
         built,
         tmp_path / "module",
-        metadata={"start": about, "image_size": [32, 32]},
+        metadata={
+            "start": about,
+            "image_size": [32, 32],
+            "config": {"model": {"encoder": encoder}},
+        },
     )
     expected = np.asarray(built(IMAGES))
     assert np.abs(expected[0] - expected[1]).max() > 0

@@ -42,6 +42,8 @@ def check_shapes(found, wanted):
     if lines:
         more = len(lines) - MAX_LISTED
         more = f"; and {more} more" if more > 0 else ""
+        if len(found) != len(wanted):
+            more += f"; {len(found)} weights there, {len(wanted)} here"
         raise ValueError("; ".join(lines[:MAX_LISTED]) + more)
 
 

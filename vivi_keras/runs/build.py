@@ -93,6 +93,10 @@ def find_start(config) -> dict:
             f"model.weights must be {encoders.AUTO!r} for an encoder that"
             f" comes from a run. Got: {model.weights!r}"
         )
+    if model.init and not workdir_lib.has_config(run):
+        # A run that began before starts were recorded.
+        about = {"encoder": model.encoder, "weights": f"run {run}"}
+        return {"network": network, "about": {**about, "licence": ""}}
     other = workdir_lib.read_config(run)
     there = workdir_lib.read_start(run) or find_start(other)
     steps = checkpoints.saved_steps(run)
@@ -104,7 +108,7 @@ def find_start(config) -> dict:
     return {
         "network": network,
         "about": {
-            "encoder": network["encoder"],
+            "encoder": before["encoder"],
             "weights": f"run {name} ({other.name}, {steps[-1]} steps), which"
             f" began with {before['weights']}",
             "licence": before["licence"],

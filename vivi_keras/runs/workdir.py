@@ -121,9 +121,12 @@ def read_start(workdir) -> dict | None:
     Returns: the dict of `build.find_start` when the run began, or None for
         a folder without a run or a run that did not record it.
     """
-    if not (pathlib.Path(workdir) / CONFIG_FILE).is_file():
-        return None
-    return _read(workdir)["start"]
+    return _read(workdir)["start"] if has_config(workdir) else None
+
+
+def has_config(workdir) -> bool:
+    """Whether a folder has the config of a run."""
+    return (pathlib.Path(workdir) / CONFIG_FILE).is_file()
 
 
 def read_fingerprint(workdir) -> str:
