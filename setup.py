@@ -39,6 +39,9 @@ CONVERT = [
     "ai-edge-litert>=1.0,<3",
 ]
 
+# KerasHub 0.32 needs Keras 3.15 and Python 3.11.
+HUB = ["keras-hub>=0.32,<0.33; python_version >= '3.11'"]
+
 setuptools.setup(
     name="vivi-keras",
     version="0.1.0",
@@ -124,9 +127,10 @@ setuptools.setup(
     ],
     extras_require={
         # With the converters, so that their tests run.
-        "test": [*TEST, *CONVERT],
+        "test": [*TEST, *CONVERT, *HUB],
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
+        "hub": HUB,
         "maps": ["umap-learn>=0.5.9,<0.6"],
         # The last tensorflow-io fits TensorFlow 2.16 alone.
         "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],

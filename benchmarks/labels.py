@@ -185,7 +185,7 @@ class _Runs:
         )
         if arm == "tuned":
             init = _pretrained(self.output, "pre", video, dataset, seed)[1]
-            config.model.init = str(init)
+            config.model.encoder = f"run:{init}"
         config.update_from_flattened_dict(self.settings.get(arm, {}))
         return config
 

@@ -11,6 +11,9 @@ def network_name(metadata):
     Args:
         metadata: dict of a module's vivi.json.
     """
+    start = metadata.get("start", {}).get("encoder", "resnet50v2")
+    if start != "resnet50v2":
+        return "-".join(start.replace(":", " ").split()).lower()
     model = metadata.get("config", {}).get("model")
     if model is None:
         return "unknown"
@@ -99,6 +102,7 @@ def _card(publisher, entry, metadata, bundled, comments=None, yaml=None):
         data=_data(entry, metadata),
         facts=_facts(metadata),
         licence=_licence(entry),
+        start=metadata.get("start", {}),
         comments=comments or {},
         yaml=yaml,
         **_use(entry, metadata, bundled),
@@ -134,7 +138,8 @@ def _description(entry, metadata):
 
 def _facts(metadata):
     height, width = metadata.get("image_size", (None, None))
-    return {
+    start = metadata.get("start")
+    facts = {
         "network": network_name(metadata),
         "input": "float32 [N, H, W, 3], RGB in [0, 1], any size of at least"
         f" {metadata.get('minimum_size')} px; trained at {height} x {width}",
@@ -149,6 +154,11 @@ def _facts(metadata):
         "signatures": ", ".join(metadata.get("signatures", [])),
         "content hash": metadata.get("content_sha256"),
     }
+    if start is not None:
+        facts["trained from"] = (
+            f"{start['encoder']}, {start['weights']} weights"
+        )
+    return facts
 
 
 def _use(entry, metadata, bundled):

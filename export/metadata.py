@@ -155,8 +155,11 @@ def _without_paths(value):
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_paths(item) for item in value]
-    if isinstance(value, str) and pathlib.PurePath(value).is_absolute():
-        return pathlib.PurePath(value).name
+    if isinstance(value, str):
+        # Also behind a kind, as in config.model.encoder: "run:/folder".
+        kind, colon, path = value.rpartition(":")
+        if pathlib.PurePath(path).is_absolute() and path[:2] != "//":
+            return f"{kind}{colon}{pathlib.PurePath(path).name}"
     return value
 
 

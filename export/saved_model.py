@@ -4,6 +4,8 @@ import contextlib
 
 import numpy as np
 
+from vivi_keras.models.hub import HubEncoder
+
 
 def make_module(encoder, classifier, num_features, weights, weights_dtype):
     """The trackable object to save, and its signatures.
@@ -18,8 +20,16 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
 
     # Copies: the module does not share storage with the model being trained,
     # and variables of a distribution strategy become plain variables.
-    trainable, frozen = _copy_variables(encoder, weights, weights_dtype)
-    call = _make_call(encoder, trainable, frozen)
+    # TF Hub's description of the interface uses tf.train.Checkpoint as the
+    # plain trackable object.
+    module = tf.train.Checkpoint()
+    if isinstance(encoder, HubEncoder):
+        trainable, frozen, call = _copy_hub(
+            module, encoder, weights, weights_dtype
+        )
+    else:
+        trainable, frozen = _copy_variables(encoder, weights, weights_dtype)
+        call = _make_call(encoder, trainable, frozen)
     images = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     for training in (False, True):
         call.get_concrete_function(images, training=training)
@@ -28,13 +38,14 @@ def make_module(encoder, classifier, num_features, weights, weights_dtype):
     def features(images):
         return {"default": call(images, training=False)}
 
-    # TF Hub's description of the interface uses tf.train.Checkpoint as the
-    # plain trackable object.
-    module = tf.train.Checkpoint()
     module.__call__ = call
     module.trainable_variables = [v for v in trainable if v.trainable]
     module.variables = trainable + frozen
-    module.regularization_losses = _regularization_losses(encoder, trainable)
+    if not isinstance(encoder, HubEncoder):
+        penalties = _regularization_losses(encoder, trainable)
+    else:
+        penalties = getattr(module.start, "regularization_losses", [])
+    module.regularization_losses = penalties
     signatures = dict.fromkeys(
         ("serving_default", "default", "image_feature_vector"), features
     )
@@ -107,6 +118,41 @@ def _copy_variables(encoder, weights, weights_dtype):
         [copy(v, True) for v in encoder.trainable_variables],
         [copy(v, False) for v in encoder.non_trainable_variables],
     )
+
+
+def _copy_hub(module, encoder, weights, weights_dtype):
+    """The variables and the call of a copy of a HubEncoder's SavedModel.
+
+    Its graph uses its own variables, so that it is loaded again and kept as
+    `module.start`.
+    """
+    import tensorflow as tf
+
+    if weights_dtype != "float32":
+        raise ValueError(
+            "expected weights_dtype='float32' for a module's encoder, whose"
+            f" graph has fixed dtypes, got {weights_dtype!r}"
+        )
+    module.start, trainable, frozen = encoder.copy_module()
+    new = dict(weights) if weights is not None else {}
+    own = [*encoder.module_trainable, *encoder.module_frozen]
+    for variable, copy in zip(own, [*trainable, *frozen], strict=True):
+        if variable.path in new:
+            copy.assign(new.pop(variable.path))
+    if new:
+        raise ValueError(
+            f"expected weights for variables of the encoder, got {sorted(new)}"
+        )
+    pool = encoder.pool
+
+    @tf.function
+    def call(images, training=False):
+        features = module.start(images, training=training)
+        if pool and features.shape.rank == 4:  # [N, h, w, D]
+            features = tf.reduce_mean(features, axis=(1, 2))
+        return tf.cast(features, tf.float32)  # [N, D]
+
+    return trainable, frozen, call
 
 
 def _make_call(encoder, trainable, frozen):

@@ -22,6 +22,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _LIST = flags.DEFINE_bool("list", False, "Print the named rows and exit.")
+_LIST_ENCODERS = flags.DEFINE_bool(
+    "list_encoders", False, "Print the encoders by name and exit."
+)
 _PRINT_CONFIG = flags.DEFINE_bool(
     "print_config", False, "Print the whole config as JSON and exit."
 )
@@ -31,6 +34,9 @@ _OPTIONS = commands.define_flags(run_lib.Options)
 def main(argv):
     if _LIST.value:
         _print_rows()
+        return
+    if _LIST_ENCODERS.value:
+        print(encoder_table())
         return
     if len(argv) > 1:
         raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
@@ -75,6 +81,41 @@ def _print_rows():
         )
         print(f"{name:18} {paper:6,} {demo:6,}  {text}")
     print("NAME_demo is the same at a scale for two CPU cores.")
+
+
+def encoder_table() -> str:
+    """The encoders that config.model.encoder can name, one per line."""
+    from vivi_keras.models import encoders
+
+    rows = [("encoder", "input", "features", "weights", "source", "licence")]
+    for entry in encoders.list_encoders():
+        rows.append(
+            (
+                entry.name,
+                f"{entry.image_size} px",
+                str(entry.num_features),
+                f"{entry.num_parameters / 1e6:.1f} M",
+                entry.source,
+                entry.licence,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, *_OTHER_ENCODERS])
+
+
+_OTHER_ENCODERS = (
+    "Input is the size of the images that the published weights were trained"
+    " on; other sizes work.",
+    "Also: keras_hub:PRESET (a name or a folder; pip install"
+    " 'vivi-keras[hub]'), module:PATH_OR_NAME (a reusable SavedModel),"
+    " run:WORKDIR (the encoder of another run).",
+)
 
 
 def run():

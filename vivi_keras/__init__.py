@@ -33,6 +33,8 @@ _MODULES = (
 )
 # Modules with classes that Keras finds by name when it loads a saved file.
 _SAVED = (
+    "vivi_keras.models.applications",
+    "vivi_keras.models.efficientnet",
     "vivi_keras.models.heads",
     "vivi_keras.models.resnet",
     "vivi_keras.models.hub",

@@ -7,14 +7,18 @@ import re
 # Lines that TensorFlow adds to an error raised in a graph.
 _FRAME = (
     r"Graph execution error:$|Detected at node |<stack traces unavailable>"
-    r"|\d+ root error"
+    r"|\d+ root error|Exception encountered when calling "
 )
 
 
 def reason(error) -> str:
     """The most useful line of an error, which may be TensorFlow's long one."""
     lines = [
-        re.sub(r"^( *\(\d+\) [A-Z_]+:)? *(\{\{.*?\}\} )?", "", line)
+        re.sub(
+            r"^( *\(\d+\) [A-Z_]+:)? *(\{\{.*?\}\} )?",
+            "",
+            re.sub(r"\x1b\[\d*m", "", line),  # Keras's bold type
+        )
         for line in str(error).split("\n")
     ]
     told = [line for line in lines if line and not re.match(_FRAME, line)]

@@ -36,15 +36,30 @@ def paper_config() -> ml_collections.ConfigDict:
                 },
             },
             "model": {
+                # Also efficientnet_lite0, applications:NAME, keras_hub:PRESET,
+                # module:PATH or run:WORKDIR; see --list_encoders.
+                "encoder": "resnet50v2",  # [R]
+                # "auto": those of the encoder, for resnet50v2 random ones;
+                # or "imagenet", "none" or a weights file.
+                "weights": "auto",
+                "pool": False,  # average the maps of a module
+                # The next three are for resnet50v2.
                 "width": 1.0,  # 3 is "Big"  [P]
                 "units": (3, 4, 6, 3),  # ResNet-50  [R]
                 "norm": "batch",
-                "init": "",  # folder of a run; start from its encoder
+                "init": "",  # old; use encoder="run:WORKDIR"
                 "weight_decay": 1e-4,  # of the kernels, as w^2 / 2  [G]
                 # Whether frames and images pass separately, each with its own
                 # batch statistics, and whose update the moving averages.
                 "separate_passes": False,  # [G], S4L
                 "statistics": "both",
+            },
+            "adapt": {  # guards for an encoder that has learnt before
+                "warmup_head_steps": 0,  # the heads alone
+                "trainable": "all",  # or "last:N" blocks, "norm", "bias"
+                "layer_decay": 1.0,  # of the steps, from block to block
+                "freeze_statistics": False,  # of batch norm
+                "keep_close": 0.0,  # weight of the distance to the start
             },
             "objective": {},  # kind of level -> its arguments
             "optimizer": {

@@ -301,26 +301,16 @@ def _pick(outputs, wanted, path):
 def _load_application(path, name, weights, seed):
     import keras
 
+    from vivi_keras.models import applications
+
     kind = path[len(KERAS_PREFIX) :]
-    build = getattr(keras.applications, kind, None)
-    if not kind[:1].isupper() or build is None:
-        known = [n for n in dir(keras.applications) if n[0].isupper()]
-        raise ValueError(f"Expected one of {known} after {path!r}; got {kind}.")
     if weights == "none":
         weights = None
-    module = _application_module(kind)
     keras.utils.set_random_seed(seed)
-    # input_shape (None, None, 3): any size, like a reusable module.
-    model = build(
-        include_top=False,
-        pooling="avg",
-        weights=weights,
-        input_shape=(None, None, 3),
-    )
+    model = applications.build(kind, weights)
 
     def call(images, training):
-        scaled = module.preprocess_input(images * 255.0)
-        return model(scaled, training=training)
+        return model(images, training=training)
 
     # Not the model's JSON: layer names depend on the models built before.
     digest = hashlib.sha256(f"{path} of Keras {keras.__version__}".encode())
@@ -337,16 +327,6 @@ def _load_application(path, name, weights, seed):
 
 def _application_name(kind, weights):
     return f"{kind}, random weights" if weights is None else kind
-
-
-def _application_module(kind):
-    """The submodule of keras.applications that holds `preprocess_input`."""
-    import keras
-
-    for module in vars(keras.applications).values():
-        if hasattr(module, "preprocess_input") and hasattr(module, kind):
-            return module
-    raise ValueError(f"keras.applications has no preprocessing for {kind}.")
 
 
 class _KerasHolder:

@@ -8,6 +8,7 @@ import importlib
 _PLACES = {
     "MLP": "heads",
     "AttentionPooling": "heads",
+    "EfficientNetLite": "efficientnet",
     "CosineCritic": "heads",
     "LSTMPredictor": "heads",
     "MLPCritic": "heads",
@@ -15,6 +16,8 @@ _PLACES = {
     "MeanPooling": "heads",
     "ResNet50V2": "resnet",
     "linear_head": "heads",
+    "list_encoders": "encoders",
+    "make_encoder": "encoders",
 }
 
 __all__ = sorted(_PLACES)

@@ -61,6 +61,8 @@ class HubEncoder(keras.layers.Layer):
         trainable: whether its weights are trained; can be changed later.
         check_range: whether float images outside [0, 1] are rejected (small
             overshoot from resampling is accepted).
+        pool: whether maps [N, h, w, D] are averaged over height and width;
+            without it, a module that gives maps is rejected.
         **kwargs: `name` and `dtype` of the layer.
     Attributes:
         metadata: dict of the module's vivi.json, None if it has none.
@@ -74,15 +76,18 @@ class HubEncoder(keras.layers.Layer):
     True
     """
 
-    def __init__(self, path, trainable=False, check_range=True, **kwargs):
+    def __init__(
+        self, path, trainable=False, check_range=True, pool=False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.module_path = str(path)
         self.check_range = check_range
+        self.pool = pool
         folder = registry_lib.find(self.module_path)
         self._module = _load_module(folder, trainable)
         self._traced_shape, self._modes = _read_interface(self._module)
         self.metadata = _read_metadata(folder)
-        self.num_features = _num_features(self._module)
+        self.num_features = _num_features(self._module, pool)
         trained = list(getattr(self._module, "trainable_variables", []))
         known = {id(v) for v in trained}
         others = [
@@ -121,9 +126,39 @@ class HubEncoder(keras.layers.Layer):
             # On CPUs, TensorFlow's convolutions give an empty batch the
             # number of input channels, and the next layer fails.
             return tf.zeros([0, self.num_features])
-        if not self._modes:
-            return self._module(images)
-        return self._module(images, training=training)
+        if self._modes:
+            features = self._module(images, training=training)
+        else:
+            features = self._module(images)
+        if self.pool and features.shape.rank == 4:  # [N, h, w, D]
+            features = tf.reduce_mean(features, axis=(1, 2))
+        return features
+
+    def check_trainable(self):
+        """Raises ValueError unless the module can be trained through."""
+        _check_trainable(self._module, self._modes or {None}, self.module_path)
+
+    def copy_module(self):
+        """A copy of the SavedModel, with this layer's weights.
+
+        Returns: (the loaded object, its trainable variables, its others).
+        """
+        module = _load_module(registry_lib.find(self.module_path), True)
+        trained = list(module.trainable_variables)
+        known = {id(v) for v in trained}
+        others = [v for v in module.variables if id(v) not in known]
+        for own, copies in (
+            (self.module_trainable, trained),
+            (self.module_frozen, others),
+        ):
+            for variable, copy in zip(own, copies, strict=True):
+                copy.assign(variable.numpy())
+        return module, trained, others
+
+    @property
+    def has_penalties(self):
+        """Whether the module has regularisation losses of its own."""
+        return bool(getattr(self._module, "regularization_losses", []))
 
     def compute_output_shape(self, input_shape):
         """(N, H, W, 3) -> (N, D), after checking the input shape."""
@@ -140,6 +175,7 @@ class HubEncoder(keras.layers.Layer):
             **super().get_config(),
             "path": self.module_path,
             "check_range": self.check_range,
+            "pool": self.pool,
         }
 
     def _check_images(self, shape, dtype):
@@ -280,17 +316,19 @@ def _check_trainable(module, modes, path):
         )
 
 
-def _num_features(module):
+def _num_features(module, pool):
     """The D of `__call__`'s output [N, D], or None if it is not static."""
+    ranks = (2, 4) if pool else (2,)
     for function in module.__call__.concrete_functions:
         shape = getattr(function.structured_outputs, "shape", None)
-        if shape is None or shape.rank not in (None, 2):
+        if shape is None or shape.rank not in (None, *ranks):
+            hint = "; pool=True averages maps" if not pool else ""
             raise ValueError(
                 "expected a module whose __call__ gives features [N, D], got"
-                f" {function.structured_outputs}"
+                f" {function.structured_outputs}{hint}"
             )
-        if shape.rank == 2:
-            return shape[1]
+        if shape.rank is not None:
+            return shape[-1]
     return None
 
 

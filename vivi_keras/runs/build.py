@@ -1,28 +1,118 @@
 """Builds the model and the encoder that a config describes."""
 
 import json
+import pathlib
+import warnings
 
 import keras
 
+from vivi_keras.models import adapt, encoders
 from vivi_keras.models.heads import KERNEL_DECAY
-from vivi_keras.models.resnet import ResNet50V2
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.runs import batches, checkpoints, config_checks
 from vivi_keras.runs import workdir as workdir_lib
 from vivi_keras.trainer.model import ViviModel
 from vivi_keras.trainer.optimizers import build_optimizer
 
+# Keys of config.model that say which network the encoder is.
+NETWORK_KEYS = ("encoder", "width", "units", "norm", "pool")
 
-def build_encoder(config) -> keras.Model:
-    """Builds a config's encoder, with random weights from its seed."""
+
+def build_encoder(config, load_start=True) -> keras.Model:
+    """Builds a config's encoder.
+
+    Args:
+        config: ConfigDict of a row of the results.
+        load_start: whether to load the weights that it starts from; without
+            them all weights are random, from the config's seed.
+    Raises: ValueError: an unknown encoder, or weights that do not fit it.
+        FileNotFoundError, ConnectionError or packages.Unavailable: they
+        cannot be had. ImportError: keras_hub is not installed.
+    """
     keras.utils.set_random_seed(config.seed)
-    model = config.model
-    return ResNet50V2(
-        width=model.width,
-        units=tuple(model.units),
-        norm=model.norm,
+    network, weights = find_start(config)["network"], config.model.weights
+    run = _run_of_start(config)
+    name = network["encoder"]
+    if name.startswith("module:"):
+        weights = encoders.AUTO  # a module has no network without weights
+    elif not load_start or run is not None:
+        weights = encoders.NONE
+    encoder = encoders.make_encoder(
+        name,
+        weights,
+        image_size=config.data.image_size,
         weight_decay=_kernel_decay(config),
+        pool=network["pool"],
+        width=network["width"],
+        units=tuple(network["units"]),
+        norm=network["norm"],
     )
+    if run is not None and load_start:
+        start_from(encoder, run)
+    return encoder
+
+
+def _run_of_start(config):
+    """The folder of the run that the encoder comes from, or None."""
+    kind, _, folder = config.model.encoder.partition(":")
+    if config.model.init:
+        warnings.warn(
+            "config.model.init will go: use"
+            f" config.model.encoder='run:{config.model.init}', which also"
+            " takes width, units and norm from that run.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        if kind == "run":
+            raise ValueError(
+                "config.model.init and config.model.encoder='run:...' both"
+                " name a run to start from; use the encoder alone."
+            )
+        return config.model.init
+    return folder if kind == "run" else None
+
+
+def find_start(config) -> dict:
+    """Which network a config's encoder is, and where its weights come from.
+
+    Returns: dict of "network", the NETWORK_KEYS of `config.model`, those of
+        the other run for an encoder "run:WORKDIR", and "about", the text for
+        a card (see `encoders.describe`).
+    Raises: FileNotFoundError: the other run or its checkpoint is missing.
+        ValueError: weights are asked for beside those of the run.
+    """
+    model, run = config.model, _run_of_start(config)
+    network = {key: model[key] for key in NETWORK_KEYS}
+    network["units"] = list(network["units"])
+    if run is None:
+        about = encoders.describe(model.encoder, model.weights)
+        return {"network": network, "about": about}
+    if model.weights != encoders.AUTO:
+        raise ValueError(
+            f"model.weights must be {encoders.AUTO!r} for an encoder that"
+            f" comes from a run. Got: {model.weights!r}"
+        )
+    if model.init and not workdir_lib.has_config(run):
+        # A run that began before starts were recorded.
+        about = {"encoder": model.encoder, "weights": f"run {run}"}
+        return {"network": network, "about": {**about, "licence": ""}}
+    other = workdir_lib.read_config(run)
+    there = workdir_lib.read_start(run) or find_start(other)
+    steps = checkpoints.saved_steps(run)
+    if not steps:
+        raise FileNotFoundError(f"{run} has no checkpoint to start from.")
+    if not model.init:
+        network = there["network"]
+    name, before = pathlib.Path(run).name, there["about"]
+    return {
+        "network": network,
+        "about": {
+            "encoder": before["encoder"],
+            "weights": f"run {name} ({other.name}, {steps[-1]} steps), which"
+            f" began with {before['weights']}",
+            "licence": before["licence"],
+        },
+    }
 
 
 def _kernel_decay(config):
@@ -36,18 +126,22 @@ def _kernel_decay(config):
     return config.model.weight_decay
 
 
-def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
+def build_model(
+    config, skip_nonfinite=False, load_start=True, **options
+) -> ViviModel:
     """Builds and compiles the model of a config.
 
     Args:
         config: ConfigDict of a row of the results.
         skip_nonfinite: see `ViviModel`.
+        load_start: see `build_encoder`.
         **options: further arguments of `compile`, such as `jit_compile`.
     Raises: ValueError: an unknown level, argument, optimizer or schedule, a
         number out of range, or clips that do not suit a level.
     """
     config_checks.check_numbers(config)
-    encoder = build_encoder(config)
+    encoder = build_encoder(config, load_start)
+    guard = _guard(config, encoder, load_start)
     objective = Objective(
         [
             make_level(kind, **arguments)
@@ -72,9 +166,28 @@ def build_model(config, skip_nonfinite=False, **options) -> ViviModel:
         micro_batches=config.train.micro_batches,
         skip_nonfinite=skip_nonfinite,
         average_decay=config.train.average_decay,
+        guard=guard,
     )
     model.compile(optimizer=build_optimizer(config), **options)
     return model
+
+
+def _guard(config, encoder, load_start):
+    """Applies a config's guards to an encoder; those of the step, or None."""
+    settings = config.adapt
+    adapt.select_trainable(encoder, settings.trainable)
+    if settings.freeze_statistics:
+        adapt.freeze_statistics(encoder)
+    start = None
+    if settings.keep_close:
+        start = build_encoder(config, load_start)
+    guard = adapt.Guard(
+        warmup_head_steps=settings.warmup_head_steps,
+        layer_decay=settings.layer_decay,
+        start=start,
+        keep_close=settings.keep_close,
+    )
+    return None if guard == adapt.Guard() else guard
 
 
 def element_spec(config) -> dict:
@@ -139,7 +252,10 @@ def restore_model(workdir, ema=False):
             f"Expected a run that keeps moving averages; {workdir} does not:"
             " train with --config.train.average_decay=0.999 or the like."
         )
-    model = build_model(config)
+    start = workdir_lib.read_start(workdir) or find_start(config)
+    model = build_model(
+        with_network(config, start["network"]), load_start=False
+    )
     model.build_from(element_spec(config))
     manager = checkpoints.CheckpointManager(model, workdir)
     step = manager.restore()
@@ -152,16 +268,26 @@ def restore_model(workdir, ema=False):
             model.encoder.variables, model.averages, strict=True
         ):
             variable.assign(average)
+    adapt.release(model.encoder)
     return model, {
         "row": config.name,
         "config": json.loads(config.to_json()),
         "seed": config.seed,
         "steps": step,
         "image_size": [config.data.image_size] * 2,
+        "minimum_size": encoders.minimum_size(start["network"]["encoder"]),
+        "start": start["about"],
         "training_data": batches.training_data(
             config, workdir_lib.read_fingerprint(workdir)
         ),
     }
+
+
+def with_network(config, network):
+    """A copy of a config whose encoder is a network without its start."""
+    config = config.copy_and_resolve_references()
+    config.model.update({**network, "init": "", "weights": encoders.AUTO})
+    return config
 
 
 def start_from(encoder, workdir) -> None:
@@ -174,7 +300,7 @@ def start_from(encoder, workdir) -> None:
     here, there = ([tuple(w.shape) for w in x] for x in (mine, theirs))
     if here != there:
         raise ValueError(
-            f"Expected the run of model.init={workdir!r} to have the same"
+            f"Expected the run of model.init={str(workdir)!r} to have the same"
             f" model. Got: {len(there)} weights of"
             f" {sum(w.size for w in other.get_weights()):,} numbers, not"
             f" {len(here)} of {sum(w.size for w in encoder.get_weights()):,}"

@@ -8,6 +8,8 @@ import operator
 RULES = {
     ">= 0": (
         lambda value: value >= 0,
+        "adapt.warmup_head_steps",
+        "adapt.keep_close",
         "data.batch_size",
         "data.images.batch_size",
         "data.images.unlabelled_batch_size",
@@ -33,6 +35,7 @@ RULES = {
         "train.test_every_steps",
         "train.keep_checkpoints",
     ),
+    "in (0, 1]": (lambda value: 0 < value <= 1, "adapt.layer_decay"),
     "in [0, 1)": (
         lambda value: 0 <= value < 1,
         "optimizer.momentum",

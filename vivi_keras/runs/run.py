@@ -123,6 +123,9 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         stack.enter_context(strategies.computing_in(train.precision))
         # Most likely the first span of training: its batches are cached.
         saved = checkpoints.saved_steps(workdir)
+        start = workdir_lib.read_start(workdir) if saved else None
+        if start is None:
+            start = build.find_start(config)
         spans = _spans(saved[-1] if saved else 0, train)
         if spans:
             spec = batches(*spans[0]).element_spec
@@ -130,9 +133,14 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
             spec = build.element_spec(config)
         spec = batch.replica_spec(spec, 1)
         with strategy.scope():
+            # A checkpoint replaces the weights of the start, which may be
+            # gone by now.
             model = build.build_model(
-                config,
+                build.with_network(config, start["network"])
+                if saved
+                else config,
                 options.skip_nonfinite,
+                load_start=not saved,
                 jit_compile={"on": True, "off": False, "auto": "auto"}[
                     options.xla
                 ],
@@ -140,12 +148,10 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         model.build_from(spec)
         speed = MeasureSpeed(batches_lib.images_per_step(config))
         pages = _pages(config, workdir, options)
-        if config.model.init and not saved:
-            build.start_from(model.encoder, config.model.init)
         # Bad settings have raised an error by now, before any folder is made.
         # The work directory is claimed only now.
         if is_chief:
-            _claim(stack, config, workdir, options.allow_new_data)
+            _claim(stack, config, workdir, options.allow_new_data, start)
         manager = checkpoints.CheckpointManager(
             model,
             workdir,
@@ -189,14 +195,18 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
     return model
 
 
-def _claim(stack, config, workdir, allow_new_data):
+def _claim(stack, config, workdir, allow_new_data, start):
     from vivi_keras import files
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import workdir as workdir_lib
 
     stack.enter_context(files.locked(workdir))
     workdir_lib.claim_workdir(
-        workdir, config, batches_lib.data_fingerprint(config), allow_new_data
+        workdir,
+        config,
+        batches_lib.data_fingerprint(config),
+        allow_new_data,
+        start,
     )
     (workdir / "checkpoints").mkdir(exist_ok=True)
 

@@ -10,6 +10,18 @@ from vivi_keras import files
 from vivi_keras.runs.checkpoints import saved_steps
 
 CONFIG_FILE = "config.json"
+_RECORD = ("data_fingerprint", "start")
+# Keys that configs have got since the first runs, with their defaults.
+_NEW_KEYS = {
+    "model": {"encoder": "resnet50v2", "weights": "auto", "pool": False},
+    "adapt": {
+        "warmup_head_steps": 0,
+        "trainable": "all",
+        "layer_decay": 1.0,
+        "freeze_statistics": False,
+        "keep_close": 0.0,
+    },
+}
 
 
 def check_writable(workdir) -> None:
@@ -32,7 +44,9 @@ def check_writable(workdir) -> None:
             )
 
 
-def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
+def claim_workdir(
+    workdir, config, fingerprint, allow_new_data=False, start=None
+) -> None:
     """Writes the config into a new work directory, or compares it.
 
     The data set may be in another place, but must have the same content.
@@ -42,6 +56,7 @@ def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
         config: ConfigDict of the run.
         fingerprint: str, hash of the data set.
         allow_new_data: accept other data and record their fingerprint.
+        start: dict, see `read_start`; None for none.
     Raises: ValueError: the work directory belongs to another config or to
         other data, or has checkpoints but no config.
     """
@@ -49,6 +64,7 @@ def claim_workdir(workdir, config, fingerprint, allow_new_data=False) -> None:
     mine = {
         "config": json.loads(config.to_json()),
         "data_fingerprint": fingerprint,
+        "start": start,
     }
     if not (folder / CONFIG_FILE).exists():
         steps = saved_steps(folder)
@@ -99,6 +115,20 @@ def read_config(workdir) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(_read(workdir)["config"])
 
 
+def read_start(workdir) -> dict | None:
+    """Reads which network a run's encoder is, and where it comes from.
+
+    Returns: the dict of `build.find_start` when the run began, or None for
+        a folder without a run or a run that did not record it.
+    """
+    return _read(workdir)["start"] if has_config(workdir) else None
+
+
+def has_config(workdir) -> bool:
+    """Whether a folder has the config of a run."""
+    return (pathlib.Path(workdir) / CONFIG_FILE).is_file()
+
+
 def read_fingerprint(workdir) -> str:
     """Reads the fingerprint of the data that a run was started with."""
     return _read(workdir)["data_fingerprint"]
@@ -112,7 +142,11 @@ def _read(workdir):
         )
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        return {key: record[key] for key in ("config", "data_fingerprint")}
+        config = record["config"]
+        for group, defaults in _NEW_KEYS.items():
+            config[group] = {**defaults, **config.get(group, {})}
+        record.setdefault("start", None)
+        return {key: record[key] for key in ("config", *_RECORD)}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected {file} as vivi-pretrain wrote it; it is damaged:"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import keras
+from keras import ops
 
 from vivi_keras.levels import replicas as replicas_lib
 
@@ -143,17 +144,15 @@ def micro_batches(batch, count):
         batch: dict of tensors whose number of rows `count` divides.
         count: int.
     Returns: list of `count` dicts; "frames_row" and "image_row" are the
-        rows' int64 indices in the global batch, so that their views do not
+        rows' int32 indices in the global batch, so that their views do not
         depend on the replica that computes them.
     """
-    import tensorflow as tf
-
     batch = dict(batch)
     for name in ("frames", "image"):
         if name in batch:
             rows = batch[name].shape[0]
             first = replicas_lib.current_replicas().index * rows
-            row = tf.cast(first, tf.int64) + tf.range(rows, dtype=tf.int64)
+            row = ops.cast(first, "int32") + ops.arange(rows, dtype="int32")
             batch[f"{name}_row"] = row
-    split = {name: tf.split(x, count) for name, x in batch.items()}
+    split = {name: ops.split(x, count) for name, x in batch.items()}
     return [{name: split[name][i] for name in split} for i in range(count)]

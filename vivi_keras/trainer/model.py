@@ -1,5 +1,6 @@
 """ViviModel: one training step of all levels, under any strategy."""
 
+import contextlib
 import inspect
 import math
 
@@ -7,10 +8,16 @@ import keras
 from keras import ops
 
 from vivi_keras.levels import replicas as replicas_lib
+from vivi_keras.models import adapt
+from vivi_keras.models.encoders import check_encoder
 from vivi_keras.trainer import batch as batch_lib
+from vivi_keras.trainer import optimizers
 
+tf_step = jax_step = None
 if keras.backend.backend() == "tensorflow":
     from vivi_keras.trainer import tf_step
+elif keras.backend.backend() == "jax":
+    from vivi_keras.trainer import jax_step
 
 VIEW_POLICIES = ("exemplar", "rotation", None)
 STATISTICS = ("both", "videos", "images")
@@ -46,7 +53,7 @@ class ViviModel(keras.Model):
     `vivi_keras.export_encoder` writes the encoder alone, for other programs.
 
     Args:
-        encoder: keras.Model, images float [N, H, W, 3] in [0, 1] ->
+        encoder: keras.Model or layer, images float [N, H, W, 3] in [0, 1] ->
             features [N, D].
         objective: vivi_keras.Objective.
         views: colour augmentation of the frames, "exemplar", "rotation" or
@@ -66,6 +73,8 @@ class ViviModel(keras.Model):
             encoder's variables; 0 for no averages. After step t it is
             min(average_decay, (1 + t) / (10 + t)), so that the initial
             weights are forgotten soon.
+        guard: adapt.Guard that holds the encoder back; None for none
+            (TensorFlow only).
         name: name of the model.
         **kwargs: `dtype` and `trainable`, as for any Keras model.
     Attributes:
@@ -99,6 +108,7 @@ class ViviModel(keras.Model):
         micro_batches: int = 1,
         skip_nonfinite: bool = False,
         average_decay: float = 0.0,
+        guard: adapt.Guard | None = None,
         name: str = "vivi",
         **kwargs,
     ):
@@ -136,6 +146,11 @@ class ViviModel(keras.Model):
         self.micro_batches = micro_batches
         self.skip_nonfinite = skip_nonfinite
         self.average_decay = average_decay
+        self.guard = guard
+        # An attribute, so that it is saved with the model.
+        self.start = None if guard is None else guard.start
+        if self.start is not None:
+            self.start.trainable = False
         self.averages = []
         self._built_for = None  # field -> (shape, dtype)
         self._penalties = {}  # id of a variable -> its regulariser
@@ -196,11 +211,13 @@ class ViviModel(keras.Model):
         clip, copies, size = batch_lib.batch_shape(spec)
         clip = (2 if "frames" in spec else 0, *clip[1:])
         rows = math.prod(clip) + 2 * copies
-        with self.distribute_strategy.scope():
-            self.encoder(ops.zeros((1, *size, 3)))
-            depth = self.encoder.output_shape[-1]
+        with self._scope():
+            depth = check_encoder(self.encoder, size)
             features = ops.zeros((rows * self.objective.num_turns, depth))
             outputs = self._parts(features, clip, copies, batch, False)
+            if self.start is not None:
+                self.start(ops.zeros((1, *size, 3)))
+                outputs["keep_close"] = (ops.zeros(1), ops.zeros(1), {})
             names = (*_named_parts(outputs), "loss")
             if self.skip_nonfinite:
                 names = (*names, "skipped")
@@ -216,6 +233,13 @@ class ViviModel(keras.Model):
             }
             self._build_optimizer()
         self.built = True
+
+    def _scope(self):
+        """The scope of TensorFlow's strategy; nothing with other backends."""
+        strategy = getattr(self, "distribute_strategy", None)
+        return (
+            contextlib.nullcontext() if strategy is None else strategy.scope()
+        )
 
     def _start_averages(self):
         for index, variable in enumerate(self.encoder.variables):
@@ -238,8 +262,9 @@ class ViviModel(keras.Model):
         # An optimizer with its own decay, compiled before, removed them.
         for variable in self.trainable_variables:
             variable.regularizer = self._penalties.get(id(variable))
-        if keras.backend.backend() == "tensorflow":
-            tf_step.give_decay_to(optimizer, self.trainable_variables)
+        optimizers.move_weight_decay_to_optimizer(
+            optimizer, self.trainable_variables
+        )
         optimizer.build(self.trainable_variables)
 
     def _used(self, batch):
@@ -270,6 +295,18 @@ class ViviModel(keras.Model):
             )
         )
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Keras's way to build with other backends than TensorFlow."""
+        if self.built:
+            return
+        if data_batch is None:
+            adapter = iterator.data_adapter
+            dataset = getattr(adapter, "py_dataset", None)
+            data_batch = getattr(dataset, "element_spec", None)
+        if data_batch is None:
+            data_batch = next(iter(adapter.get_numpy_iterator()))
+        self.build_from(_fields(data_batch))
+
     # The step -----------------------------------------------------------
 
     def call(self, batch, training=False):
@@ -293,7 +330,11 @@ class ViviModel(keras.Model):
                     )
                 )
         features = self._encode(streams, training)
-        return self._parts(features, clip, copies, used, training)
+        outputs = self._parts(features, clip, copies, used, training)
+        if self.start is not None:
+            losses = self.guard.distances(features, [*streams.values()])
+            outputs["keep_close"] = (losses, ops.ones_like(losses), {})
+        return outputs
 
     def _encode(self, streams, training):
         """Features of the video frames, followed by those of the images."""
@@ -337,13 +378,12 @@ class ViviModel(keras.Model):
         """uint8 [N, H, W, 3] -> float32 in [0, 1]; seeded by global row."""
         if views is None:
             return ops.cast(images, "float32") / 255.0
-        # Needs TensorFlow: with other backends, views must be None.
         from vivi_keras.data.augment import colour_views
 
         position = None
         if rows is not None:
             each = images.shape[0] // rows.shape[0]
-            position = rows[:, None] * each + ops.arange(each, dtype="int64")
+            position = rows[:, None] * each + ops.arange(each, dtype=rows.dtype)
             position = ops.reshape(position, (-1,))
         seed = (self.seed, self.step.value)
         if word:  # images must not share the seeds of frames in the same row
@@ -386,6 +426,8 @@ class ViviModel(keras.Model):
             level.weight_at(self.step) * shares[f"{level.name}_loss"]
             for level in self.objective.levels
         )
+        if self.start is not None:
+            total += self.guard.keep_close * shares["keep_close_loss"]
         for penalty in self.losses:  # counted once, not once per replica
             total += ops.cast(penalty, "float32") / replicas.count
         metrics = replicas.sum(ops.stack([*shares.values(), total]))
@@ -397,26 +439,50 @@ class ViviModel(keras.Model):
         """The total loss of `call`'s outputs, for Keras's own train step."""
         return self._total(y_pred)[0]
 
-    def train_step(self, data, *rest):
-        """Updates the weights with one replica's part of a batch."""
-        if keras.backend.backend() != "tensorflow":
-            return super().train_step(data, *rest)
-        import tensorflow as tf
+    def train_step(self, *arguments):
+        """Updates the weights with one replica's part of a batch.
 
+        With JAX it is a pure function of (state, batch), as Keras asks.
+        """
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            return self._update(*arguments, tf_step)
+        if backend == "jax":
+            return self._stateless(self._update, *arguments, jax_step)
+        return super().train_step(*arguments)
+
+    def _stateless(self, step, state, *arguments):
+        """Runs a step on a state: the values of four lists of variables."""
+        groups = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            *((self.optimizer.variables,) if len(state) == 4 else ()),
+            self.metrics_variables,
+        )
+        return jax_step.stateless(step, groups, state, *arguments)
+
+    def _update(self, data, backend):
         batch = _fields(data)
         state = self._state() if self.skip_nonfinite else []
-        gradients, metrics = self._gradients(batch)
-        if self.skip_nonfinite or tf_step.scales_loss(self.optimizer):
-            gradients, finite = tf_step.agree(gradients, metrics)
-        gradients = tf_step.clipped(self.optimizer, gradients)
+        guard = adapt.Guard() if self.guard is None else self.guard
+        kept = guard.before(self.encoder)
+        parts = batch_lib.micro_batches(batch, self.micro_batches)
+        gradients, metrics = backend.gradients(self, parts, self._loss)
+        if self.skip_nonfinite or optimizers.scales_loss(self.optimizer):
+            gradients, finite = optimizers.nan_unless_all_finite(
+                gradients, metrics, replicas_lib.current_replicas()
+            )
+        if backend is tf_step:  # with JAX, Keras clips the global batch's
+            gradients = tf_step.clipped(self.optimizer, gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
+        guard.after(self.encoder, self.step.value, kept)
         self._move_averages()
         for variable, value in state:
-            variable.assign(tf.where(finite, variable.value, value))
+            variable.assign(ops.where(finite, variable.value, value))
         if self.skip_nonfinite:
-            metrics = tf.where(finite, metrics, 0.0)
-            skipped = 1.0 - tf.cast(finite, "float32")
-            metrics = tf.concat([metrics, skipped[None]], 0)
+            metrics = ops.where(finite, metrics, 0.0)
+            skipped = 1.0 - ops.cast(finite, "float32")
+            metrics = ops.concatenate([metrics, skipped[None]])
         self.step.assign_add(1)
         return self._logs(metrics)
 
@@ -424,7 +490,7 @@ class ViviModel(keras.Model):
         """(variable, value) pairs that a skipped step must not change."""
 
         # Without the loss scale: a skipped step lowers it.
-        optimizer = tf_step.inner(self.optimizer)
+        optimizer = optimizers.inner(self.optimizer)
         return [
             (variable, ops.copy(variable.value))
             for variable in [*self.variables, *optimizer.variables]
@@ -442,33 +508,16 @@ class ViviModel(keras.Model):
             share = ops.cast(keep, average.dtype)
             average.assign(share * average + (1 - share) * variable.value)
 
-    def _gradients(self, batch):
-        """Gradients and metrics, averaged over the micro-batches."""
-        import tensorflow as tf
+    def _loss(self, batch):
+        return self._total(self(batch, training=True))
 
-        gradients, metrics = None, 0.0
-        for part in batch_lib.micro_batches(batch, self.micro_batches):
-            # Run the parts one after the other, or the activations of all
-            # of them would be in memory at once.
-            done = [g for g in gradients or () if g is not None]
-            with tf.control_dependencies(done):
-                part = {name: tf.identity(x) for name, x in part.items()}
-            with tf.GradientTape() as tape:
-                total, part_metrics = self._total(self(part, training=True))
-                loss = self.optimizer.scale_loss(total / self.micro_batches)
-            new = tape.gradient(loss, self.trainable_variables)
-            metrics += part_metrics / self.micro_batches
-            if gradients is None:
-                gradients = new
-            else:
-                gradients = [
-                    a if b is None else a + b
-                    for a, b in zip(gradients, new, strict=True)
-                ]
-        return gradients, metrics
-
-    def test_step(self, data):
+    def test_step(self, *arguments):
         """Computes the losses of one batch without changing the weights."""
+        if keras.backend.backend() == "jax":
+            return self._stateless(self._test, *arguments)
+        return self._test(*arguments)
+
+    def _test(self, data):
         outputs = self(_fields(data), training=False)
         return self._logs(self._total(outputs)[1])
 
@@ -491,7 +540,7 @@ class ViviModel(keras.Model):
         _check_call("compile", self, args, kwargs)
         super().compile(*args, **kwargs)
         if self.built:
-            with self.distribute_strategy.scope():
+            with self._scope():
                 self._build_optimizer()
 
     def fit(self, *args, shuffle=False, **kwargs):

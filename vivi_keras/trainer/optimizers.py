@@ -208,3 +208,51 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
             "boundaries": self.boundaries,
             "values": self.values,
         }
+
+
+def scales_loss(optimizer) -> bool:
+    """Whether the optimizer scales the loss, as float16 requires."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def inner(optimizer):
+    """The optimizer itself, without a LossScaleOptimizer around it."""
+    return optimizer.inner_optimizer if scales_loss(optimizer) else optimizer
+
+
+def nan_unless_all_finite(gradients, metrics, replicas):
+    """Makes all replicas' gradients NaN if any replica's are not finite.
+
+    Args:
+        gradients: list of this replica's tensors or None.
+        metrics: tensor that must be finite as well.
+        replicas: the step's replicas, see `levels.replicas`.
+    Returns: (gradients, finite); if `finite` is false, all gradients are NaN.
+    """
+    checked = [*(g for g in gradients if g is not None), metrics]
+    bad = [ops.any(ops.logical_not(ops.isfinite(x))) for x in checked]
+    bad = replicas.sum(ops.cast(ops.any(ops.stack(bad)), "float32"))
+    poison = ops.where(bad > 0, float("nan"), 0.0)
+    gradients = [
+        None if g is None else g + ops.cast(poison, g.dtype) for g in gradients
+    ]
+    return gradients, bad == 0
+
+
+def move_weight_decay_to_optimizer(optimizer, variables) -> None:
+    """Moves weight decay from regularisers to an optimizer that has its own.
+
+    Removes all regularisers; the optimizer then decays only the variables
+    that had one.
+
+    Args:
+        optimizer: keras optimizer, not yet built.
+        variables: the model's trainable variables.
+    """
+    optimizer = inner(optimizer)
+    if optimizer.weight_decay is None:
+        return
+    others = [v for v in variables if v.regularizer is None]
+    for variable in variables:
+        variable.regularizer = None
+    optimizer.exclude_from_weight_decay(var_list=others)

@@ -1,9 +1,9 @@
-"""TensorFlow's part of a step: step function, gradient checks and clipping."""
+"""TensorFlow's part of a step: step function, gradients and clipping."""
 
-import keras
 import tensorflow as tf
 
 from vivi_keras.levels import replicas as replicas_lib
+from vivi_keras.trainer import optimizers
 
 
 def step_function(model, step):
@@ -82,33 +82,35 @@ def step_function(model, step):
     return function
 
 
-def scales_loss(optimizer) -> bool:
-    """Whether the optimizer scales the loss, as float16 requires."""
-    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-
-
-def inner(optimizer):
-    """The optimizer itself, without a LossScaleOptimizer around it."""
-    return optimizer.inner_optimizer if scales_loss(optimizer) else optimizer
-
-
-def agree(gradients, metrics):
-    """Makes all replicas' gradients NaN if any replica's are not finite.
+def gradients(model, batches, loss):
+    """Gradients and metrics, averaged over micro batches.
 
     Args:
-        gradients: list of this replica's tensors or None.
-        metrics: tensor that must be finite as well.
-    Returns: (gradients, finite); if `finite` is false, all gradients are NaN.
+        model: compiled ViviModel.
+        batches: list of micro batches, dicts of tensors.
+        loss: function of a micro batch that returns (loss, metrics).
+    Returns: (list of gradients of the scaled loss, one for each trainable
+        variable or None, metrics).
     """
-    checked = [*(g for g in gradients if g is not None), metrics]
-    bad = [tf.reduce_any(~tf.math.is_finite(x)) for x in checked]
-    bad = tf.cast(tf.reduce_any(bad), tf.float32)
-    bad = replicas_lib.current_replicas().sum(bad)
-    poison = tf.where(bad > 0, float("nan"), 0.0)
-    gradients = [
-        None if g is None else g + tf.cast(poison, g.dtype) for g in gradients
-    ]
-    return gradients, bad == 0
+    summed, metrics = None, 0.0
+    for batch in batches:
+        # One after the other, or the activations of all would be in memory.
+        done = [g for g in summed or () if g is not None]
+        with tf.control_dependencies(done):
+            batch = {name: tf.identity(x) for name, x in batch.items()}
+        with tf.GradientTape() as tape:
+            value, new_metrics = loss(batch)
+            scaled = model.optimizer.scale_loss(value / len(batches))
+        new = tape.gradient(scaled, model.trainable_variables)
+        metrics += new_metrics / len(batches)
+        if summed is None:
+            summed = new
+        else:
+            summed = [
+                a if b is None else a + b
+                for a, b in zip(summed, new, strict=True)
+            ]
+    return summed, metrics
 
 
 def clipped(optimizer, gradients):
@@ -125,12 +127,16 @@ def clipped(optimizer, gradients):
             if the optimizer scales it.
     Returns: gradients whose sum over the replicas is clipped.
     """
-    settings = inner(optimizer)
+    settings = optimizers.inner(optimizer)
     limits = (settings.clipnorm, settings.clipvalue, settings.global_clipnorm)
     replicas = replicas_lib.current_replicas()
     if limits == (None, None, None) or replicas.count == 1:
         return gradients
-    scale = optimizer.dynamic_scale.value if scales_loss(optimizer) else 1.0
+    scale = (
+        optimizer.dynamic_scale.value
+        if optimizers.scales_loss(optimizer)
+        else 1.0
+    )
     known = [g for g in gradients if g is not None]
     known = [replicas.sum(g) for g in known]
     norm, value, global_norm = limits
@@ -143,22 +149,3 @@ def clipped(optimizer, gradients):
         known, _ = tf.clip_by_global_norm(known, global_norm * scale)
     shares = iter([g / replicas.count for g in known])
     return [None if g is None else next(shares) for g in gradients]
-
-
-def give_decay_to(optimizer, variables) -> None:
-    """Moves weight decay from regularisers to an optimizer that has its own.
-
-    Removes all regularisers; the optimizer then decays only the variables
-    that had one.
-
-    Args:
-        optimizer: keras optimizer, not yet built.
-        variables: the model's trainable variables.
-    """
-    optimizer = inner(optimizer)
-    if optimizer.weight_decay is None:
-        return
-    others = [v for v in variables if v.regularizer is None]
-    for variable in variables:
-        variable.regularizer = None
-    optimizer.exclude_from_weight_decay(var_list=others)

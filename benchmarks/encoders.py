@@ -1,0 +1,228 @@
+"""Which encoder goes the whole way, as a table in Markdown.
+
+    python benchmarks/encoders.py [NAME ...]
+
+A name is a value of config.model.encoder, or "vit" for a small ViT of KerasHub
+that is made here. Weights are random. Each encoder is trained for a few steps
+on one and two replicas, in parts of a batch, in bfloat16 and with a break,
+then exported, verified, loaded, converted and scored. A cell says "yes" or
+what went wrong.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from vivi_keras.checks import reason  # noqa: E402
+from vivi_keras.export import export_encoder  # noqa: E402
+from vivi_keras.models import make_encoder  # noqa: E402
+from vivi_keras.models.hub import HubEncoder  # noqa: E402
+from vivi_keras.objective import Objective, make_level  # noqa: E402
+from vivi_keras.runs import checkpoints  # noqa: E402
+from vivi_keras.trainer import strategies  # noqa: E402
+from vivi_keras.trainer.batch import replica_spec  # noqa: E402
+from vivi_keras.trainer.model import ViviModel  # noqa: E402
+
+NAMES = (
+    "resnet50v2",
+    "efficientnet_lite0",
+    "applications:MobileNetV3Small",
+    "applications:EfficientNetV2B0",
+    "applications:ConvNeXtTiny",
+    "vit",
+)
+SIZE, ROWS, STEPS = 32, 4, 3
+# Weights on one and on two replicas, relative to how far they moved.
+REPLICA_TOLERANCE = 0.02
+
+
+def batches(start=0):
+    generator = np.random.default_rng(0)
+    shape = (STEPS, ROWS, 2, 2, SIZE, SIZE, 3)
+    data = tf.data.Dataset.from_tensor_slices(
+        {
+            "frames": generator.integers(0, 256, shape, np.uint8),
+            "shot_mask": np.ones((STEPS, ROWS, 2), bool),
+            "video_id": np.arange(STEPS * ROWS).reshape(STEPS, ROWS),
+        }
+    )
+    return data.skip(start)
+
+
+class Trial:
+    """The checks of one encoder; each is a method, its name the column."""
+
+    def __init__(self, name, folder):
+        self.name, self.folder = name, pathlib.Path(folder)
+        self.encoder = name
+        if name == "vit":
+            self.encoder = f"keras_hub:{self._make_vit()}"
+
+    def _make_vit(self):
+        import keras_hub
+
+        keras.utils.set_random_seed(0)
+        path = str(self.folder / "vit")
+        vit = keras_hub.models.ViTBackbone((SIZE, SIZE, 3), 8, 2, 2, 32, 64)
+        vit.save_to_preset(path)
+        keras_hub.layers.ImageConverter(scale=1 / 255).save_to_preset(path)
+        return path
+
+    def model(self, **options):
+        keras.utils.set_random_seed(0)
+        small = {}
+        if self.name == "resnet50v2":
+            small = {"width": 0.25, "units": (1, 1, 1, 1)}
+        weights = "auto" if self.name == "vit" else "none"
+        encoder = make_encoder(self.encoder, weights, **small)
+        level = make_level("shot_exemplar", loss="nt_xent", head_units=32)
+        # Plain `fit` does not number the rows of replicas, which colours
+        # would need to be those of one replica.
+        model = ViviModel(encoder, Objective([level]), views=None, **options)
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+        return model
+
+    def trained(self, replicas=1, **options):
+        strategy = strategies.make_strategy(
+            "mirrored" if replicas > 1 else "one"
+        )
+        with strategy.scope():
+            model = self.model(**options)
+        model.build_from(replica_spec(batches().element_spec, replicas))
+        before = _trainable(model)
+        model.fit(batches(), verbose=0)
+        return model, before
+
+    def step(self):
+        self.plain, self.before = self.trained()
+        moved = np.abs(_trainable(self.plain) - self.before)
+        assert np.isfinite(moved).all() and np.mean(moved > 0) > 0.5
+
+    def micro_batches(self):
+        model, before = self.trained(micro_batches=2)
+        assert np.isfinite(_trainable(model)).all()
+        assert np.any(_trainable(model) != before)
+
+    def bfloat16(self):
+        with strategies.computing_in("bfloat16"):
+            model, before = self.trained()
+            assert np.any(_trainable(model) != before)
+            features = model.encoder(np.zeros((1, SIZE, SIZE, 3), "float32"))
+            assert features.dtype == "float32", features.dtype
+
+    def resume(self):
+        first = self.model()
+        first.build_from(batches().element_spec)
+        first.fit(batches().take(1), verbose=0)
+        manager = checkpoints.CheckpointManager(first, self.folder / "run")
+        manager.save(wait=True)
+        second = self.model()
+        second.build_from(batches().element_spec)
+        checkpoints.CheckpointManager(second, self.folder / "run").restore()
+        second.fit(batches(1), verbose=0)
+        for a, b in zip(self.plain.variables, second.variables, strict=True):
+            if a.path.rpartition("/")[2] != "totals":
+                np.testing.assert_array_equal(a, b, err_msg=a.path)
+
+    def replicas(self):
+        model, _ = self.trained(replicas=2)
+        far = np.abs(_trainable(self.plain) - self.before).max()
+        apart = np.abs(_trainable(self.plain) - _trainable(model)).max()
+        if not apart < REPLICA_TOLERANCE * far:
+            return f"{apart / far:.2f} of the way apart"
+
+    def export(self):
+        self.path = export_encoder(
+            self.plain.encoder,
+            self.folder / "module",
+            metadata={"image_size": [SIZE, SIZE]},
+        )
+
+    def verify(self):
+        from vivi_keras.export.verify import verify
+
+        missed = [row for row in verify(self.path) if row[1] == "MISS"]
+        return "; ".join(f"{row[0]}: {row[3]}" for row in missed)
+
+    def hub_encoder(self):
+        images = np.random.default_rng(0).uniform(0, 1, (2, 48, 40, 3))
+        images = images.astype("float32")
+        expected = np.asarray(self.plain.encoder(images))
+        np.testing.assert_allclose(
+            HubEncoder(self.path)(images),
+            expected,
+            rtol=0,
+            atol=1e-4 * np.abs(expected).max(),
+        )
+
+    def tflite(self):
+        from vivi_keras.export import convert
+
+        convert.to_tflite(self.path, str(self.folder / "e.tflite"))
+
+    def onnx(self):
+        from vivi_keras.export import convert
+
+        convert.to_onnx(self.path, str(self.folder / "e.onnx"))
+
+    def evaluate(self):
+        from vivi_keras.features.encoder import load_encoder
+
+        images = np.random.default_rng(0).uniform(0, 1, (3, SIZE, SIZE, 3))
+        assert load_encoder(self.path).features(images).shape[0] == 3
+
+
+CHECKS = (
+    "step",
+    "micro_batches",
+    "bfloat16",
+    "resume",
+    "replicas",
+    "export",
+    "verify",
+    "hub_encoder",
+    "tflite",
+    "onnx",
+    "evaluate",
+)
+
+
+def _trainable(model):
+    return np.concatenate([np.ravel(v) for v in model.trainable_variables])
+
+
+def try_encoder(name):
+    """Dict: check -> "yes" or what went wrong."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(name, folder)
+        for check in CHECKS:
+            try:
+                found[check] = getattr(trial, check)() or "yes"
+            except Exception as error:  # whatever it is, the table tells it
+                found[check] = f"{type(error).__name__}: {reason(error)[:200]}"
+            print(f"{name} {check}: {found[check]}", file=sys.stderr)
+    return found
+
+
+def main(names):
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
+    print("| encoder | " + " | ".join(CHECKS) + " |")
+    print("|" + "---|" * (len(CHECKS) + 1), flush=True)
+    for name in names or NAMES:
+        found = try_encoder(name)
+        print(f"| {name} | " + " | ".join(found.values()) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

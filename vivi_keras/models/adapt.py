@@ -1,0 +1,175 @@
+"""Guards for training from a start: what may move, and how fast."""
+
+import dataclasses
+import functools
+import re
+
+import keras
+from keras import ops
+
+# A block's name inside a variable's path, such as "stage2_unit1",
+# "conv3_block2", "block4a", "transformer_block_5" or "layers_2".
+_BLOCK = re.compile(
+    r"(?:(?:conv|stage|stack)_?\d+_)?"
+    r"(?:expanded_conv|unit|block|layers?|stage|conv_[dp]w)_?\d+[a-z]?(?=[_/])"
+)
+_NORM, _BIAS = ("gamma", "beta"), ("bias", "beta")
+TRAINABLE = "all, last:N (blocks), norm or bias"
+
+
+def blocks(encoder) -> list:
+    """The trainable variables of an encoder by block, from input to output.
+
+    Blocks are found by the names of layers. What comes before the first one
+    is a block of its own, what comes between belongs to the block before. In
+    a network without such names, each layer is a block.
+
+    Returns: list of lists of variables.
+    """
+    found, place = {}, ""
+    names = [_BLOCK.search(v.path) for v in encoder.trainable_variables]
+    for variable, name in zip(encoder.trainable_variables, names, strict=True):
+        if name is not None:
+            place = variable.path[: name.end()]
+        elif not any(names):
+            place = variable.path.rpartition("/")[0]
+        found.setdefault(place, []).append(variable)
+    return list(found.values())
+
+
+def select_trainable(encoder, trainable) -> None:
+    """Leaves only some variables of an encoder to train.
+
+    Args:
+        encoder: built keras.Model or layer.
+        trainable: "all"; "last:N", the last N blocks; "norm", scale and
+            shift of norm layers; "bias", biases and those shifts.
+    Raises: ValueError: another text, or nothing would be left.
+    """
+    kind, _, number = trainable.partition(":")
+    known = encoder.trainable_variables
+    if trainable == "all":
+        kept = known
+    elif trainable in ("norm", "bias"):
+        ends = _NORM if trainable == "norm" else _BIAS
+        kept = [v for v in known if v.name.endswith(ends)]
+    elif kind == "last" and number.isdigit() and int(number) >= 1:
+        parts = blocks(encoder)
+        if int(number) > len(parts):
+            raise ValueError(
+                f"adapt.trainable={trainable!r}: {encoder.name} has only"
+                f" {len(parts)} blocks."
+            )
+        kept = [v for part in parts[-int(number) :] for v in part]
+    else:
+        raise ValueError(
+            f"adapt.trainable must be {TRAINABLE}. Got: {trainable!r}"
+        )
+    if not kept:
+        raise ValueError(
+            f"adapt.trainable={trainable!r} leaves nothing of {encoder.name}"
+            " to train."
+        )
+    ids = {id(v) for v in kept}
+    # Not a list, which Keras would take for more weights of the encoder.
+    encoder.release_variables = functools.partial(_set_trainable, known)
+    for variable in known:
+        variable.trainable = id(variable) in ids
+
+
+def _set_trainable(variables):
+    for variable in variables:
+        variable.trainable = True
+
+
+def freeze_statistics(encoder) -> None:
+    """Makes batch norm use its moving averages, unchanged, in training.
+
+    Scale and shift are still trained. A module is called as for inference
+    altogether.
+    """
+    from vivi_keras.models.hub import HubEncoder
+
+    for layer in encoder._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization | HubEncoder):
+            layer.call = functools.partial(_infer, type(layer).call, layer)
+
+
+def _infer(call, layer, inputs, training=None, **kwargs):
+    return call(layer, inputs, training=False, **kwargs)
+
+
+def release(encoder) -> None:
+    """Undoes `select_trainable` and `freeze_statistics`, for an export."""
+    getattr(encoder, "release_variables", lambda: None)()
+    for layer in encoder._flatten_layers():
+        if isinstance(layer.__dict__.get("call"), functools.partial):
+            del layer.call
+
+
+@dataclasses.dataclass
+class Guard:
+    """What holds an encoder back while it is trained.
+
+    Attributes:
+        warmup_head_steps: int, number of first steps in which only the heads
+            are trained; nothing of the encoder changes.
+        layer_decay: float in (0, 1]; the steps of the last block are scaled
+            by it, those of the block before by its square, and so on.
+        start: a second encoder with the weights of the start, or None.
+        keep_close: float >= 0, weight of the mean cosine distance between
+            the features of a view and those of the start.
+    """
+
+    warmup_head_steps: int = 0
+    layer_decay: float = 1.0
+    start: object = None
+    keep_close: float = 0.0
+
+    def before(self, encoder):
+        """Copies what a step may change too much."""
+        variables = []
+        if self.warmup_head_steps:
+            variables = encoder.variables
+        elif self.layer_decay != 1:
+            variables = encoder.trainable_variables
+        return [(v, ops.copy(v.value)) for v in variables]
+
+    def after(self, encoder, step, kept) -> None:
+        """Takes back what the step changed too much.
+
+        Args:
+            encoder: the trained encoder.
+            step: number of steps before this one.
+            kept: what `before` returned.
+        """
+        parts = blocks(encoder) if self.layer_decay != 1 else []
+        factors = {
+            id(variable): self.layer_decay ** (len(parts) - index)
+            for index, part in enumerate(parts)
+            for variable in part
+        }
+        for variable, old in kept:
+            new = variable.value
+            if id(variable) in factors:
+                share = ops.cast(factors[id(variable)], variable.dtype)
+                new = old + share * (new - old)
+            if self.warmup_head_steps:
+                new = ops.where(step < self.warmup_head_steps, old, new)
+            variable.assign(new)
+
+    def distances(self, features, views):
+        """Cosine distances to the features of the start.
+
+        Args:
+            features: [N, D], of the encoder.
+            views: list of images [n, H, W, 3], N in all.
+        Returns: float32 [N], in [0, 2].
+        """
+        start = [self.start(rows, training=False) for rows in views]
+        start = ops.stop_gradient(ops.concatenate(start))
+        both = [
+            ops.normalize(ops.cast(x, "float32"), axis=-1)
+            for x in (features, start)
+        ]
+        return 1.0 - ops.sum(both[0] * both[1], axis=-1)
