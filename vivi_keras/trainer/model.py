@@ -601,7 +601,7 @@ class ViviModel(keras.Model):
         if self.resumed:
             self.resumed = False
         elif self.totals is not None:
-            self.totals.assign(ops.zeros_like(self.totals))
+            self.totals.assign(ops.zeros(self.totals.shape))
 
     # Keras's own functions reduce the logs in a way that fails under
     # MultiWorkerMirroredStrategy; here all replicas' logs are already equal.
