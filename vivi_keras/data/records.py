@@ -233,9 +233,9 @@ def split_of(builder, split):
         return builder.info.splits[split]
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"Expected one of the splits {sorted(builder.info.splits)} of"
-            f" {str(builder.data_dir)!r}, or a part of one, such as"
-            f" 'train[:10%]'; got {split!r}."
+            f"Expected one of the splits {sorted(builder.info.splits)} or a"
+            " part of one, such as 'train[:10%]', of"
+            f" {str(builder.data_dir)!r}; got {split!r}."
         ) from error
 
 
