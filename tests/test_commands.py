@@ -11,9 +11,10 @@ import pytest
 from absl import flags
 
 from vivi_keras import hub_modules, video
+from vivi_keras.evaluation import settings
 from vivi_keras.prepare import watchdog
 from vivi_keras.runs import run
-from vivi_keras.training import prepare, pretrain
+from vivi_keras.training import evaluate, prepare, pretrain
 from vivi_keras.training.configs import get_config
 
 START = "import sys; sys.argv = {0}; from {1} import run; run()"
@@ -270,6 +271,7 @@ def test_a_row_is_shown_whole():
         (video.Settings, prepare),
         (watchdog.Limits, prepare),
         (run.Options, pretrain),
+        (settings.Settings, evaluate),
     ],
 )
 def test_flags_are_those_of_the_options(options, module):

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from vivi_keras import files as files_lib
 from vivi_keras.evaluation import evaluate as evaluate_lib
 from vivi_keras.evaluation import run
-from vivi_keras.evaluation.protocols import frozen
+from vivi_keras.evaluation.protocols import finetune, frozen
 from vivi_keras.evaluation.reports import scores as scores_lib
 from vivi_keras.evaluation.tasks import offline_tfds
 from vivi_keras.evaluation.tasks import task as task_lib
@@ -24,6 +24,8 @@ from vivi_keras.features import cache as cache_lib
 from vivi_keras.features import knn, linear
 from vivi_keras.features.cache import FeatureCache
 from vivi_keras.features.encoder import load_encoder
+
+SWEEP = {"learning_rates": (0.1,), "steps": (3,), "batch_size": 8}
 
 
 def clusters(count, width=24, classes=5, seed=0, noise=2.5):
@@ -389,6 +391,17 @@ def evaluate(tmp_path, monkeypatch, module):
         image_size=16,
         show=None,
     )
+
+
+def test_old_names_of_settings_warn(evaluate):
+    expected = evaluate(protocols=["knn", "finetune"], maps=[], **SWEEP)
+    old = {"protocol_names": ["knn", "finetune"], "map_kinds": []}
+    sweep = finetune.Sweep(**SWEEP, runs=1, momentum=0.9)
+    with pytest.warns(DeprecationWarning, match="takes protocols") as told:
+        found = evaluate(**old, seeds=range(1), sweep=sweep)
+    assert told[0].filename == __file__
+    assert found["rows"] == expected["rows"]
+    assert found["settings"] == expected["settings"]
 
 
 def test_damaged_files_are_made_anew(tmp_path, evaluate):

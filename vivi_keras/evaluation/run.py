@@ -14,10 +14,8 @@ from absl import logging
 from vivi_keras import files
 from vivi_keras.evaluation.protocols import corruptions, finetune, frozen
 from vivi_keras.evaluation.reports import scores
+from vivi_keras.evaluation.settings import CORRUPTIONS
 from vivi_keras.features.encoder import Unfit
-
-CORRUPTIONS = "corruptions"
-PROTOCOLS = (*frozen.FROZEN, finetune.PROTOCOL, CORRUPTIONS)
 
 
 class Ledger(dict):

@@ -185,7 +185,7 @@ def test_report_of_real_runs(tmp_path, monkeypatch):
             tmp_path / f"tiny{seed}",
             tmp_path / f"out{seed}",
             tasks=["digits"],
-            protocol_names=["knn", "few_shot"],
+            protocols=["knn", "few_shot"],
             image_size=16,
             max_test=120,
             cache_dir=None,
@@ -258,10 +258,10 @@ def test_umap_maps_are_kept_and_drawn(tmp_path):
         tmp_path / "tiny",
         tmp_path / "out",
         tasks=["digits"],
-        protocol_names=["knn"],
+        protocols=["knn"],
         image_size=16,
         max_test=60,
-        map_kinds=["pca", "umap"],
+        maps=["pca", "umap"],
         cache_dir=None,
         show=None,
     )
@@ -277,9 +277,9 @@ def test_maps_that_cannot_be_made_are_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)  # as if not installed
     evaluation_modules.save(tmp_path / "tiny")
     with pytest.raises(ImportError, match=r"pip install 'vivi-keras\[maps\]'"):
-        evaluate.evaluate(tmp_path / "tiny", map_kinds=["umap"], show=None)
+        evaluate.evaluate(tmp_path / "tiny", maps=["umap"], show=None)
     with pytest.raises(ValueError, match="Expected maps of .*; got .*tsne"):
-        evaluate.evaluate(tmp_path / "tiny", map_kinds=["tsne"], show=None)
+        evaluate.evaluate(tmp_path / "tiny", maps=["tsne"], show=None)
 
 
 def test_damaged_results_are_named(tmp_path):

@@ -10,10 +10,11 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from vivi_keras.evaluation import settings as settings_lib
 from vivi_keras.features import cache
 from vivi_keras.features import encoder as encoder_lib
 
-PROTOCOL = "finetune"
+PROTOCOL = settings_lib.FINETUNE
 # Heads are padded to one of these, so that tasks share compiled steps.
 HEAD_WIDTHS = (16, 64, 128, 512, 1024)
 
