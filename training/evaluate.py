@@ -140,6 +140,11 @@ def _evaluate(baselines, settings):
     rows = [row for row in results["rows"] if row["encoder"] == name]
     if all(row["accuracy"] is None for row in rows):
         sys.exit(f"vivi-evaluate: {name} got no score; why is said above")
+    if results["skipped"]:
+        sys.exit(
+            f"vivi-evaluate: not scored: {', '.join(results['skipped'])}; why"
+            " is said above"
+        )
 
 
 def _prepare():
@@ -168,9 +173,11 @@ def _prepare():
         cache = pathlib.Path(_SETTINGS[folder].value) / "offline"
         missing = offline_tfds.prepare(tasks, cache)
     if missing:
-        print(f"{len(missing)} tasks not available: {sorted(missing)}")
-    else:
-        print("All tasks are prepared.")
+        sys.exit(
+            f"vivi-evaluate: {len(missing)} tasks not available:"
+            f" {sorted(missing)}"
+        )
+    print("All tasks are prepared.")
 
 
 def _compare(folders):

@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from vivi_keras import files as files_lib
+from vivi_keras import hub_modules
 from vivi_keras.evaluation import evaluate as evaluate_lib
 from vivi_keras.evaluation import run
 from vivi_keras.evaluation.protocols import finetune, frozen
@@ -210,6 +211,26 @@ def test_keras_application_is_an_encoder():
     assert load_encoder(name, seed=4).digest != encoder.digest
 
 
+def test_weights_are_for_keras_applications(module):
+    with pytest.raises(ValueError, match="SavedModel has its own. Got: 'image"):
+        load_encoder(module, weights="imagenet")
+    with pytest.raises(ValueError, match="one output; got 'a'"):
+        load_encoder("keras.applications.MobileNetV2", output="a")
+
+
+def test_another_size_than_in_training_is_told(tmp_path):
+    shipped = f"{hub_modules.__path__[0]}/vivi-r14w025-film/1"
+    lines = []
+    arguments = {"tasks": ["digits"], "max_test": 20, "maps": []}
+    arguments |= {"cache_dir": str(tmp_path), "show": lines.append}
+    results = evaluate_lib.evaluate(shipped, image_size=64, **arguments)
+    said = "trained on images of 48x48 pixels, scored on images of 64x64"
+    assert results["encoders"][0]["notes"] == [said]
+    assert f"note: vivi-r14w025-film/1: {said}" in lines
+    results = evaluate_lib.evaluate(shipped, image_size=48, **arguments)
+    assert results["encoders"][0]["notes"] == []
+
+
 def test_missing_module_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="saved_model.pb"):
         load_encoder(tmp_path / "nowhere")
@@ -246,6 +267,18 @@ def test_suite_scores_resumes_and_skips(tmp_path, module):
     assert any("taken from" in line for line in lines)
     with pytest.raises(ValueError, match="name of its own"):
         evaluate_lib.evaluate(module, baselines={"tiny": module}, **arguments)
+
+
+def test_stored_data_that_cannot_be_read_is_skipped(tmp_path, module):
+    folder = tmp_path / "offline"
+    assert not offline_tfds.prepare(["digits"], folder, lambda line: None)
+    (file,) = folder.rglob("*-test.tfrecord*")
+    file.write_bytes(file.read_bytes()[:-40])
+    results = evaluate_lib.evaluate(
+        module, tasks=["digits"], cache_dir=str(tmp_path), show=None
+    )
+    assert results["table"] == "no task could run"
+    assert "cannot be read: DataLossError" in results["skipped"]["digits"]
 
 
 def test_probe_sees_features_of_any_scale():

@@ -129,21 +129,25 @@ def _score_tasks(suite, encoders, settings, output, show, progress):
         "max_corrupted": settings.max_corrupted,
         "sweep": dataclasses.asdict(sweep),
     }
+    if suite == VTAB:
+        recorded["resize"] = settings.resize
+        show(f"images are resized as {settings.resize} (--resize)")
     folder = settings.cache_dir
     kept = None if folder is None else pathlib.Path(folder) / "features"
     run = Run(encoders, FeatureCache(kept), recorded, output, show, progress)
     for name in names:
         try:
             if suite == VTAB:
-                task = vtab_tfds.load_task(name, settings.data_dir, max_test)
+                task = vtab_tfds.load_task(
+                    name, settings.data_dir, max_test, settings.resize
+                )
             else:
                 task = _offline_task(name, settings, max_test)
+            run.task(task)
+            for kind in settings.maps if output is not None else ():
+                maps.save(run, task, output, kind)
         except Unavailable as reason:
             run.skip(name, str(reason))
-            continue
-        run.task(task)
-        for kind in settings.maps if output is not None else ():
-            maps.save(run, task, output, kind)
     return run.finish({"budget": chosen})
 
 

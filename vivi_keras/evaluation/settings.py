@@ -14,6 +14,8 @@ SUITES = (*TASK_SUITES, *ROBUST_SUITES)
 KNN, LINEAR, FEW_SHOT = "knn", "linear", "few_shot"
 FINETUNE, CORRUPTIONS = "finetune", "corruptions"
 PROTOCOLS = (KNN, LINEAR, FEW_SHOT, FINETUNE, CORRUPTIONS)
+HALF_PIXEL, LEGACY = "half_pixel", "legacy"
+RESIZES = (HALF_PIXEL, LEGACY)
 SWEEP = ("learning_rates", "steps", "batch_size", "runs", "momentum")
 
 DEFAULTS = {
@@ -28,6 +30,7 @@ DEFAULTS = {
         "tasks": ("all",),
         "protocols": (FINETUNE,),
         "image_size": 224,
+        "resize": HALF_PIXEL,
         "maps": ("pca",),
     },
     VIDEO: {"image_size": 64},
@@ -41,6 +44,7 @@ _SUITES_OF = {
     ),
     "tasks": (*TASK_SUITES, VIDEO),
     "demo_films": (OFFLINE,),
+    "resize": (VTAB,),
     "train_dir": (IMAGENET_C, VIDEO_ROBUST, YTBB),
 }
 
@@ -66,6 +70,9 @@ class Settings:
             knn,linear if not given, finetune for VTAB.
         image_size: Pixels a side to resize images to: 64 for the offline and
             the video suite if not given, else 224.
+        resize: How VTAB's images are resized, bilinear without smoothing:
+            half_pixel, as TF 2 does, or legacy, as VTAB's public code does on
+            TF 1; half_pixel if not given.
         seeds: Number of draws of training images; the first keeps the stored
             order.
         max_test: Most test images of a task: offline 5000 if not given, all of
@@ -98,6 +105,7 @@ class Settings:
     tasks: tuple | None = None
     protocols: tuple | None = None
     image_size: int | None = None
+    resize: str | None = None
     seeds: int = 1
     max_test: int | None = None
     max_corrupted: int = 1000
@@ -131,6 +139,8 @@ class Settings:
                 check_whole(name, getattr(self, name), least, 1_000_000_000)
         if self.momentum is not None:
             check_range("momentum", self.momentum, 0, 1)
+        if self.resize is not None:
+            check_choice("resize", self.resize, RESIZES)
         found = PROTOCOLS if self.protocols is None else self.protocols
         if not found or {*found} - {*PROTOCOLS} or len({*found}) < len(found):
             raise ValueError(

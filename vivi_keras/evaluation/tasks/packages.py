@@ -4,6 +4,7 @@ Every package has a fixed version, a SHA-256 and a licence that is shown.
 Packages that are unavailable are reported.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -19,9 +20,24 @@ import zipfile
 
 import numpy as np
 
+from vivi_keras.checks import reason
+
 
 class Unavailable(RuntimeError):
     """Raised if a package is unavailable; the message says why."""
+
+
+@contextlib.contextmanager
+def reading(what):
+    """Makes any error Unavailable, which names what cannot be read."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception as error:  # data is damaged in many ways
+        raise Unavailable(
+            f"{what} cannot be read: {type(error).__name__}: {reason(error)}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
