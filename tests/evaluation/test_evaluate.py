@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 
+import data_helpers
 import evaluation_modules
 import keras
 import numpy as np
@@ -185,6 +186,21 @@ def test_several_outputs_must_be_named(tmp_path):
         path, tmp_path / "out", output_name="twice", **arguments
     )
     assert results["encoders"][0]["sha256"].endswith("-twice")
+
+
+def test_the_named_output_is_drawn_too(tmp_path):
+    many = evaluation_modules.ManyOutputs()
+    path = evaluation_modules.save(tmp_path / "many", many)
+    examples = [data_helpers.video_example(v, [5, 4]) for v in range(3)]
+    dataset = data_helpers.write_dataset(tmp_path / "data", examples)
+    said, status = command(
+        tmp_path,
+        f"--module={path}",
+        "--output_name=vector",
+        f"--dataset={dataset}",
+    )
+    assert status == 0, said
+    assert (tmp_path / "out" / "retrieval.png").is_file()
 
 
 def test_keras_application_is_an_encoder():
@@ -435,6 +451,12 @@ def test_old_names_of_settings_warn(evaluate):
     assert told[0].filename == __file__
     assert found["rows"] == expected["rows"]
     assert found["settings"] == expected["settings"]
+    for wrong in (
+        {"seeds": [1]},
+        {"protocols": ["finetune"], "sweep": finetune.Sweep(decay=0.5)},
+    ):
+        with pytest.raises(ValueError, match="must be how many|VTAB's decay"):
+            evaluate(**wrong)
 
 
 def test_damaged_files_are_made_anew(tmp_path, evaluate):

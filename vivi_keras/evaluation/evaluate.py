@@ -78,10 +78,16 @@ def _renamed(given):
     """The settings under their names of today."""
     names = {"protocol_names": "protocols", "map_kinds": "maps"}
     new = {names.get(k, k): v for k, v in given.items() if k != "sweep"}
-    if not isinstance(new.get("seeds", 1), int):
-        new["seeds"] = len(new["seeds"])
-    if given.get("sweep") is not None:
-        new |= {k: getattr(given["sweep"], k) for k in settings_lib.SWEEP}
+    seeds, sweep = new.get("seeds", 1), given.get("sweep")
+    if not isinstance(seeds, int):
+        new["seeds"] = len(seeds)
+        if [*seeds] != [*range(len(seeds))]:
+            raise ValueError(f"seeds must be how many. Got: {seeds}")
+    if sweep is not None:
+        fields = {k: getattr(sweep, k) for k in settings_lib.SWEEP}
+        new |= fields
+        if sweep != dataclasses.replace(finetune.VTAB, **fields):
+            raise ValueError(f"sweep must have VTAB's decay. Got: {sweep}")
     if new != given:
         warnings.warn(
             "`evaluate` now takes protocols, maps, the number of seeds, and"

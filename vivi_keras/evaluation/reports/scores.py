@@ -100,12 +100,13 @@ def departures(settings, tasks, encoder):
     if settings["suite"] != VTAB:
         return []
     found, published = [], DEFAULTS[VTAB]["image_size"]
-    size = encoder.get("required_size") or [settings["image_size"]] * 2
+    size = encoder.get("required_size")
+    size = [settings.get("image_size")] * 2 if size is None else size
     if size != [published] * 2:
         found.append(f"images of {size[0]}x{size[1]}, not {published} pixels")
-    if settings["max_test"] is not None:
+    if settings.get("max_test") is not None:
         found.append(f"at most {settings['max_test']} test images of a task")
-    sweep = dict(settings["sweep"])
+    sweep = dict(settings.get("sweep", {}))
     if encoder.get("batch_size") is not None:
         sweep["batch_size"] = encoder["batch_size"]
     for name, value in dataclasses.asdict(finetune.VTAB).items():
