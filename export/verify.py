@@ -3,6 +3,9 @@
 A SavedModel is a program, and this command runs it: check only modules of
 publishers you trust.
 
+The exit status is 0 if every check passes, 1 if one is missed, and 2 if
+nothing was checked: a wrong flag, no such module, or another error.
+
 Example:
   vivi-verify module
 """
@@ -100,11 +103,7 @@ def main(argv):
         raise app.UsageError(
             f"expected one module (folder, name or archive), got {argv[1:]}"
         )
-    try:
-        rows = verify(registry.find(argv[1]))
-    except (OSError, ValueError) as error:
-        print(f"vivi-verify: {error}", file=sys.stderr)
-        return 2
+    rows = verify(registry.find(argv[1]))
     print(table(rows))
     if _JSON.value is not None:
         pathlib.Path(_JSON.value).write_text(json.dumps(rows, indent=1) + "\n")
@@ -113,7 +112,7 @@ def main(argv):
 
 def run():
     """The console script vivi-verify."""
-    commands.run("vivi-verify", main)
+    commands.run("vivi-verify", main, error_status=2)
 
 
 if __name__ == "__main__":

@@ -54,15 +54,33 @@ class ManyOutputs(TinyEncoder):
         return {"vector": vector, "twice": 2.0 * vector}
 
 
-def save(path, encoder=None, size=None, batch=None):
+class WithoutModes(TinyEncoder):
+    """Has no argument `training`."""
+
+    @tf.function
+    def __call__(self, images):
+        return TinyEncoder.__call__(self, images, training=False)
+
+
+class FrozenStatistics(TinyEncoder):
+    """Takes `training`, and keeps its moving mean nevertheless."""
+
+    @tf.function
+    def __call__(self, images, training=False):
+        return TinyEncoder.__call__(self, images, training=False)
+
+
+def save(path, encoder=None, size=None, batch=None, modes=(False, True)):
     """Saves an encoder as a reusable SavedModel; returns the path as str."""
     if encoder is None:
         encoder = TinyEncoder()
     spec = tf.TensorSpec([batch, size, size, 3], tf.float32, name="images")
     functions = [
         encoder.__call__.get_concrete_function(spec, training=value)
-        for value in (False, True)
+        for value in modes
     ]
+    if not modes:
+        functions = [encoder.__call__.get_concrete_function(spec)]
     tf.saved_model.save(encoder, str(path), signatures=_signature(functions))
     return str(path)
 

@@ -93,20 +93,21 @@ def _attribute_texts(options):
     }
 
 
-def run(name, main, prepare_argv=None):
+def run(name, main, prepare_argv=None, error_status=1):
     """Parses the flags and calls `main`; never returns.
 
     `--help` shows the docstring and the flags of main's module, even if Python
     runs a console script instead of that module; its exit status is 0. An
     expected error (such as ValueError or OSError) is shown in one line, with
-    exit status 1; `--verbosity=1` also shows its traceback. Ctrl-C is shown in
-    one line too, with status 130.
+    exit status `error_status`; `--verbosity=1` also shows its traceback. Ctrl-C
+    is shown in one line too, with status 130.
 
     Args:
         name: str, the script's name.
         main: function of the arguments left after the flags.
         prepare_argv: function of `sys.argv` -> the arguments to parse; it may
             raise `app.UsageError`.
+        error_status: int, exit status of wrong usage and expected errors.
     """
     _open_streams()
     script = sys.modules["__main__"]
@@ -117,9 +118,11 @@ def run(name, main, prepare_argv=None):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     hide_start_lines()
     app.run(
-        functools.partial(tell, name, main),
+        functools.partial(tell, name, main, error_status=error_status),
         argv=sys.argv,
-        flags_parser=functools.partial(_parse, name, prepare_argv),
+        flags_parser=functools.partial(
+            _parse, name, prepare_argv, error_status
+        ),
     )
 
 
@@ -132,7 +135,7 @@ def _open_streams():
         getattr(sys, stream).reconfigure(errors="backslashreplace")
 
 
-def _parse(name, prepare_argv, argv):
+def _parse(name, prepare_argv, error_status, argv):
     help_flag = _help_flag(argv)
     if help_flag is not None:
         with contextlib.suppress(SystemExit):  # absl's, with status 1
@@ -144,7 +147,7 @@ def _parse(name, prepare_argv, argv):
         return flags.FLAGS(argv)
     except (flags.Error, app.UsageError) as error:
         said = str(error)
-    end(name, f"{said}\nSee {name} --help.", 1)
+    end(name, f"{said}\nSee {name} --help.", error_status)
 
 
 def _help_flag(argv):
@@ -239,8 +242,8 @@ class _Lines:
         self._stream.flush()
 
 
-def tell(name, main, argv):
-    """Calls `main`; an expected error is shown in one line, exit status 1."""
+def tell(name, main, argv, error_status=1):
+    """Calls `main`; shows an expected error in one line and exits."""
     # At level INFO, TFDS logs every file that it opens.
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -252,7 +255,7 @@ def tell(name, main, argv):
         logging.debug("where it was raised", exc_info=True)
         if isinstance(error, BrokenPipeError):  # nothing reads the output
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        said, status = str(error), 1
+        said, status = str(error), error_status
         if isinstance(error, app.UsageError):
             said = f"{said}\nSee {name} --help."
         elif not isinstance(error, _TOLD):  # TensorFlow's, of many lines

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 
+import data_helpers
 import evaluation_modules
 import keras
 import numpy as np
@@ -14,9 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from vivi_keras import files as files_lib
+from vivi_keras import hub_modules
 from vivi_keras.evaluation import evaluate as evaluate_lib
 from vivi_keras.evaluation import run
-from vivi_keras.evaluation.protocols import frozen
+from vivi_keras.evaluation.protocols import finetune, frozen
 from vivi_keras.evaluation.reports import scores as scores_lib
 from vivi_keras.evaluation.tasks import offline_tfds
 from vivi_keras.evaluation.tasks import task as task_lib
@@ -24,6 +26,8 @@ from vivi_keras.features import cache as cache_lib
 from vivi_keras.features import knn, linear
 from vivi_keras.features.cache import FeatureCache
 from vivi_keras.features.encoder import load_encoder
+
+SWEEP = {"learning_rates": (0.1,), "steps": (3,), "batch_size": 8}
 
 
 def clusters(count, width=24, classes=5, seed=0, noise=2.5):
@@ -184,6 +188,21 @@ def test_several_outputs_must_be_named(tmp_path):
     assert results["encoders"][0]["sha256"].endswith("-twice")
 
 
+def test_the_named_output_is_drawn_too(tmp_path):
+    many = evaluation_modules.ManyOutputs()
+    path = evaluation_modules.save(tmp_path / "many", many)
+    examples = [data_helpers.video_example(v, [5, 4]) for v in range(3)]
+    dataset = data_helpers.write_dataset(tmp_path / "data", examples)
+    said, status = command(
+        tmp_path,
+        f"--module={path}",
+        "--output_name=vector",
+        f"--dataset={dataset}",
+    )
+    assert status == 0, said
+    assert (tmp_path / "out" / "retrieval.png").is_file()
+
+
 def test_keras_application_is_an_encoder():
     name = "keras.applications.MobileNetV2"
     encoder = load_encoder(name, seed=3)
@@ -206,6 +225,26 @@ def test_keras_application_is_an_encoder():
     assert len(encoder.trainable_variables) == len(model.trainable_variables)
     assert load_encoder(name, seed=3).digest == encoder.digest
     assert load_encoder(name, seed=4).digest != encoder.digest
+
+
+def test_weights_are_for_keras_applications(module):
+    with pytest.raises(ValueError, match="SavedModel has its own. Got: 'image"):
+        load_encoder(module, weights="imagenet")
+    with pytest.raises(ValueError, match="one output; got 'a'"):
+        load_encoder("keras.applications.MobileNetV2", output="a")
+
+
+def test_another_size_than_in_training_is_told(tmp_path):
+    shipped = f"{hub_modules.__path__[0]}/vivi-r14w025-film/1"
+    lines = []
+    arguments = {"tasks": ["digits"], "max_test": 20, "maps": []}
+    arguments |= {"cache_dir": str(tmp_path), "show": lines.append}
+    results = evaluate_lib.evaluate(shipped, image_size=64, **arguments)
+    said = "trained on images of 48x48 pixels, scored on images of 64x64"
+    assert results["encoders"][0]["notes"] == [said]
+    assert f"note: vivi-r14w025-film/1: {said}" in lines
+    results = evaluate_lib.evaluate(shipped, image_size=48, **arguments)
+    assert results["encoders"][0]["notes"] == []
 
 
 def test_missing_module_is_named(tmp_path):
@@ -244,6 +283,18 @@ def test_suite_scores_resumes_and_skips(tmp_path, module):
     assert any("taken from" in line for line in lines)
     with pytest.raises(ValueError, match="name of its own"):
         evaluate_lib.evaluate(module, baselines={"tiny": module}, **arguments)
+
+
+def test_stored_data_that_cannot_be_read_is_skipped(tmp_path, module):
+    folder = tmp_path / "offline"
+    assert not offline_tfds.prepare(["digits"], folder, lambda line: None)
+    (file,) = folder.rglob("*-test.tfrecord*")
+    file.write_bytes(file.read_bytes()[:-40])
+    results = evaluate_lib.evaluate(
+        module, tasks=["digits"], cache_dir=str(tmp_path), show=None
+    )
+    assert results["table"] == "no task could run"
+    assert "cannot be read: DataLossError" in results["skipped"]["digits"]
 
 
 def test_probe_sees_features_of_any_scale():
@@ -389,6 +440,23 @@ def evaluate(tmp_path, monkeypatch, module):
         image_size=16,
         show=None,
     )
+
+
+def test_old_names_of_settings_warn(evaluate):
+    expected = evaluate(protocols=["knn", "finetune"], maps=[], **SWEEP)
+    old = {"protocol_names": ["knn", "finetune"], "map_kinds": []}
+    sweep = finetune.Sweep(**SWEEP, runs=1, momentum=0.9)
+    with pytest.warns(DeprecationWarning, match="takes protocols") as told:
+        found = evaluate(**old, seeds=range(1), sweep=sweep)
+    assert told[0].filename == __file__
+    assert found["rows"] == expected["rows"]
+    assert found["settings"] == expected["settings"]
+    for wrong in (
+        {"seeds": [1]},
+        {"protocols": ["finetune"], "sweep": finetune.Sweep(decay=0.5)},
+    ):
+        with pytest.raises(ValueError, match="must be how many|VTAB's decay"):
+            evaluate(**wrong)
 
 
 def test_damaged_files_are_made_anew(tmp_path, evaluate):

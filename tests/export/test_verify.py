@@ -210,6 +210,17 @@ def test_the_command_passes_our_module_in_a_clean_process(path, tmp_path):
     assert done.stdout.splitlines()[-1] == f"{len(rows)} passed, 0 missed"
 
 
+def test_wrong_usage_is_no_miss(path, tmp_path):
+    for words, message in (
+        ((), "expected one module"),
+        ((path, "--no_flag"), "Unknown command line flag"),
+        ((path, f"--json={tmp_path}/no/rows.json"), "No such file"),
+    ):
+        done = run_command(*words)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr and "Traceback" not in done.stderr
+
+
 def test_changed_files_and_features_are_misses(path, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
@@ -226,14 +237,14 @@ def test_changed_files_and_features_are_misses(path, tmp_path):
     assert verify.content_row(pathlib.Path(path))[1] == "pass"
 
 
-def test_what_cannot_be_loaded_is_a_miss_or_an_error(path, tmp_path, capsys):
+def test_what_cannot_be_loaded_is_a_miss_or_an_error(path, tmp_path):
     (tmp_path / "empty").mkdir()
     for name, message in (
         ("empty", "no saved_model.pb"),
         ("nothing", "registered"),
     ):
-        assert verify.main(["vivi-verify", str(tmp_path / name)]) == 2
-        assert message in capsys.readouterr().err
+        done = run_command(str(tmp_path / name))
+        assert done.returncode == 2 and message in done.stderr
     with pytest.raises(app.UsageError, match="one module"):
         verify.main(["vivi-verify"])
     shutil.copytree(path, tmp_path / "cut")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from vivi_keras import packages
 from vivi_keras.export.metadata import golden_images
+from vivi_keras.files import packages
 from vivi_keras.models import efficientnet, encoders, registry, weights
 
 # Of the PyTorch networks (efficientnet-lite-pytorch 0.1.0, PyTorch 2.13) with

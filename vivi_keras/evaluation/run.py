@@ -13,10 +13,8 @@ from absl import logging
 from vivi_keras import commands, files
 from vivi_keras.evaluation.protocols import corruptions, finetune, frozen
 from vivi_keras.evaluation.reports import scores
+from vivi_keras.evaluation.settings import CORRUPTIONS
 from vivi_keras.features.encoder import Unfit
-
-CORRUPTIONS = "corruptions"
-PROTOCOLS = (*frozen.FROZEN, finetune.PROTOCOL, CORRUPTIONS)
 
 
 class Ledger(dict):
@@ -59,12 +57,24 @@ class Run:
         self.rows, self.skipped, self.task_notes = [], {}, {}
         self.not_run = []
         self.start = time.time()
-        self._tuners = {}
+        self._tuners, self._shown = {}, set()
+        for encoder in encoders:
+            encoder.size_for(settings["image_size"])  # notes other sizes
+            self._show_notes(encoder)
 
     def skip(self, name, reason):
-        """Records a task that could not be run."""
+        """Records a task that could not be run, or not to its end."""
         self.skipped[name] = reason
+        self.task_notes.pop(name, None)
+        self.rows = [row for row in self.rows if row["task"] != name]
         self.show(f"skipped {name}: {reason}")
+
+    def _show_notes(self, encoder):
+        """Shows each note on an encoder once."""
+        for note in encoder.notes:
+            if (encoder.name, note) not in self._shown:
+                self._shown.add((encoder.name, note))
+                self.show(f"note: {encoder.name}: {note}")
 
     def task(self, task):
         """Runs every encoder on one task, or reads an earlier run's results."""
@@ -90,8 +100,11 @@ class Run:
             # The same weights may have another name this time.
             self.rows += [{**r, "encoder": encoder.name} for r in kept]
             self.show(f"{title} taken from {file}")
+            for note in (n for row in kept for n in row.get("notes", ())):
+                encoder.note(note)
+            self._show_notes(encoder)
             return
-        start = time.time()
+        start, known = time.time(), len(encoder.notes)
         try:
             rows = self._rows(encoder, task, protocol, file)
         except (finetune.Untrainable, FloatingPointError, Unfit) as reason:
@@ -108,10 +121,13 @@ class Run:
         seconds = time.time() - start
         for row in rows:
             row["part_seconds"] = round(seconds, 2)
+            if encoder.notes[known:]:
+                row["notes"] = encoder.notes[known:]
         self.rows += rows
         if file is not None:
             files.write_json(file, rows)
         self.show(f"{title} in {seconds:.1f} s")
+        self._show_notes(encoder)
 
     def _rows(self, encoder, task, protocol, file):
         if protocol == finetune.PROTOCOL:
@@ -236,9 +252,13 @@ class Run:
             **({} if more is None else more),
         }
         suite = self.settings["suite"]
-        text = (
-            scores.table(self.rows, suite) if self.rows else "no task could run"
-        )
+        text = "no task could run"
+        if self.rows:
+            departures = {
+                e["name"]: scores.departures(self.settings, self.task_notes, e)
+                for e in results["encoders"]
+            }
+            text = scores.table(self.rows, suite, departures)
         results["table"] = text
         self.show("\n" + text)
         if self.output is not None:
@@ -253,11 +273,12 @@ class Run:
         ignored |= {"sweep"} if protocol != finetune.PROTOCOL else {"seeds"}
         if protocol != CORRUPTIONS:
             ignored.add("max_corrupted")
+        ignored.add("resize")  # part of the task's fingerprint
         settings = {k: v for k, v in self.settings.items() if k not in ignored}
-        key = json.dumps(
-            [encoder.digest, task.fingerprint, protocol, settings],
-            sort_keys=True,
-        )
+        key = [encoder.digest, task.fingerprint, protocol, settings]
+        if protocol == finetune.PROTOCOL:
+            key.append(finetune.VERSION)
+        key = json.dumps(key, sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return self.output / "tasks" / f"{task.name}-{digest}.json"
 

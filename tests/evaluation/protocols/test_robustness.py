@@ -119,10 +119,10 @@ def test_published_suites_through_a_module(tmp_path):
         shade = 200 + 10 * number
         picture(tmp_path / f"train/n1/{number}.png", (shade, 0, 0))
         picture(tmp_path / f"train/n2/{number}.png", (0, shade, 0))
-    results = evaluate.evaluate_robust(
+    results = evaluate.evaluate(
         module,
         tmp_path / "out",
-        suite_name="vid_robust",
+        suite="vid_robust",
         data_dir=tmp_path / "robust",
         train_dir=tmp_path / "train",
         image_size=16,
@@ -131,9 +131,18 @@ def test_published_suites_through_a_module(tmp_path):
     assert [row["accuracy"] for row in results["rows"]] == [1.0, 1.0]
     assert (tmp_path / "out/results.json").is_file()
     with pytest.raises(ValueError, match="train_dir"):
+        evaluate.evaluate(module, suite="imagenet_c", data_dir=tmp_path)
+
+
+def test_the_old_name_warns(tmp_path):
+    with (
+        pytest.warns(DeprecationWarning, match="`evaluate` with suite") as told,
+        pytest.raises(ValueError, match="train_dir"),
+    ):
         evaluate.evaluate_robust(
-            module, suite_name="imagenet_c", data_dir=tmp_path
+            "m", suite_name="imagenet_c", data_dir=tmp_path
         )
+    assert told[0].filename == __file__
 
 
 def textured(count=4):
@@ -240,10 +249,10 @@ def test_video_suite_on_a_prepared_data_set(tmp_path):
     examples = [data_helpers.video_example(v, [5, 4]) for v in range(3)]
     dataset = data_helpers.write_dataset(tmp_path / "data", examples)
     module = evaluation_modules.save(tmp_path / "tiny")
-    results = evaluate.evaluate_robust(
+    results = evaluate.evaluate(
         module,
         tmp_path / "out",
-        suite_name="video",
+        suite="video",
         data_dir=dataset,
         image_size=16,
         show=None,

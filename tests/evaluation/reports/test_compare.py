@@ -150,13 +150,14 @@ def test_other_images_are_left_out(tmp_path):
         compare.load([str(tmp_path)])
 
 
-def vtab_results(folder, sweep, tasks=tuple(vtab_tasks.SOURCES)):
+def vtab_results(folder, sweep, tasks=tuple(vtab_tasks.SOURCES), **others):
     """Results of the published protocol, or of another sweep."""
     settings = {
         "suite": "vtab",
         "image_size": 224,
         "max_test": None,
         "sweep": json.loads(json.dumps(vars(sweep))),
+        **others,
     }
     rows = [
         row("m", name, run, 0.5, "finetune", vtab_tasks.SOURCES[name].group)
@@ -181,6 +182,57 @@ def test_published_rows_stand_beside_the_same_protocol_alone(tmp_path):
     assert "VIVI-Ex(4)-Co(100%)" in files[0].read_text()
 
 
+def change_file(folder, change):
+    found = files_lib.read_json(folder / "results.json")
+    change(found)
+    files_lib.write_json(folder / "results.json", found)
+
+
+def other_splits(found):
+    found["tasks"]["dtd"]["notes"] = ["dtd/3.0.1 has (9, 9, 9) images"]
+
+
+def fixed_input(found):
+    found["encoders"][0] |= {"required_size": [128, 128], "batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("others", "change", "said"),
+    [
+        ({"image_size": 64}, lambda found: None, "images of 64x64, not 224"),
+        ({"max_test": 100}, lambda found: None, "at most 100 test images"),
+        ({}, other_splits, "dtd: dtd/3.0.1 has (9, 9, 9) images"),
+        ({}, fixed_input, "images of 128x128, not 224 pixels; batch_size 8"),
+    ],
+)
+def test_other_protocols_are_no_vtab_mean(tmp_path, others, change, said):
+    vtab_results(tmp_path / "same", finetune.VTAB)
+    vtab_results(tmp_path / "other", finetune.VTAB, **others)
+    change_file(tmp_path / "other", change)
+    found = compare.load([str(tmp_path / "other")])
+    assert compare.published_rows(found) == ()
+    text = comparison_page.compare(
+        [str(tmp_path / "other")], tmp_path / "report"
+    )[0].read_text()
+    assert "VTAB-1k mean" not in text and "mean of 19, not VTAB-1k" in text
+    assert f"m is not scored as VTAB-1k: {said}" in text
+    assert "Relative Patch Location" not in text
+    # Beside an encoder that is scored as published, it is said.
+    both = [f"one={tmp_path / 'same'}", f"two={tmp_path / 'other'}"]
+    text = comparison_page.compare(both, tmp_path / "both")[0].read_text()
+    assert "| VTAB-1k mean | **50.0** | - |" in text
+    assert "| mean of 19, not VTAB-1k | - | **50.0** |" in text
+    assert f"two is not scored as VTAB-1k: {said}" in text
+    assert "Relative Patch Location" in text
+    assert "Images are resized as half_pixel here, legacy there." in text
+
+
+def test_kNN_over_vtab_is_no_vtab_mean():
+    rows = [row("m", name, 0, 0.5) for name in vtab_tasks.SOURCES]
+    text = scores.table(rows, "vtab")
+    assert "VTAB-1k mean" not in text and "mean of 19, not VTAB-1k" in text
+
+
 def test_report_of_real_runs(tmp_path, monkeypatch):
     few = functools.partial(frozen.run_few_shot, shots=(1, 3), num_draws=2)
     monkeypatch.setattr(frozen, "run_few_shot", few)
@@ -191,7 +243,7 @@ def test_report_of_real_runs(tmp_path, monkeypatch):
             tmp_path / f"tiny{seed}",
             tmp_path / f"out{seed}",
             tasks=["digits"],
-            protocol_names=["knn", "few_shot"],
+            protocols=["knn", "few_shot"],
             image_size=16,
             max_test=120,
             cache_dir=None,
@@ -283,10 +335,10 @@ def test_umap_maps_are_kept_and_drawn(tmp_path):
         tmp_path / "tiny",
         tmp_path / "out",
         tasks=["digits"],
-        protocol_names=["knn"],
+        protocols=["knn"],
         image_size=16,
         max_test=60,
-        map_kinds=["pca", "umap"],
+        maps=["pca", "umap"],
         cache_dir=None,
         show=None,
     )
@@ -302,9 +354,9 @@ def test_maps_that_cannot_be_made_are_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)  # as if not installed
     evaluation_modules.save(tmp_path / "tiny")
     with pytest.raises(ImportError, match=r"pip install 'vivi-keras\[maps\]'"):
-        evaluate.evaluate(tmp_path / "tiny", map_kinds=["umap"], show=None)
+        evaluate.evaluate(tmp_path / "tiny", maps=["umap"], show=None)
     with pytest.raises(ValueError, match="Expected maps of .*; got .*tsne"):
-        evaluate.evaluate(tmp_path / "tiny", map_kinds=["tsne"], show=None)
+        evaluate.evaluate(tmp_path / "tiny", maps=["tsne"], show=None)
 
 
 def test_damaged_results_are_named(tmp_path):

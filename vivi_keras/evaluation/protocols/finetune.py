@@ -10,10 +10,13 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from vivi_keras.evaluation import settings as settings_lib
 from vivi_keras.features import cache
 from vivi_keras.features import encoder as encoder_lib
 
-PROTOCOL = "finetune"
+PROTOCOL = settings_lib.FINETUNE
+# Raised if the same settings give other scores, so that no part is kept.
+VERSION = 2
 # Heads are padded to one of these, so that tasks share compiled steps.
 HEAD_WIDTHS = (16, 64, 128, 512, 1024)
 
@@ -28,7 +31,8 @@ class Sweep:
 
     Every learning rate is tried with every number of steps. The setting with
     the best validation accuracy is trained again on all images, `runs` times
-    with different seeds. Of equal settings, the first is chosen.
+    with different seeds. Of equal settings, the first is chosen, in the order
+    of `settings`; the public code has no choice of settings to follow.
     """
 
     learning_rates: tuple = (0.1, 0.01)
@@ -58,8 +62,12 @@ class Sweep:
         return [(r, s) for r in self.learning_rates for s in self.steps]
 
     def rate(self, step, start, num_steps):
-        """The learning rate of a step, counted from 0."""
-        passed = sum(step >= share * num_steps for share in self.decay_at)
+        """The learning rate of a step, counted from 0.
+
+        As in VTAB's public code, whose `tf.train.piecewise_constant` takes a
+        boundary itself as still before it.
+        """
+        passed = sum(step > share * num_steps for share in self.decay_at)
         return start * self.decay**passed
 
     def num_images(self, num_tasks=1):
@@ -91,6 +99,11 @@ class FineTuner:
             raise Untrainable(
                 f"{encoder.path} has float16 weights, too coarse for small"
                 " updates: fine-tune an export with float32 weights"
+            )
+        if encoder.modes == {False}:
+            raise Untrainable(
+                f"{encoder.path} was saved for training=False alone: export it"
+                " with training=True too to fine-tune it"
             )
         self.encoder = encoder
         self._start = [v.numpy() for v in encoder.variables]
@@ -144,6 +157,36 @@ class FineTuner:
         fixed = self.encoder.batch_size
         return wanted if fixed is None else fixed
 
+    def notes(self, wanted_batch):
+        """What is unusual about the training just done, as a list of str."""
+        found, batch = [], self.encoder_batch(wanted_batch)
+        if batch != wanted_batch:
+            found.append(
+                f"takes batches of {batch} only: fine-tuned with {batch} images"
+                f" a step in place of {wanted_batch}"
+            )
+        if self.encoder.modes == set():
+            found.append(
+                "has no training mode: fine-tuned as it is called to predict,"
+                " with the stored statistics of any batch norm"
+            )
+        elif self._statistics_are_frozen():
+            found.append(
+                "its batch norm statistics stay as stored when it is called"
+                " with training=True"
+            )
+        return found
+
+    def _statistics_are_frozen(self):
+        kept = [
+            np.array_equal(variable.numpy(), value)
+            for variable, value in zip(
+                self.encoder.variables, self._start, strict=True
+            )
+            if "moving_" in variable.name
+        ]
+        return bool(kept) and all(kept)
+
     def restore(self):
         """Restores the module's original weights."""
         for variable, value in zip(
@@ -181,7 +224,8 @@ class _Head:
         variables = [*encoder.trainable_variables, self.kernel, self.bias]
         slots = [*velocities, *own]
 
-        @tf.function(reduce_retracing=True)
+        # Without autograph, which would replace our errors by its own.
+        @tf.function(autograph=False, reduce_retracing=True)
         def step(images, labels, rate, momentum, num_classes):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(variables)
@@ -278,6 +322,8 @@ def run(tuner, task, image_size, sweep, kept=None, seeds=None, on_step=None):
                 kept[key] = _test(
                     tuner, task, pool, size, sweep, best, seed, on_step
                 )
+                for note in tuner.notes(sweep.batch_size):
+                    tuner.encoder.note(note)
             results.append(
                 {
                     "seed": seed,

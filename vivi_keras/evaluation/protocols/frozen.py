@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from vivi_keras.evaluation.settings import FEW_SHOT, KNN, LINEAR
 from vivi_keras.features import knn, linear
 
-FROZEN = ("knn", "linear", "few_shot")
+FROZEN = (KNN, LINEAR, FEW_SHOT)
 SHOTS = (1, 5, 10, 100)
 NUM_DRAWS = 5
 

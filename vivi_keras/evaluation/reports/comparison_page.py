@@ -7,6 +7,7 @@ import numpy as np
 from vivi_keras import pages
 from vivi_keras.evaluation.reports import compare as compare_lib
 from vivi_keras.evaluation.reports import scores
+from vivi_keras.evaluation.settings import HALF_PIXEL, LEGACY
 
 
 def compare(specs, output):
@@ -58,16 +59,22 @@ def _blocks(comparison):
             [task, *_cells(cells, protocol)]
             for task, (_, cells) in cells_of.items()
         ]
-        means = scores.mean_cells(cells_of, names, protocol, suite)
+        means = scores.mean_cells(
+            cells_of, names, protocol, suite, comparison.departures
+        )
         lines += [[title, *_cells(cells, protocol)] for title, cells in means]
         yield ("heading", protocol)
         yield ("table", [["task", *names], *lines])
         rows = list(_differences(comparison, cells_of, protocol))
         if rows:
             yield ("table", rows)
+    for line in scores.departure_lines(comparison.departures, names):
+        yield ("text", line + ".")
     rows = compare_lib.published_rows(comparison)
     if rows:
         yield ("heading", "Published, of the same tasks and protocol")
+        resize = comparison.settings.get("resize", HALF_PIXEL)
+        yield ("text", f"Images are resized as {resize} here, {LEGACY} there.")
         head = ["row", "mean", "natural", "specialized", "structured", "known"]
         yield (
             "table",

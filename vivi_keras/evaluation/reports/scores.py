@@ -1,12 +1,18 @@
 """Tables of scores, and published scores."""
 
+import dataclasses
+
 import numpy as np
 
+from vivi_keras.evaluation.protocols import finetune
+from vivi_keras.evaluation.settings import DEFAULTS, FINETUNE, VTAB
 from vivi_keras.evaluation.tasks import vtab_tasks
 
 # (row, mean, natural, specialized, structured, source tag)
 VTAB_1K = (
-    ("from scratch", 43.1, None, None, None, "P"),
+    ("from scratch", 43.1, 27.9, 68.9, 43.6, "mean P, groups R"),
+    ("Jigsaw", 52.5, None, None, None, "R"),
+    ("Relative Patch Location", 53.5, None, None, None, "R"),
     ("Rotation", 60.4, 53.7, 78.6, 57.3, "P"),
     ("Exemplar", 58.0, 48.9, 78.4, 55.8, "P"),
     ("VIVI-Ex(4)", 62.5, 55.9, 80.9, 59.1, "R"),
@@ -21,8 +27,6 @@ VTAB_1K = (
     ("VIVI-Ex(4)-Co(100%)-Big", 71.7, 72.5, 84.3, 64.7, "mean P, groups R"),
 )
 
-FINE_TUNING = "finetune"
-
 
 def over_runs(values, protocol):
     """Combines runs into one number: the median for VTAB, else the mean.
@@ -30,7 +34,7 @@ def over_runs(values, protocol):
     Args:
         values: floats, one per run; at least one.
     """
-    if protocol == FINE_TUNING:
+    if protocol == FINETUNE:
         return float(np.median(values))
     return float(np.mean(values))
 
@@ -60,7 +64,6 @@ def vtab_score(accuracies):
     }
 
 
-VTAB = "vtab"
 _ROW = {"encoder", "task", "group", "protocol", "seed", "accuracy"}
 
 
@@ -85,13 +88,45 @@ def accuracies(rows, encoder, task, protocol):
     ]
 
 
-def table(rows, suite="offline"):
+def departures(settings, tasks, encoder):
+    """Where an encoder was not scored as in published VTAB-1k.
+
+    Args:
+        settings, tasks: as in results.json.
+        encoder: one of its "encoders".
+    Returns: list of str; empty for the published protocol, and for suites
+        other than VTAB.
+    """
+    if settings["suite"] != VTAB:
+        return []
+    found, published = [], DEFAULTS[VTAB]["image_size"]
+    size = encoder.get("required_size")
+    size = [settings.get("image_size")] * 2 if size is None else size
+    if size != [published] * 2:
+        found.append(f"images of {size[0]}x{size[1]}, not {published} pixels")
+    if settings.get("max_test") is not None:
+        found.append(f"at most {settings['max_test']} test images of a task")
+    sweep = dict(settings.get("sweep", {}))
+    if encoder.get("batch_size") is not None:
+        sweep["batch_size"] = encoder["batch_size"]
+    for name, value in dataclasses.asdict(finetune.VTAB).items():
+        own = sweep.get(name)
+        own = tuple(own) if isinstance(own, list) else own
+        if own != value:
+            found.append(f"{name} {own}, not {value}")
+    for task, notes in tasks.items():
+        found += [f"{task}: {note}" for note in notes.get("notes", ())]
+    return found
+
+
+def table(rows, suite="offline", departures=None):
     """Formats rows of results as a plain-text table.
 
     Args:
         rows: list of dicts with "encoder", "task", "group", "protocol",
             "seed" and "accuracy" in [0, 1].
         suite: for "vtab", means are shown only if all their tasks are there.
+        departures: for "vtab", encoder -> what `departures` says of it.
     Returns: str. One line per task and protocol, one column per encoder:
         top-1 in per cent, the best marked with *; for several runs, their
         mean (for fine-tuning the median) and standard deviation. Each
@@ -109,16 +144,28 @@ def table(rows, suite="offline"):
                 continue
             lines.append([task, group, protocol, *_cells(cells, protocol)])
             cells_of[task] = (group, cells)
-        for title, cells in mean_cells(cells_of, encoders, protocol, suite):
+        for title, cells in mean_cells(
+            cells_of, encoders, protocol, suite, departures
+        ):
             lines.append([title, "", protocol, *_cells(cells, protocol)])
-    return _align(lines)
+    return "\n".join([_align(lines), *departure_lines(departures, encoders)])
 
 
-def mean_cells(cells_of, encoders, protocol, suite):
+def departure_lines(departures, encoders):
+    """One line of text for each encoder that was not scored as published."""
+    return [
+        f"{encoder} is not scored as VTAB-1k: {'; '.join(departures[encoder])}"
+        for encoder in encoders
+        if departures and departures.get(encoder)
+    ]
+
+
+def mean_cells(cells_of, encoders, protocol, suite, departures=None):
     """Means over tasks as (title, encoder -> [mean]) lines.
 
     Args:
         cells_of: dict task -> (group, encoder -> accuracies of its runs).
+        departures: as in `table`; these encoders have no "VTAB-1k mean".
     Returns: list; an encoder that lacks a task of a line has no mean in it.
         Offline, groups without any tasks are left out.
     """
@@ -131,7 +178,10 @@ def mean_cells(cells_of, encoders, protocol, suite):
         for encoder in encoders
     }
     if suite == VTAB:
-        return _vtab_means(found)
+        departures = {} if departures is None else departures
+        is_true = protocol == FINETUNE
+        true = [e for e in encoders if is_true and not departures.get(e)]
+        return _vtab_means(found, true)
     groups = {}
     for task, (group, _) in cells_of.items():
         groups.setdefault(group, []).append(task)
@@ -155,15 +205,24 @@ def _means(found, tasks):
     }
 
 
-def _vtab_means(found):
+def _vtab_means(found, true):
+    """Lines of means; "VTAB-1k mean" only of the encoders in `true`."""
     of = {encoder: vtab_score(own) for encoder, own in found.items()}
+    others = [encoder for encoder in found if encoder not in true]
     lines = []
-    for key in ("natural", "specialized", "structured", "mean"):
-        cells = {e: [] if s[key] is None else [s[key]] for e, s in of.items()}
-        title = "VTAB-1k mean" if key == "mean" else f"{key} mean"
-        if not any(cells.values()):
+    for title, key, own in (
+        *((f"{group} mean", group, list(found)) for group in vtab_tasks.GROUPS),
+        ("VTAB-1k mean", "mean", true),
+        ("mean of 19, not VTAB-1k", "mean", others),
+    ):
+        cells = {
+            e: [s[key]] if e in own and s[key] is not None else []
+            for e, s in of.items()
+        }
+        if own and not any(cells.values()):
             title += " (withheld: tasks are missing)"
-        lines.append((title, cells))
+        if own:
+            lines.append((title, cells))
     return lines
 
 

@@ -31,7 +31,8 @@ def load_task(
     """
     offline_tasks.names([name])
     if name == offline_tasks.DEMO:
-        classes, train, test = builtin.demo_crops(demo_films)
+        with packages.reading(f"the films in {demo_films}"):
+            classes, train, test = builtin.demo_crops(demo_films)
         task = ImageTask(
             offline_tasks.DEMO,
             offline_tasks.NATURAL,
@@ -42,14 +43,15 @@ def load_task(
         )
         return limited(task, MAX_POOL, max_test)
     source = offline_tasks.SOURCES[name]
-    parts = _prepared(name, cache_dir)
-    if parts is None:
-        if source.packages and not source.is_installed():
-            raise Unavailable(
-                f"its data is not under {cache_dir}: run vivi-evaluate"
-                f" --suite=offline --prepare --tasks={name}"
-            )
-        parts = read(source, cache_dir)
+    with packages.reading(f"its data under {cache_dir}"):
+        parts = _prepared(name, cache_dir)
+        if parts is None:
+            if source.packages and not source.is_installed():
+                raise Unavailable(
+                    f"its data is not under {cache_dir}: run vivi-evaluate"
+                    f" --suite=offline --prepare --tasks={name}"
+                )
+            parts = read(source, cache_dir)
     task = ImageTask(
         name, source.group, source.class_names, *parts, source.licence
     )
@@ -73,8 +75,9 @@ def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
                 f" licence {packages.PACKAGES[package].licence}"
             )
         try:
-            builder = tfds_builder(name, cache_dir)
-            builder.download_and_prepare()
+            with packages.reading(f"its data under {cache_dir}"):
+                builder = tfds_builder(name, cache_dir)
+                builder.download_and_prepare()
         except Unavailable as reason:
             missing[name] = str(reason)
             show(f"{name}: not available: {reason}")

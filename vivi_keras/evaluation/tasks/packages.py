@@ -1,13 +1,29 @@
 """The packages that tasks need, with their version, SHA-256 and licence."""
 
+import contextlib
 import pickle
 
 import numpy as np
 
-from vivi_keras import packages
-from vivi_keras.packages import Package, Unavailable, deb_data
+from vivi_keras.checks import reason
+from vivi_keras.files import packages
+from vivi_keras.files.packages import Package, Unavailable, deb_data
 
 __all__ = ["PACKAGES", "Package", "Unavailable", "deb_data", "fetch"]
+
+
+@contextlib.contextmanager
+def reading(what):
+    """Makes any error Unavailable, which names what cannot be read."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception as error:  # data is damaged in many ways
+        raise Unavailable(
+            f"{what} cannot be read: {type(error).__name__}: {reason(error)}"
+        ) from error
+
 
 PACKAGES = {
     package.name: package

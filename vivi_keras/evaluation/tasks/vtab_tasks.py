@@ -139,7 +139,8 @@ class Source:
 
     `label` and `image` take a decoded TFDS example (a dict of tensors) and
     return an int64 scalar and uint8 [H, W, 3]; `splits` takes the sizes of
-    the data set's own splits; `published` has the sizes in the public code.
+    the data set's own splits; `published` has the sizes in the public code;
+    `by_hand` says which files to put into `folder` if TFDS cannot download.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Source:
     published: tuple  # of train, validation, test
     label: Callable = plain("label")
     image: Callable = plain("image")
+    by_hand: str = ""
 
 
 SOURCES = {
@@ -228,6 +230,9 @@ SOURCES = {
             45,
             thirds(60, 80),
             (18900, 6300, 6300),
+            by_hand="Put the unpacked archive NWPU-RESISC45.rar there:"
+            " {folder}/NWPU-RESISC45/airplane/airplane_001.jpg and so on, 45"
+            " folders of 700 images.",
         ),
         Source(
             "diabetic_retinopathy",
@@ -236,6 +241,10 @@ SOURCES = {
             5,
             native,
             (35126, 10906, 42670),
+            by_hand="Put the unpacked archives of the Kaggle competition"
+            " there: {folder}/train/10_left.jpeg and so on,"
+            " {folder}/test/1_left.jpeg and so on, {folder}/sample/ with"
+            " sample.zip, and {folder}/trainLabels.csv.",
         ),
         Source(
             "clevr_count",

@@ -1,36 +1,47 @@
 """VTAB-1k's tasks, prepared and read with TFDS."""
 
+import contextlib
 import functools
 import hashlib
+import pathlib
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
+from vivi_keras.evaluation.settings import HALF_PIXEL, LEGACY
 from vivi_keras.evaluation.tasks import task
-from vivi_keras.evaluation.tasks.packages import Unavailable
+from vivi_keras.evaluation.tasks.packages import Unavailable, reading
 from vivi_keras.evaluation.tasks.vtab_tasks import SOURCES
 
 
-def load_task(name, data_dir=None, max_test=None):
+def load_task(name, data_dir=None, max_test=None, resize=HALF_PIXEL):
     """Loads one task that was prepared under `data_dir`.
 
     Args:
         name: a key of SOURCES.
         data_dir: TFDS's data folder; None for TFDS's own default.
         max_test: int, most test images to use; None for all, as in VTAB.
+        resize: how images are resized, one of `settings.RESIZES`.
     Returns: TfdsTask.
-    Raises: Unavailable: the data set, or this version of it, is missing.
+    Raises: Unavailable: the data set, or this version of it, is missing or
+        cannot be read.
     """
     source = SOURCES[name]
-    builder = find_builder(source.builder, data_dir)
-    sizes = split_sizes(builder)
-    if not sizes:
-        raise Unavailable(
-            f"{builder.info.full_name} is not prepared under"
-            f" {builder.data_dir}: run vivi-evaluate --suite=vtab --prepare"
-            f" --tasks={name} (with --data_dir where it should lie)"
-        )
-    return TfdsTask(source, builder, source.splits(sizes), max_test)
+    with reading(f"data set {source.builder}"):
+        builder = find_builder(source.builder, data_dir)
+        sizes = split_sizes(builder)
+        if not sizes:
+            raise Unavailable(
+                f"{builder.info.full_name} is not prepared under"
+                f" {builder.data_dir}: run vivi-evaluate --suite=vtab --prepare"
+                f" --tasks={name} (with --data_dir where it should lie)"
+            )
+        splits = source.splits(sizes)
+        found = TfdsTask(source, builder, splits, max_test, resize)
+        # Raises if a split is missing.
+        _ = found.notes, found.num_examples("train")
+    return found
 
 
 def find_builder(name, data_dir=None):
@@ -55,13 +66,14 @@ def split_sizes(builder):
 def prepare(names, data_dir=None, show=print):
     """Downloads and prepares the data sets of tasks with TFDS.
 
-    Returns: dict: unavailable task -> reason.
+    Returns: dict: unavailable task -> reason, which for a data set to download
+        by hand says where its files go.
     """
     missing, done = {}, {}
     for name in names:
         wanted = SOURCES[name].builder
         if wanted not in done:
-            done[wanted] = _prepare(wanted, data_dir)
+            done[wanted] = _prepare(SOURCES[name], data_dir)
         if done[wanted] is None:
             show(f"{name}: {wanted} is prepared")
         else:
@@ -70,17 +82,45 @@ def prepare(names, data_dir=None, show=print):
     return missing
 
 
-def _prepare(name, data_dir):
+def _prepare(source, data_dir):
     """Returns None, or the reason why the task is unavailable."""
     try:
-        builder = find_builder(name, data_dir)
-        builder.download_and_prepare()
+        builder = find_builder(source.builder, data_dir)
     except Unavailable as reason:
         return str(reason)
+    try:
+        with sorted_listings():
+            builder.download_and_prepare()
     except Exception as error:  # noqa: BLE001 - each data set fails its own way
-        lines = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {' '.join(lines)[:300]}"
+        reason = f"{type(error).__name__}: {str(error).strip()}"
+        # The folder of all data sets, above this one's name and version.
+        name = builder.info.full_name
+        root = pathlib.Path(builder.data_dir).parents[name.count("/")]
+        manual = root / "downloads" / "manual"
+        return f"{reason}\n{source.by_hand.format(folder=manual)}".rstrip()
     return None
+
+
+@contextlib.contextmanager
+def sorted_listings():
+    """TensorFlow lists folders sorted by name, on every file system.
+
+    TFDS draws Caltech101's training images from folders in the order in which
+    the file system lists them, so that its splits differ between machines.
+    """
+    listdir, walk = tf.io.gfile.listdir, tf.io.gfile.walk
+
+    def sorted_walk(*arguments, **options):
+        for folder, folders, names in walk(*arguments, **options):
+            yield folder, sorted(folders), sorted(names)
+
+    with (
+        mock.patch.object(
+            tf.io.gfile, "listdir", lambda path: sorted(listdir(path))
+        ),
+        mock.patch.object(tf.io.gfile, "walk", sorted_walk),
+    ):
+        yield
 
 
 class TfdsTask:
@@ -92,13 +132,15 @@ class TfdsTask:
     licence = "see the data set's page at TFDS"
     groups, has_draws = None, False
 
-    def __init__(self, source, builder, splits, max_test=None):
+    def __init__(
+        self, source, builder, splits, max_test=None, resize=HALF_PIXEL
+    ):
         self.name, self.group = source.name, source.group
         self.num_classes = source.num_classes
         self.class_names = [str(i) for i in range(source.num_classes)]
         self.splits = splits
         self._source, self._builder = source, builder
-        self._max_test = max_test
+        self._max_test, self._resize = max_test, resize
 
     @functools.cached_property
     def fingerprint(self):
@@ -109,6 +151,8 @@ class TfdsTask:
             (name, list(split.shard_lengths), split.num_bytes)
             for name, split in sorted(info.splits.items())
         ]
+        if self._resize != HALF_PIXEL:
+            told.append(self._resize)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     @functools.cached_property
@@ -153,27 +197,26 @@ class TfdsTask:
         split = self.splits.test
         if part == "train":
             split = f"{self.splits.train800}+{self.splits.val200}"
-        data = self._builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),
-        )
-        if part == "test" and self._max_test is not None:
-            data = data.take(self._max_test)
-        if limit is not None:
-            data = data.take(limit)
 
         def convert(example):
             image = tf.cast(self._source.image(example), tf.float32) / 255.0
-            # TF 2's bilinear resize with half-pixel centres, no smoothing.
-            return (
-                tf.image.resize(image, size, method="bilinear"),
-                self._source.label(example),
+            return resized(image, size, self._resize), self._source.label(
+                example
             )
 
-        data = data.map(convert, tf.data.AUTOTUNE).batch(batch_size)
-        for images, labels in data.prefetch(tf.data.AUTOTUNE):
-            yield images.numpy(), self._checked(labels.numpy())
+        with reading(f"split {split} of {self._builder.info.full_name}"):
+            data = self._builder.as_dataset(
+                split=split,
+                shuffle_files=False,
+                read_config=tfds.ReadConfig(interleave_cycle_length=1),
+            )
+            if part == "test" and self._max_test is not None:
+                data = data.take(self._max_test)
+            if limit is not None:
+                data = data.take(limit)
+            data = data.map(convert, tf.data.AUTOTUNE).batch(batch_size)
+            for images, labels in data.prefetch(tf.data.AUTOTUNE):
+                yield images.numpy(), self._checked(labels.numpy())
 
     def _checked(self, labels):
         if labels.min() < 0 or labels.max() >= self.num_classes:
@@ -182,6 +225,18 @@ class TfdsTask:
                 f" got {labels.min()} to {labels.max()}."
             )
         return labels
+
+
+def resized(image, size, resize):
+    """An image float32 [*size, C], bilinear without smoothing.
+
+    Args:
+        resize: HALF_PIXEL: TF 2's, with half-pixel centres; LEGACY: as in TF 1,
+            which VTAB's public code calls.
+    """
+    if resize == LEGACY:
+        return tf.compat.v1.image.resize(image, size)
+    return tf.image.resize(image, size, method="bilinear")
 
 
 def num_examples(split, sizes):

@@ -1,0 +1,212 @@
+"""Settings of an evaluation, and which of them each suite uses."""
+
+import dataclasses
+
+from vivi_keras.checks import check_choice, check_range, check_whole
+
+OFFLINE, VTAB = "offline", "vtab"
+IMAGENET_C, VIDEO = "imagenet_c", "video"
+VIDEO_ROBUST, YTBB = "vid_robust", "ytbb_robust"
+TASK_SUITES = (OFFLINE, VTAB)
+ROBUST_SUITES = (IMAGENET_C, VIDEO_ROBUST, YTBB, VIDEO)
+SUITES = (*TASK_SUITES, *ROBUST_SUITES)
+
+KNN, LINEAR, FEW_SHOT = "knn", "linear", "few_shot"
+FINETUNE, CORRUPTIONS = "finetune", "corruptions"
+PROTOCOLS = (KNN, LINEAR, FEW_SHOT, FINETUNE, CORRUPTIONS)
+HALF_PIXEL, LEGACY = "half_pixel", "legacy"
+RESIZES = (HALF_PIXEL, LEGACY)
+SWEEP = ("learning_rates", "steps", "batch_size", "runs", "momentum")
+
+DEFAULTS = {
+    OFFLINE: {
+        "tasks": ("digits", "fashion_mnist"),
+        "protocols": (KNN, LINEAR),
+        "image_size": 64,  # [O]
+        "max_test": 5000,  # [O]
+        "maps": ("pca",),
+    },
+    VTAB: {
+        "tasks": ("all",),
+        "protocols": (FINETUNE,),
+        "image_size": 224,
+        "resize": HALF_PIXEL,
+        "maps": ("pca",),
+    },
+    VIDEO: {"image_size": 64},
+}
+# The suites that use a setting; all suites use the others.
+_SUITES_OF = {
+    **dict.fromkeys(
+        ("protocols", "seeds", "max_test", "max_corrupted", "budget_minutes")
+        + ("maps", *SWEEP),
+        TASK_SUITES,
+    ),
+    "tasks": (*TASK_SUITES, VIDEO),
+    "demo_films": (OFFLINE,),
+    "resize": (VTAB,),
+    "train_dir": (IMAGENET_C, VIDEO_ROBUST, YTBB),
+}
+
+
+_TUPLES = {"tasks": str, "protocols": str, "maps": str}
+_TUPLES |= {"learning_rates": float, "steps": int}
+_LEAST = {"image_size": 8, "seeds": 1, "max_test": 1, "max_corrupted": 1}
+_LEAST |= {"batch_size": 1, "runs": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What `evaluate` scores on, and how.
+
+    None is the suite's default. A setting that the suite or its protocols do
+    not use is refused.
+
+    Attributes:
+        tasks: Names of tasks, or all, natural, specialized, structured: offline
+            digits,fashion_mnist if not given, all of VTAB. The video suite
+            takes one offline task, to predict its classes.
+        protocols: Of knn, linear, few_shot, finetune, corruptions: offline
+            knn,linear if not given, finetune for VTAB.
+        image_size: Pixels a side to resize images to: 64 for the offline and
+            the video suite if not given, else 224.
+        resize: How VTAB's images are resized, bilinear without smoothing:
+            half_pixel, as TF 2 does, or legacy, as VTAB's public code does on
+            TF 1; half_pixel if not given.
+        seeds: Number of draws of training images; the first keeps the stored
+            order.
+        max_test: Most test images of a task: offline 5000 if not given, all of
+            them for VTAB.
+        max_corrupted: Most test images for protocol corruptions.
+        learning_rates: Learning rates of the fine-tuning sweep: 0.1,0.01 if
+            not given.
+        steps: Numbers of steps of the fine-tuning sweep: offline 150,600 if
+            not given, 2500,10000 for VTAB.
+        batch_size: Batch size for fine-tuning: offline 64 if not given, 512 for
+            VTAB.
+        runs: Number of fine-tuning runs of a task with the chosen setting:
+            offline 1 if not given, 3 for VTAB.
+        momentum: Momentum for fine-tuning: 0.9 if not given.
+        budget_minutes: Runs the largest protocol whose estimated time fits.
+        raw_pixels: Also score raw 16x16 pixels, as a baseline.
+        maps: Maps of test images for --compare to draw: pca, umap (needs the
+            extra maps); pca if not given.
+        demo_films: Folder of rendered held-out films, for task demo.
+        cache_dir: Folder for downloaded data and computed features.
+        data_dir: TFDS's data folder for VTAB; the published folder of a
+            robustness suite.
+        train_dir: Folder of class folders to fit the probe of a published
+            robustness suite on.
+        weights: For keras.applications.NAME: imagenet, a file, or none
+            (random).
+        output_name: The output to use of a module with several.
+    """
+
+    tasks: tuple | None = None
+    protocols: tuple | None = None
+    image_size: int | None = None
+    resize: str | None = None
+    seeds: int = 1
+    max_test: int | None = None
+    max_corrupted: int = 1000
+    learning_rates: tuple | None = None
+    steps: tuple | None = None
+    batch_size: int | None = None
+    runs: int | None = None
+    momentum: float | None = None
+    budget_minutes: float | None = None
+    raw_pixels: bool = True
+    maps: tuple | None = None
+    demo_films: str | None = None
+    cache_dir: str | None = ".cache"
+    data_dir: str | None = None
+    train_dir: str | None = None
+    weights: str | None = None
+    output_name: str | None = None
+
+    def __post_init__(self):
+        for name, convert in _TUPLES.items():
+            value = getattr(self, name)
+            try:
+                found = None if value is None else tuple(map(convert, value))
+            except ValueError:
+                raise ValueError(
+                    f"{name} must be numbers. Got: {value}"
+                ) from None
+            object.__setattr__(self, name, found)
+        for name, least in _LEAST.items():
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least, 1_000_000_000)
+        if self.momentum is not None:
+            check_range("momentum", self.momentum, 0, 1)
+        if self.resize is not None:
+            check_choice("resize", self.resize, RESIZES)
+        found = PROTOCOLS if self.protocols is None else self.protocols
+        if not found or {*found} - {*PROTOCOLS} or len({*found}) < len(found):
+            raise ValueError(
+                f"protocols must be of {', '.join(PROTOCOLS)}, each once; got"
+                f" {', '.join(found)}"
+            )
+
+    @property
+    def sweep(self):
+        """The given settings of the fine-tuning sweep, as a dict."""
+        found = {name: getattr(self, name) for name in SWEEP}
+        return {k: v for k, v in found.items() if v is not None}
+
+
+def for_suite(suite, **given):
+    """The settings of a suite: those given, its defaults for the rest.
+
+    Raises: ValueError: an unknown suite, a value out of range, a setting that
+        has no effect, or one that is missing.
+    """
+    check_choice("suite", suite, SUITES)
+    settings = Settings(**given)
+    defaults = DEFAULTS.get(suite, {"image_size": 224})
+    settings = dataclasses.replace(
+        settings,
+        **{k: v for k, v in defaults.items() if getattr(settings, k) is None},
+    )
+    for name, why in _without_effect(suite, settings).items():
+        default = defaults.get(name, getattr(Settings, name))
+        if getattr(settings, name) != default:
+            raise ValueError(
+                f"{name} has no effect with {why}. Got:"
+                f" {name}={getattr(settings, name)!r}"
+            )
+    needed = () if suite in TASK_SUITES else ("data_dir", "train_dir")
+    for name in needed[:1] if suite == VIDEO else needed:
+        if getattr(settings, name) is None:
+            raise ValueError(f"Suite {suite} needs {name}.")
+    if suite == VIDEO and len(settings.tasks or ()) > 1:
+        raise ValueError(
+            f"tasks of suite video must be one task. Got: {settings.tasks}"
+        )
+    return settings
+
+
+def _without_effect(suite, settings):
+    """Setting -> what it has no effect with."""
+    found = {
+        name: f"suite {suite}"
+        for name, suites in _SUITES_OF.items()
+        if suite not in suites
+    }
+    if suite not in TASK_SUITES:
+        return found
+    if settings.budget_minutes is not None:
+        chosen = ("protocols", *SWEEP)
+        found |= dict.fromkeys(chosen, "budget_minutes, which chooses it")
+        return found
+    protocols = {*settings.protocols}
+    told = f"protocols {','.join(settings.protocols)}"
+    if FINETUNE not in protocols:
+        found |= dict.fromkeys(SWEEP, told)
+    if CORRUPTIONS not in protocols:
+        found["max_corrupted"] = told
+    # VTAB fixes its 1,000 training images.
+    drawn = {FEW_SHOT} if suite == VTAB else {KNN, LINEAR, FEW_SHOT}
+    if not drawn & protocols:
+        found["seeds"] = f"suite {suite} and {told}"
+    return found
