@@ -275,7 +275,7 @@ class _Pass:
         self._cuts.update(self._detector.finish())
         while self._window:
             self._settle(self._window.popleft())
-        video, end = self._video, self._seconds + self._video.frame_seconds
+        video, end = self._video, self._video.end_seconds
         self._close_last(end)
         if not self._shots:
             raise decode.VideoError(

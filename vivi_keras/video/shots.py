@@ -158,8 +158,7 @@ def detect_shots(path, detector="adaptive") -> list[Shot]:
             small = decode.small_bgr(frame.picture)
             cuts.update(found.add(frame.index, frame.time_seconds, small))
         cuts.update(found.finish())
-        end = times[-1] + video.frame_seconds
-    return shots_from_cuts(cuts, times, end)
+    return shots_from_cuts(cuts, times, video.end_seconds)
 
 
 def shots_from_cuts(cuts, times, end) -> list[Shot]:
