@@ -13,10 +13,11 @@ import statistics
 # Stamps are put in order among this many: the most pictures that H.264 and
 # HEVC let wait before they are shown.
 REORDERED = 16
-# A leap is this many times longer than the steps around it take on average.
-_LEAP = 20.0
+# A leap is this many times longer than most steps around it.
+_LEAP, _MOST = 20.0, 0.85
 _STEPS = 32  # past steps that tell the usual one
-_RESTART_SECONDS = 1.0  # stamps out of order differ by less, or by few steps
+# At the start of a part, stamps out of order differ by less, or by few steps.
+_RESTART_SECONDS = 1.0
 
 
 class Clock:
@@ -47,6 +48,7 @@ class Clock:
         self._waiting = []  # heap of (part, stamp)
         self._unknown = 0  # pictures before the first stamp
         self._stays = collections.deque()  # see `stays`
+        self._stays_until = 0.0
         # Stamps that were used.
         self._used = None  # (part, stamp)
         self._steps = collections.deque(maxlen=_STEPS)
@@ -69,10 +71,11 @@ class Clock:
         while queue:
             yield self._next(), queue.popleft()
 
-    def stays(self, stamp):
+    def stays(self, stamp, duration):
         """Takes the stamp of a packet that says: the picture stays."""
         if stamp is not None:
             self._stays.append(stamp)
+            self._stays_until = stamp + (duration or self._nominal)
 
     def step_seconds(self):
         """The usual time from picture to picture."""
@@ -96,8 +99,7 @@ class Clock:
         if duration is not None and step < duration <= self._pause:
             length = duration
         if self._stays and self._used is not None:
-            more = self._stays[-1] + step - self._used[1]
-            length = max(length, more)
+            length = max(self._stays_until - self._used[1], 0.0)
         return self._last + length
 
     def _take(self, stamp):
@@ -106,7 +108,7 @@ class Clock:
             if self._newest is None:
                 self._unknown += 1
                 return
-            stamp = self._newest + self.step_seconds()
+            stamp = self._previous + self.step_seconds()
         elif self._begins_anew(stamp):
             self._part += 1
             self._seen.clear()
@@ -131,8 +133,8 @@ class Clock:
             return False
         if stamp in self._seen:
             return True
-        if self._used is not None and (self._part, stamp) <= self._used:
-            return True
+        if self._used is not None and self._used[0] == self._part:
+            return stamp <= self._used[1]
         back = max(_RESTART_SECONDS, REORDERED * self.step_seconds())
         return self._newest - stamp > back
 
@@ -149,20 +151,25 @@ class Clock:
             self._last, self._zero = 0.0, stamp
         elif self._used is None or part != self._used[0]:
             self._jump(stamp)
-        elif stamp <= self._used[1]:
-            self._last += self._share(part, stamp)
-            return self._last
         else:
-            step = stamp - self._used[1]
-            if self._leaps(self._used[1], stamp) or self._late(stamp):
-                self._jump(stamp)
-            else:
-                self._last = stamp - self._zero
-            self._steps.append(step)
+            self._step(part, stamp)
         self._used = part, stamp
         while self._stays and self._stays[0] <= stamp:
             self._stays.popleft()
         return self._last
+
+    def _step(self, part, stamp):
+        """Goes on to the next stamp of a part."""
+        before, step = self._last, stamp - self._used[1]
+        if step <= 0:
+            self._last += self._share(part, stamp)
+        elif self._leaps(self._used[1], stamp) or self._late(stamp):
+            self._jump(stamp)
+            self._steps.append(step)
+            return
+        else:
+            self._last = stamp - self._zero
+        self._steps.append(self._last - before)
 
     def _jump(self, stamp):
         self.num_jumps += 1
@@ -190,8 +197,10 @@ class Clock:
             return False
         if any(before < s < stamp for s in self._stays):
             return False
-        others = [*self._steps, *self._steps_ahead(stamp)]
-        return bool(others) and step > _LEAP * sum(others) / len(others)
+        others = sorted([*self._steps, *self._steps_ahead(stamp)])
+        if not others:
+            return False
+        return step > _LEAP * others[int(_MOST * len(others))]
 
     def _steps_ahead(self, since=None):
         """Steps between the stamps that wait, of the part in use."""

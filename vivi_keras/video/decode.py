@@ -6,6 +6,7 @@ seeking gives wrong frames.
 """
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -231,18 +232,21 @@ class Video:
             # At least 4, at most all: larger pictures are fewer at once.
             few = max(4, _REORDER_BYTES // max(size, 1))
             self._clock.depth = min(REORDERED, few)
-            stamp = _seconds(self._stream, picture.pts)
-            if stamp is None:
-                stamp = _seconds(self._stream, picture.dts)
-            yield stamp, (picture, good)
+            yield _seconds(self._stream, picture.pts), (picture, good)
 
     def stamps(self):
-        """Time stamps of all packets, in their order, without decoding."""
-        return [
-            _seconds(packet, packet.dts if packet.pts is None else packet.pts)
-            for packet in self._container.demux(self._stream)
-            if packet.size
-        ]
+        """Time stamps of all packets, in order of display, without decoding."""
+        parts, before = [[]], None
+        for packet in self._container.demux(self._stream):
+            if not packet.size:
+                continue
+            if before is not None and (packet.dts or before) < before:
+                parts.append([])  # the stamps begin anew
+            before = before if packet.dts is None else packet.dts
+            parts[-1].append(_seconds(packet, self._stamp(packet)))
+        if not any(None in part for part in parts):
+            parts = map(sorted, parts)
+        return list(itertools.chain.from_iterable(parts))
 
     def orientation(self):
         """The `orientation` of the first picture, which is decoded for it."""
@@ -268,11 +272,13 @@ class Video:
                 self._note(describe(error))
                 yield None
                 break
+            packet.pts = self._stamp(packet)
             self._measure(packet)
             if packet.stream.index != self._stream.index:
                 continue
             if packet.size == 0:  # the picture stays, or the file ends
-                self._clock.stays(_seconds(packet, packet.pts))
+                length = _seconds(packet, packet.duration)
+                self._clock.stays(_seconds(packet, packet.pts), length)
                 continue
             try:
                 pictures = packet.decode()
@@ -293,13 +299,18 @@ class Video:
             self._note(describe(error))
             yield None
 
+    def _stamp(self, packet):
+        """When a packet is shown, in ticks, or None."""
+        # AVI holds no such time. FFmpeg's guess is that of the next packet.
+        guessed = self._container.format.name == "avi"
+        return packet.dts if guessed or packet.pts is None else packet.pts
+
     def _measure(self, packet):
         """Keeps the first and the last second of each stream."""
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is None:
+        if packet.pts is None:
             return
-        start = _seconds(packet, stamp)
-        stop = _seconds(packet, stamp + (packet.duration or 0))
+        start = _seconds(packet, packet.pts)
+        stop = _seconds(packet, packet.pts + (packet.duration or 0))
         index = packet.stream.index
         first, last = self._spans.get(index, (start, stop))
         self._spans[index] = min(first, start), max(last, stop)
