@@ -13,7 +13,6 @@ from vivi_keras.video.read_ahead import ahead
 # Raw frames that wait for the detector or the end of their shot may take this
 # much; beyond it frames are encoded early, even if they are not used then. [O]
 WINDOW_BYTES = 192 << 20
-DELAY_FRAMES = 128  # about as many wait for the detector
 GROUP_FRAMES = 2  # passed on by the decoder's thread at once
 
 
@@ -162,9 +161,9 @@ class _Pass:
         self._cuts = set()
         self._window = collections.deque()
         self._cell = None
+        self._spare_seconds = 0.0  # time of the last spare frame held
         self._open = None
         self._shots = []
-        self._seconds = 0.0
         self._num_frames = 0
         self._size = None
         self._counts = collections.Counter()
@@ -184,26 +183,26 @@ class _Pass:
             on_grid, picture = False, None
         elif on_grid:
             self._cell = cell
-        elif frame.index >= 8 and frame.index % self._stride(picture):
+        elif not self._is_spare(frame):
             picture = None
         held = _Held(frame.index, frame.time_seconds, picture, on_grid)
-        if on_grid:
+        if picture is not None:
             self._save_memory(held)
         self._window.append(held)
-        self._seconds = frame.time_seconds
         self._num_frames += 1
         while self._window and self._window[0].index < self._detector.settled:
             self._settle(self._window.popleft())
 
-    def _stride(self, picture):
-        """n, where every n-th frame is held, so that memory is bounded.
+    def _is_spare(self, frame):
+        """Whether to hold a frame that a short shot may need.
 
         Four frames of the shortest shot are enough to choose from.
         """
-        shortest = self._settings.min_shot_seconds / 4
-        wanted = int(shortest * self._video.frames_per_second)
-        size = _num_bytes(picture) * DELAY_FRAMES
-        return 1 + max(wanted - 1, size // WINDOW_BYTES)
+        step = self._settings.min_shot_seconds / 4
+        if frame.index < 8 or frame.time_seconds >= self._spare_seconds + step:
+            self._spare_seconds = frame.time_seconds
+            return True
+        return False
 
     def _save_memory(self, held):
         """Encodes a frame if those that wait already take too much memory."""
