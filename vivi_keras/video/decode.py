@@ -116,13 +116,13 @@ class Video:
             and not s.disposition & av.stream.Disposition.attached_pic
         ]
         if not streams:
-            unknown = len(self._container.streams.video) > 0
+            others = self._container.streams.video
+            unknown = any(s.codec_context is None for s in others)
             self.close()
-            raise VideoError(
-                "has a video stream of an unknown codec"
-                if unknown
-                else "has no video stream"
-            )
+            if unknown:
+                raise VideoError("has a video stream of an unknown codec")
+            cover = ", only a cover picture" if others else ""
+            raise VideoError(f"has no video stream{cover}")
         # As FFmpeg chooses among several: the first with the largest picture.
         self._stream = max(
             streams, key=lambda s: (s.width or 0) * (s.height or 0)

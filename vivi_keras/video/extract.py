@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 
 import av
+import cv2
 
 from vivi_keras.video import decode, shots
 from vivi_keras.video import settings as settings_lib
@@ -14,6 +15,9 @@ from vivi_keras.video.read_ahead import ahead
 # much; beyond it frames are encoded early, even if they are not used then. [O]
 WINDOW_BYTES = 192 << 20
 GROUP_FRAMES = 2  # passed on by the decoder's thread at once
+# Pictures this far apart are compared, and are others if the colours of this
+# share of the pixels changed. In films about as often as there are cuts. [O]
+CHANGE_SECONDS, CHANGE_SHARE = 0.5, 0.5
 
 
 class _Thinner:
@@ -110,6 +114,32 @@ class _OpenShot:
         return [kept[i] for i in sorted(kept)], 0
 
 
+class _Changes:
+    """Counts how often the picture is another one than just before.
+
+    A rough measure, which knows nothing of shots: the colours are compared,
+    wherever they are in the picture.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self._next_seconds = 0.0
+        self._colours = None
+
+    def add(self, seconds, small):
+        if seconds < self._next_seconds:
+            return
+        colours = cv2.calcHist(
+            [small], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3
+        )
+        colours /= small.shape[0] * small.shape[1]
+        if self._colours is not None:
+            share = cv2.norm(colours, self._colours, cv2.NORM_L1) / 2
+            self.count += share > CHANGE_SHARE
+        self._next_seconds = seconds + CHANGE_SECONDS
+        self._colours = colours
+
+
 def evenly(items, limit):
     """At most `limit` of the items, evenly spread."""
     if len(items) <= limit:
@@ -159,6 +189,7 @@ class _Pass:
         self._keep = keep
         self._detector = shots.CutDetector(settings.detector)
         self._cuts = set()
+        self._changes = _Changes()
         self._window = collections.deque()
         self._cell = None
         self._spare_seconds = 0.0  # time of the last spare frame held
@@ -176,6 +207,7 @@ class _Pass:
         self._cuts.update(
             self._detector.add(frame.index, frame.time_seconds, small)
         )
+        self._changes.add(frame.time_seconds, small)
         cell = int(frame.time_seconds * self._settings.frames_per_second + 1e-6)
         on_grid = cell != self._cell
         if not frame.good:
@@ -291,6 +323,8 @@ class _Pass:
             "time_jumps": video.time_jumps,
             "num_errors": video.num_errors,
             "errors": list(video.errors),
+            "cuts": len(self._cuts),
+            "picture_changes": int(self._changes.count),
             "counts": dict(sorted(self._counts.items())),
             "shots": self._shots,
         }
