@@ -281,3 +281,41 @@ def test_flags_are_those_of_the_options(options, module):
         flag = defined[field.name]
         assert flag.default == field.default
         assert len(flag.help) > 10 and "[" not in flag.help
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.argv = ["vivi-prepare"]
+def stop(*unused):
+    os.kill(os.getpid(), signal.SIGINT)
+import vivi_keras
+if sys.orig_argv[-1] == "at_start":
+    stop()
+from vivi_keras import commands
+commands.run("vivi-prepare", stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "status", "said"),
+    [("at_start", -2, ""), ("later", 130, "vivi-prepare: stopped\n")],
+)
+def test_ctrl_c_shows_no_traceback(when, status, said):
+    """At the start too, while the modules are imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, when],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_ctrl_c_is_left_alone_in_other_programs():
+    code = (
+        "import signal, vivi_keras.training;"
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert done.stdout == "True\n"

@@ -8,6 +8,7 @@ import importlib.abc
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 import typing
@@ -221,6 +222,9 @@ def tell(name, main, argv):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
+        # Until here Ctrl-C ends the process at once; see `vivi_keras`.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return main(argv)
     except Exception as error:
         if not isinstance(error, _told()):

@@ -1,5 +1,7 @@
 """Builds the offline suite's tasks as TFDS data sets."""
 
+import contextlib
+import io
 import pathlib
 
 import numpy as np
@@ -74,7 +76,8 @@ def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
             )
         try:
             builder = tfds_builder(name, cache_dir)
-            builder.download_and_prepare()
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS's lines
+                builder.download_and_prepare()
         except Unavailable as reason:
             missing[name] = str(reason)
             show(f"{name}: not available: {reason}")
