@@ -138,7 +138,13 @@ class Video:
         self._clock = Clock(1 / self.nominal_rate, self.longest_pause_seconds)
         self._num_frames = 0
         self._end = None
-        self._spans = {}  # number of a stream -> its first and last second
+        self._spans = {}  # number of a stream -> its first and last tick
+        self._size = None
+        # AVI holds no time of display. FFmpeg's guess is that of the packet
+        # after it.
+        self._guessed = self._container.format.name == "avi"
+        base = self._stream.time_base
+        self._tick = base.numerator, base.denominator
         aspect = self._stream.sample_aspect_ratio
         self.sample_aspect_ratio = float(aspect) if aspect else None
         self.duration_seconds = self._duration()
@@ -212,8 +218,7 @@ class Video:
         if picture is None:
             reason = f" ({self.errors[0]})" if self.errors else ""
             raise VideoError(f"no frame could be decoded{reason}")
-        length = _seconds(self._stream, picture.duration)
-        self._end = self._clock.end(length)
+        self._end = self._clock.end(self._seconds(picture.duration))
         self._note_missing_end()
 
     def _stamped(self):
@@ -228,11 +233,12 @@ class Video:
                 good = False
             elif picture.key_frame:
                 good = True
-            size = sum(plane.buffer_size for plane in picture.planes)
-            # At least 4, at most all: larger pictures are fewer at once.
-            few = max(4, _REORDER_BYTES // max(size, 1))
-            self._clock.depth = min(REORDERED, few)
-            yield _seconds(self._stream, picture.pts), (picture, good)
+            if self._size != (picture.width, picture.height):
+                self._size = picture.width, picture.height
+                size = sum(plane.buffer_size for plane in picture.planes)
+                few = max(4, _REORDER_BYTES // max(size, 1))
+                self._clock.depth = min(REORDERED, few)
+            yield self._seconds(picture.pts), (picture, good)
 
     def stamps(self):
         """Time stamps of all packets, in order of display, without decoding."""
@@ -243,7 +249,8 @@ class Video:
             if before is not None and (packet.dts or before) < before:
                 parts.append([])  # the stamps begin anew
             before = before if packet.dts is None else packet.dts
-            parts[-1].append(_seconds(packet, self._stamp(packet)))
+            self._stamp(packet)
+            parts[-1].append(self._seconds(packet.pts))
         if not any(None in part for part in parts):
             parts = map(sorted, parts)
         return list(itertools.chain.from_iterable(parts))
@@ -272,13 +279,12 @@ class Video:
                 self._note(describe(error))
                 yield None
                 break
-            packet.pts = self._stamp(packet)
-            self._measure(packet)
+            self._stamp(packet)
             if packet.stream.index != self._stream.index:
                 continue
             if packet.size == 0:  # the picture stays, or the file ends
-                length = _seconds(packet, packet.duration)
-                self._clock.stays(_seconds(packet, packet.pts), length)
+                length = self._seconds(packet.duration)
+                self._clock.stays(self._seconds(packet.pts), length)
                 continue
             try:
                 pictures = packet.decode()
@@ -300,20 +306,21 @@ class Video:
             yield None
 
     def _stamp(self, packet):
-        """When a packet is shown, in ticks, or None."""
-        # AVI holds no such time. FFmpeg's guess is that of the next packet.
-        guessed = self._container.format.name == "avi"
-        return packet.dts if guessed or packet.pts is None else packet.pts
-
-    def _measure(self, packet):
-        """Keeps the first and the last second of each stream."""
-        if packet.pts is None:
+        """Gives a packet the time of display; keeps its stream's ends."""
+        if self._guessed or packet.pts is None:
+            packet.pts = packet.dts
+        start = packet.pts
+        if start is None:
             return
-        start = _seconds(packet, packet.pts)
-        stop = _seconds(packet, packet.pts + (packet.duration or 0))
-        index = packet.stream.index
+        index, stop = packet.stream.index, start + (packet.duration or 0)
         first, last = self._spans.get(index, (start, stop))
         self._spans[index] = min(first, start), max(last, stop)
+
+    def _seconds(self, ticks):
+        """Seconds of a number of ticks of the video stream, or None."""
+        if ticks is None:
+            return None
+        return ticks * self._tick[0] / self._tick[1]
 
     def _note_missing_end(self):
         """Notes a file that was cut off: the decoder may report no error."""
@@ -322,10 +329,13 @@ class Video:
             return
         ends = [self._end]
         whole = (self._container.duration or 0) / av.time_base
-        own = _seconds(self._stream, self._stream.duration)
+        own = self._seconds(self._stream.duration)
         if own is None or abs(own - whole) < 0.01:
             # The longest stream's, which may be the sound.
-            ends += [stop - start for start, stop in self._spans.values()]
+            ends += [
+                float((stop - start) * self._container.streams[n].time_base)
+                for n, (start, stop) in self._spans.items()
+            ]
         if max(ends) < promised - max(1.0, _MISSING_SHARE * promised):
             self.errors.append(
                 f"ends after {self._end:.1f} of {promised:.1f} s"
@@ -335,13 +345,6 @@ class Video:
         self.num_errors += 1
         if len(self.errors) < 5 and error not in self.errors:
             self.errors.append(error)
-
-
-def _seconds(timed, ticks):
-    """Seconds of a number of ticks of a stream or packet, or None."""
-    if ticks is None or timed.time_base is None:
-        return None
-    return ticks * timed.time_base.numerator / timed.time_base.denominator
 
 
 def _clock_seconds(text):

@@ -94,7 +94,8 @@ class _OpenShot:
         return self._grid.wants_next()
 
     def held(self):
-        return [*self._grid.items, *self._spare.items]
+        spare = [h for h in self._spare.items if not h.on_grid]
+        return [*self._grid.items, *spare]
 
     def choose(self, stop_frame):
         """Frames to keep of [start_frame, stop_frame), and how many are not."""
