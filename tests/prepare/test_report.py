@@ -6,9 +6,16 @@ import subprocess
 import av
 import numpy as np
 import pytest
-from film_helpers import COMMAND, render, render_smallest_corpus, write_sound
+from film_helpers import (
+    COMMAND,
+    read,
+    render,
+    render_smallest_corpus,
+    write_sound,
+)
 
 from vivi_keras import prepare
+from vivi_keras.prepare import cache
 from vivi_keras.prepare import report as report_lib
 from vivi_keras.video import decode, extract, shots, sources
 from vivi_keras.video import settings as settings_lib
@@ -182,3 +189,22 @@ def test_a_list_with_comments_and_paths_beside_it(tmp_path, monkeypatch):
     assert list(files) == ["a.mp4", "#1.mp4", "b.mp4"]
     assert report["videos_used"] == 2
     assert "start at the working directory" in files["b.mp4"]["reason"]
+
+
+def test_videos_prepared_by_an_older_clock_are_prepared_again(
+    tmp_path, monkeypatch
+):
+    """Format 3 took times from the rate that a file states."""
+    render(tmp_path / "a.mp4", 0)
+    out = tmp_path / "out"
+    monkeypatch.setattr(settings_lib, "FORMAT", 3)
+    prepare.prepare(tmp_path / "a.mp4", out)
+    (old,) = out.glob("prepared/*/*.zip")
+    stale = old.read_bytes()
+    monkeypatch.undo()
+    assert len(read(out)) == 1  # the data set of before still loads
+    prepare.prepare(tmp_path / "a.mp4", out)
+    (new,) = set(out.glob("prepared/*/*.zip")) - {old}
+    assert old.read_bytes() == stale
+    with cache.Entry(new) as entry:
+        assert entry.video["format"] == settings_lib.FORMAT > 3
