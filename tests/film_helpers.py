@@ -73,8 +73,16 @@ def write_sound(path):
         file.mux(stream.encode())
 
 
-def render(path, seed, num_frames=60, size=(64, 48), cuts=(20, 40), rate=12):
-    """A film of one plain-textured scene per shot."""
+def render(
+    path,
+    seed,
+    num_frames=60,
+    size=(64, 48),
+    cuts=(20, 40),
+    rate=12,
+    stamps=None,
+):
+    """A film of one plain-textured scene per shot; stamps in 1 / rate s."""
     rng = np.random.default_rng(seed)
     width, height = size
     with av.open(str(path), "w") as file:
@@ -88,6 +96,9 @@ def render(path, seed, num_frames=60, size=(64, 48), cuts=(20, 40), rate=12):
             frame = av.VideoFrame.from_ndarray(
                 image.astype(np.uint8), format="rgb24"
             )
+            if stamps is not None:
+                frame.pts = int(stamps[index])
+                frame.time_base = fractions.Fraction(1, rate)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
 

@@ -393,3 +393,41 @@ def test_data_sets_to_download_by_hand_are_no_success(tmp_path):
     assert "1 tasks not available: ['resisc45']" in shown
     manual = tmp_path / "downloads" / "manual"
     assert f"{manual}/NWPU-RESISC45/airplane/airplane_001.jpg" in shown
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.argv = ["vivi-prepare"]
+def stop(*unused):
+    os.kill(os.getpid(), signal.SIGINT)
+import vivi_keras
+if sys.orig_argv[-1] == "at_start":
+    stop()
+from vivi_keras import commands
+commands.run("vivi-prepare", stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "status", "said"),
+    [("at_start", -2, ""), ("later", 130, "vivi-prepare: stopped\n")],
+)
+def test_ctrl_c_shows_no_traceback(when, status, said):
+    """At the start too, while the modules are imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, when],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_ctrl_c_is_left_alone_in_other_programs():
+    code = (
+        "import signal, vivi_keras.training;"
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert done.stdout == "True\n"

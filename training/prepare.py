@@ -14,8 +14,9 @@ _OPTIONS = (
     flags.DEFINE_string(
         "videos",
         None,
-        "Folder of video files, a text file with a path a line, or a pattern"
-        " such as gs://bucket/*.mp4.",
+        "Folder of video files, a text file with a path a line (relative paths"
+        " start at the working directory, lines with # are comments), or a"
+        " pattern such as gs://bucket/*.mp4.",
     ),
     flags.DEFINE_string("dataset", None, "Folder of the data set."),
     *commands.define_flags(video.Settings),
@@ -64,6 +65,9 @@ def main(argv):
         f" {report['video_seconds'] / 3600:.2f} hours of video"
         f" in {report['wall_seconds']:.1f} s"
     )
+    print(f"{report['frames_per_minute']:.1f} frames kept a minute of video")
+    for line in report["hints"]:
+        print(f"  hint: {line}")
     for line in report_lib.table(report):
         print(line)
 

@@ -8,6 +8,8 @@ import functools
 import importlib
 import importlib.abc
 import importlib.util
+import os
+import signal
 import sys
 import warnings
 
@@ -68,6 +70,23 @@ _MOVED = {
 _BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
 __all__ = sorted([*_PLACES, *_MODULES])
+
+
+def _is_command():
+    """Whether this process was started as one of our commands."""
+    started = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if started == "-m":  # Python looks for the module that it is to run
+        return any(w.startswith("vivi_keras.") for w in sys.orig_argv)
+    return started.startswith("vivi-")
+
+
+# While a command starts, Ctrl-C ends it without a traceback; `commands.run`
+# handles it later.
+if (
+    _is_command()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -7,6 +7,7 @@ import gc
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 import typing
@@ -248,6 +249,9 @@ def tell(name, main, argv, error_status=1):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
+        # Until here Ctrl-C ends the process at once; see `vivi_keras`.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return main(argv)
     except Exception as error:
         if not isinstance(error, _told()):

@@ -98,6 +98,41 @@ def test_short_shots_are_merged_or_dropped(tmp_path):
     assert "short_shots_merged" not in counts
 
 
+def kept_of_shots(path, **settings):
+    """(seconds at which each shot starts, frames kept of each)."""
+    found = extract.extract(
+        sources.Source("video", str(path)),
+        settings_lib.Settings(**settings),
+        lambda index, jpeg: None,
+        threads=1,
+    )
+    starts = [shot["start_seconds"] for shot in found["shots"]]
+    return starts, [len(shot["frames"]) for shot in found["shots"]]
+
+
+def test_a_short_shot_keeps_its_frames_whatever_the_file_says(tmp_path):
+    """Browsers write a rate of 1000: every 126th frame was held."""
+    rng = np.random.default_rng(0)
+    stamps = np.cumsum(rng.choice([16, 17, 33, 34, 50, 41], 300))
+    cuts = range(20, 300, 20)
+    path = tmp_path / "a.mkv"
+    render(path, 0, 300, cuts=cuts, rate=1000, stamps=stamps)
+    starts, frames = kept_of_shots(path)
+    seconds = (stamps[[0, *cuts]] - stamps[0]) / 1e3
+    assert starts == pytest.approx(seconds, abs=2e-3)
+    assert frames == [2] * 15
+
+
+def test_a_short_shot_of_few_or_many_pictures_keeps_frames(tmp_path):
+    for rate, length in ((6, 5), (120, 70)):
+        path = tmp_path / f"{rate}.mp4"
+        cuts = range(length, 12 * length, length)
+        render(path, 0, 12 * length, cuts=cuts, rate=rate)
+        starts, frames = kept_of_shots(path)
+        assert starts == pytest.approx(np.array([0, *cuts]) / rate)
+        assert min(frames) == 2
+
+
 def test_frames_beyond_the_limit_are_thinned(tmp_path):
     render(tmp_path / "a.mp4", 0, num_frames=240, cuts=())
     kept = {}

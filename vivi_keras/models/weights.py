@@ -7,7 +7,8 @@ import tempfile
 
 import numpy as np
 
-from vivi_keras import files, packages
+from vivi_keras import files
+from vivi_keras.files import packages
 
 Shape = collections.namedtuple("Shape", "shape")
 MAX_LISTED = 3  # weights that an error names

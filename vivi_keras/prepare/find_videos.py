@@ -69,7 +69,7 @@ def find_videos(videos, skip):
     Args:
         videos: a folder (also one such as gs://bucket/folder), a video file, a
             pattern such as gs://bucket/*.mp4, or a text file with a path, or
-            a folder or pattern with ://, on each line.
+            a folder or pattern with ://, on each line; see `_listed`.
         skip: folders not to enter.
 
     Returns: (list of File, number of files whose names are not of videos).
@@ -102,7 +102,11 @@ def _suffix(name):
 
 
 def _listed(path):
-    """Finds the files named by the lines of a text file."""
+    """Finds the files named by the lines of a text file.
+
+    Relative paths start at the working directory. A line that begins with # is
+    a comment, unless there is a file of that name.
+    """
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = [line.rstrip("\r\n") for line in file]
     if any("\0" in line for line in lines):
@@ -112,11 +116,21 @@ def _listed(path):
         )
     files, others = [], 0
     for line in dict.fromkeys(line for line in lines if line.strip()):
+        if line.startswith("#") and not os.path.exists(line):
+            continue
         if "://" in line:
             found, more = _remote(line)
             files, others = files + found, others + more
         else:
             files.append(_file(line, sources.Source("video", line)))
+    beside = os.path.dirname(os.path.abspath(path))
+    for file in files:
+        name = file.name
+        if file.source is None and os.path.exists(os.path.join(beside, name)):
+            file.reason += (
+                "; it is beside the list, but relative paths start at the"
+                " working directory"
+            )
     return files, others
 
 

@@ -12,6 +12,11 @@ from vivi_keras.prepare import cache as cache_lib
 _SHEETS = 12  # videos shown
 _SHOTS = 48  # shots shown of each
 _THUMB = 72  # pixels high
+# Fewer frames kept of a minute of video are few. [O]
+_FEW_FRAMES = 30
+# Cuts and changes of the picture that differ by this factor do not fit; below
+# this many nothing is said. On whole films they differ by less than 3. [O]
+_FACTOR, _ENOUGH = 4, 10
 _EDGES = (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, float("inf"))
 
 
@@ -25,6 +30,8 @@ def details(video):
         "damaged": bool(video["errors"]),
         "errors": video["errors"],
         "time_jumps": video["time_jumps"],
+        "cuts": video["cuts"],
+        "picture_changes": video["picture_changes"],
         "counts": video["counts"],
     }
 
@@ -41,7 +48,7 @@ def summary(found, num_others, settings):
     counts = collections.Counter()
     for each in used:
         counts.update(each["counts"])
-    return {
+    value = {
         "videos_found": len(found),
         "videos_used": len(used),
         "videos_set_aside": len(found) - len(used),
@@ -52,8 +59,16 @@ def summary(found, num_others, settings):
         "frames_decoded": sum(d["frames_decoded"] for d in used),
         "shots": sum(d["shots"] for d in used),
         "frames_kept": sum(d["frames_kept"] for d in used),
+        "cuts": sum(d["cuts"] for d in used),
+        "picture_changes": sum(d["picture_changes"] for d in used),
         "counts": dict(sorted(counts.items())),
         "settings": dataclasses.asdict(settings),
+    }
+    minutes = max(value["video_seconds"], 1e-9) / 60
+    return {
+        **value,
+        "frames_per_minute": value["frames_kept"] / minutes,
+        "hints": hints(value),
         "files": [
             {
                 "path": f.name,
@@ -65,6 +80,67 @@ def summary(found, num_others, settings):
             for f in found
         ],
     }
+
+
+def hints(value):
+    """What looks wrong in a report's totals, and which flag to try: lines."""
+    if not value["shots"]:
+        return []
+    return [*_lost_shots(value), *_few_frames(value), *_odd_shots(value)]
+
+
+def _lost_shots(value):
+    lost = value["counts"].get("shots_without_good_frames", 0)
+    if lost:
+        yield f"{lost} shots are left out because no frame of them is good"
+
+
+def _few_frames(value):
+    settings, kept = value["settings"], value["frames_kept"]
+    minutes = value["video_seconds"] / 60
+    thinned = value["counts"].get("frames_thinned", 0)
+    if kept >= _FEW_FRAMES * minutes:
+        return
+    start = f"only {kept / minutes:.1f} frames are kept of a minute of video"
+    if thinned >= kept / 2:
+        most = settings["max_frames_per_shot"]
+        yield (
+            f"{start}: {thinned} more are left out because their shots have"
+            f" over {most}; --max_frames_per_shot={4 * most} keeps more, or"
+            " --max_shot_seconds splits long shots"
+        )
+    elif value["frames_decoded"] > 4 * (kept + thinned):
+        rate = settings["frames_per_second"]
+        yield f"{start}; --frames_per_second={4 * rate:g} keeps more"
+
+
+def _odd_shots(value):
+    cuts, changes = value["cuts"], value["picture_changes"]
+    detector, minutes = (
+        value["settings"]["detector"],
+        value["video_seconds"] / 60,
+    )
+    other = "content" if detector == "histogram" else "histogram"
+    told = (
+        f"{cuts / minutes:.1f} cuts a minute were found, but the picture"
+        f" changes {changes / minutes:.1f} times a minute"
+    )
+    if changes >= max(_ENOUGH, _FACTOR * cuts):
+        yield f"{told}: shots may be missed; try --detector={other}"
+    elif cuts >= max(2 * _ENOUGH, _FACTOR * changes):
+        less = (
+            "--min_shot_seconds=2"
+            if detector == "adaptive"
+            else "--detector=adaptive"
+        )
+        yield f"{told}: shots may be cut in pieces; try {less}"
+    elif value["videos_used"] > 1 and value["shots"] == value["videos_used"]:
+        yield (
+            f"each of the {value['videos_used']} videos is a single shot, so"
+            " the shot and video levels have nothing to learn from; if the"
+            f" videos have cuts, try --detector={other}, otherwise"
+            " --max_shot_seconds=10"
+        )
 
 
 def write(directory, value):
@@ -119,7 +195,9 @@ def write_page(directory, value, used, cache):
             (f"{value['video_seconds'] / 3600:.2f}", "hours of video"),
             (f"{value['shots']:,}", "shots"),
             (f"{value['frames_kept']:,}", "frames kept"),
+            (f"{value['frames_per_minute']:.1f}", "frames kept a minute"),
         ],
+        hints=value["hints"],
         counts=[
             *((n.replace("_", " "), c) for n, c in value["counts"].items()),
             ("files that are no videos by name", value["other_files"]),

@@ -6,25 +6,37 @@ seeking gives wrong frames.
 """
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Iterator
 
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 
-# Longest real pause between two frames; a larger step of the time stamps is
-# treated as a discontinuity (a joined or damaged file). [O]
-MAX_PAUSE_SECONDS = 60.0
+from vivi_keras.video.clock import REORDERED, Clock
+
+# A longer step of the time stamps that does not fit the others is taken for a
+# leap: in a stream, which may be joined or broken off, and in other files,
+# where a recorder may have waited for the picture to change. [O]
+STREAM_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 3600.0
+_DISCONTINUOUS = 0x200  # FFmpeg's AVFMT_TS_DISCONT
+# Pictures that wait for their stamps to be put in order take at most this
+# much, but four may always wait: the larger a picture, the fewer a codec lets
+# wait. [O]
+_REORDER_BYTES = 48 << 20
 # 8192 x 8192: a header that claims more is very likely damaged. [O]
 MAX_PIXELS = 1 << 26
-# Decoding stops after this many errors in a row without a frame. [O]
+# Decoding stops after this many errors in a row, once it has given frames. [O]
 MAX_ERRORS_IN_A_ROW = 200
 # A video that ends earlier than its file says, by more than this share, was
 # cut off. [O]
 _MISSING_SHARE = 0.05
 DEFAULT_RATE = 25.0
+MAX_RATE = 1000.0
 # A playlist that is named like a video must not access the network.
 _SAFE = {"protocol_whitelist": "file,crypto,data"}
 
@@ -104,13 +116,13 @@ class Video:
             and not s.disposition & av.stream.Disposition.attached_pic
         ]
         if not streams:
-            unknown = len(self._container.streams.video) > 0
+            others = self._container.streams.video
+            unknown = any(s.codec_context is None for s in others)
             self.close()
-            raise VideoError(
-                "has a video stream of an unknown codec"
-                if unknown
-                else "has no video stream"
-            )
+            if unknown:
+                raise VideoError("has a video stream of an unknown codec")
+            cover = ", only a cover picture" if others else ""
+            raise VideoError(f"has no video stream{cover}")
         # As FFmpeg chooses among several: the first with the largest picture.
         self._stream = max(
             streams, key=lambda s: (s.width or 0) * (s.height or 0)
@@ -120,15 +132,31 @@ class Video:
         context.thread_count = threads
         context.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate
-        self.frames_per_second = float(rate) if rate else DEFAULT_RATE
-        if not 0.01 <= self.frames_per_second <= 1000:
-            self.frames_per_second = DEFAULT_RATE
+        if not rate or rate > MAX_RATE:
+            rate = DEFAULT_RATE
+        self.nominal_rate = float(rate)
+        self._clock = Clock(1 / self.nominal_rate, self.longest_pause_seconds)
+        self._num_frames = 0
+        self._end = None
+        self._spans = {}  # number of a stream -> its first and last tick
+        self._size = None
+        # AVI holds no time of display. FFmpeg's guess is that of the packet
+        # after it.
+        self._guessed = self._container.format.name == "avi"
+        base = self._stream.time_base
+        self._tick = base.numerator, base.denominator
         aspect = self._stream.sample_aspect_ratio
         self.sample_aspect_ratio = float(aspect) if aspect else None
         self.duration_seconds = self._duration()
         self.errors = []  # what is wrong with the file, at most a few
         self.num_errors = 0  # of the decoder
-        self.time_jumps = 0
+
+    @property
+    def longest_pause_seconds(self):
+        """A longer step of the stamps may be a leap; see `Clock`."""
+        if self._container.format.flags & _DISCONTINUOUS:
+            return STREAM_PAUSE_SECONDS
+        return LONGEST_PAUSE_SECONDS
 
     def _duration(self):
         """Duration in seconds that the file states; None if it states none."""
@@ -141,7 +169,12 @@ class Video:
         # longer where the sound lasts longer.
         if self._container.duration:
             known.append(self._container.duration / av.time_base)
-        return min((s for s in known if s), default=None)
+        stated = min((s for s in known if s), default=None)
+        start = (self._container.start_time or 0) / av.time_base
+        # Matroska counts from 0, not from the first frame.
+        if stated and "matroska" in self._container.format.name:
+            return stated - start if 0 < start < stated else stated
+        return stated
 
     def close(self):
         self._container.close()
@@ -153,9 +186,21 @@ class Video:
         self.close()
 
     @property
-    def frame_seconds(self):
-        """Nominal duration of a frame."""
-        return 1.0 / self.frames_per_second
+    def time_jumps(self):
+        """Number of places where the time stamps leap or begin anew."""
+        return self._clock.num_jumps
+
+    @property
+    def end_seconds(self):
+        """Time at which the last frame ends; None before `frames` is done."""
+        return self._end
+
+    @property
+    def frames_per_second(self):
+        """Frames per second of video; as the file states before a pass."""
+        if self._end is None:
+            return self.nominal_rate
+        return self._num_frames / self._end
 
     def frames(self) -> Iterator[Frame]:
         """Yields every frame once, in order.
@@ -166,7 +211,19 @@ class Video:
         Raises:
             VideoError: no frame could be decoded.
         """
-        index, last, offset, good = 0, 0.0, None, True
+        picture = None
+        for seconds, (picture, good) in self._clock.times(self._stamped()):
+            yield Frame(self._num_frames, seconds, picture, good)
+            self._num_frames += 1
+        if picture is None:
+            reason = f" ({self.errors[0]})" if self.errors else ""
+            raise VideoError(f"no frame could be decoded{reason}")
+        self._end = self._clock.end(self._seconds(picture.duration))
+        self._note_missing_end()
+
+    def _stamped(self):
+        """Yields (time stamp in seconds or None, (picture, good))."""
+        good = True
         for picture in self._pictures():
             if picture is None:
                 good = False
@@ -176,84 +233,118 @@ class Video:
                 good = False
             elif picture.key_frame:
                 good = True
-            last, offset = self._time(index, picture, last, offset)
-            yield Frame(index, last, picture, good)
-            index += 1
-        if index == 0:
-            reason = f" ({self.errors[0]})" if self.errors else ""
-            raise VideoError(f"no frame could be decoded{reason}")
-        self._note_missing_end(last + self.frame_seconds)
+            if self._size != (picture.width, picture.height):
+                self._size = picture.width, picture.height
+                size = sum(plane.buffer_size for plane in picture.planes)
+                few = max(4, _REORDER_BYTES // max(size, 1))
+                self._clock.depth = min(REORDERED, few)
+            yield self._seconds(picture.pts), (picture, good)
 
     def stamps(self):
-        """Times of all packets from 0, in order, without decoding."""
-        stamps = sorted(
-            float(packet.pts * packet.time_base)
-            for packet in self._container.demux(self._stream)
-            if packet.pts is not None
+        """Time stamps of all packets, in order of display, without decoding."""
+        parts, before = [[]], None
+        for packet in self._container.demux(self._stream):
+            if not packet.size:
+                continue
+            if before is not None and (packet.dts or before) < before:
+                parts.append([])  # the stamps begin anew
+            before = before if packet.dts is None else packet.dts
+            self._stamp(packet)
+            parts[-1].append(self._seconds(packet.pts))
+        if not any(None in part for part in parts):
+            parts = map(sorted, parts)
+        return list(itertools.chain.from_iterable(parts))
+
+    def orientation(self):
+        """The `orientation` of the first picture, which is decoded for it."""
+        picture = next((p for p in self._pictures() if p is not None), None)
+        return (
+            (False, False, False) if picture is None else orientation(picture)
         )
-        return [stamp - stamps[0] for stamp in stamps]
 
     def _pictures(self):
         """Yields decoded pictures, and None where an error occurred."""
-        failures = 0
-        packets = self._container.demux(self._stream)
+        failures, any_yet = 0, False
+        # Sound too: it tells whether the file ends as it says.
+        streams = [self._stream, *self._container.streams.audio]
+        packets = self._container.demux(streams)
         while failures < MAX_ERRORS_IN_A_ROW:
             try:
                 packet = next(packets)
             except StopIteration:
-                return
+                break
             except _ERRORS as error:
                 # The demuxer cannot continue after an error of its own; the
                 # frames still in the decoder are good.
                 self._note(describe(error))
                 yield None
-                yield from self._flush()
-                return
+                break
+            self._stamp(packet)
+            if packet.stream.index != self._stream.index:
+                continue
+            if packet.size == 0:  # the picture stays, or the file ends
+                length = self._seconds(packet.duration)
+                self._clock.stays(self._seconds(packet.pts), length)
+                continue
             try:
                 pictures = packet.decode()
             except _ERRORS as error:
-                failures += 1
+                # With threads, good frames may still be on their way.
+                failures += any_yet
                 self._note(describe(error))
                 yield None
                 continue
             for picture in pictures:
-                failures = 0
+                failures, any_yet = 0, True
                 yield picture
-        self._note(f"given up after {failures} errors in a row")
-
-    def _flush(self):
+        else:
+            self._note(f"given up after {failures} errors in a row")
         try:
             yield from self._stream.codec_context.decode(None)
         except _ERRORS as error:
             self._note(describe(error))
+            yield None
 
-    def _note_missing_end(self, end):
+    def _stamp(self, packet):
+        """Gives a packet the time of display; keeps its stream's ends."""
+        if self._guessed or packet.pts is None:
+            packet.pts = packet.dts
+        start = packet.pts
+        if start is None:
+            return
+        index, stop = packet.stream.index, start + (packet.duration or 0)
+        first, last = self._spans.get(index, (start, stop))
+        self._spans[index] = min(first, start), max(last, stop)
+
+    def _seconds(self, ticks):
+        """Seconds of a number of ticks of the video stream, or None."""
+        if ticks is None:
+            return None
+        return ticks * self._tick[0] / self._tick[1]
+
+    def _note_missing_end(self):
         """Notes a file that was cut off: the decoder may report no error."""
         promised = self.duration_seconds
         if promised is None or self.time_jumps:
             return
-        if end < promised - max(1.0, _MISSING_SHARE * promised):
-            self.errors.append(f"ends after {end:.1f} of {promised:.1f} s")
+        ends = [self._end]
+        whole = (self._container.duration or 0) / av.time_base
+        own = self._seconds(self._stream.duration)
+        if own is None or abs(own - whole) < 0.01:
+            # The longest stream's, which may be the sound.
+            ends += [
+                float((stop - start) * self._container.streams[n].time_base)
+                for n, (start, stop) in self._spans.items()
+            ]
+        if max(ends) < promised - max(1.0, _MISSING_SHARE * promised):
+            self.errors.append(
+                f"ends after {self._end:.1f} of {promised:.1f} s"
+            )
 
     def _note(self, error):
         self.num_errors += 1
         if len(self.errors) < 5 and error not in self.errors:
             self.errors.append(error)
-
-    def _time(self, index, picture, last, offset):
-        """Time since the first frame, and the time stamp counted as zero."""
-        stamp = picture.time
-        if index == 0:
-            return 0.0, stamp
-        step = None
-        if stamp is not None and offset is not None:
-            step = stamp - offset - last
-        if step is not None and 0 < step <= MAX_PAUSE_SECONDS:
-            return last + step, offset
-        if stamp is not None:
-            self.time_jumps += 1
-            offset = stamp - last - self.frame_seconds
-        return last + self.frame_seconds, offset
 
 
 def _clock_seconds(text):
@@ -351,8 +442,35 @@ def to_bgr(picture, sample_aspect, short_side):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     else:
         image = _bgr(picture, width, height, "AREA")
-    turns = round((getattr(picture, "rotation", 0) or 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    return orient(image, orientation(picture))
+
+
+def orientation(picture):
+    """How to show a frame: (transposed, then mirrored, then upside down).
+
+    A display matrix (of 9 numbers, as in ISO/IEC 14496-12) maps a point (x, y)
+    of the picture to (a x + c y, b x + d y). Of other angles, the nearest of
+    the eight ways to lay a picture is taken.
+    """
+    data = picture.side_data.get(SideData.DISPLAYMATRIX)
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
+
+
+def orient(image, how):
+    """Lays a picture [h, w, 3] as its `orientation` says."""
+    transposed, mirrored, upside_down = how
+    if transposed:
+        image = image.transpose(1, 0, 2)
+    if mirrored:
+        image = image[:, ::-1]
+    if upside_down:
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def to_jpeg(image, quality=90):

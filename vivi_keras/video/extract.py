@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 
 import av
+import cv2
 
 from vivi_keras.video import decode, shots
 from vivi_keras.video import settings as settings_lib
@@ -14,6 +15,9 @@ from vivi_keras.video.read_ahead import ahead
 # much; beyond it frames are encoded early, even if they are not used then. [O]
 WINDOW_BYTES = 192 << 20
 GROUP_FRAMES = 2  # passed on by the decoder's thread at once
+# Pictures this far apart are compared, and are others if the colours of this
+# share of the pixels changed. In films about as often as there are cuts. [O]
+CHANGE_SECONDS, CHANGE_SHARE = 0.5, 0.5
 
 
 class _Thinner:
@@ -90,7 +94,8 @@ class _OpenShot:
         return self._grid.wants_next()
 
     def held(self):
-        return [*self._grid.items, *self._spare.items]
+        spare = [h for h in self._spare.items if not h.on_grid]
+        return [*self._grid.items, *spare]
 
     def choose(self, stop_frame):
         """Frames to keep of [start_frame, stop_frame), and how many are not."""
@@ -108,6 +113,32 @@ class _OpenShot:
                 best = min(left, key=lambda h: abs(h.index - place))
                 kept[best.index] = best
         return [kept[i] for i in sorted(kept)], 0
+
+
+class _Changes:
+    """Counts how often the picture is another one than just before.
+
+    A rough measure, which knows nothing of shots: the colours are compared,
+    wherever they are in the picture.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self._next_seconds = 0.0
+        self._colours = None
+
+    def add(self, seconds, small):
+        if seconds < self._next_seconds:
+            return
+        colours = cv2.calcHist(
+            [small], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3
+        )
+        colours /= small.shape[0] * small.shape[1]
+        if self._colours is not None:
+            share = cv2.norm(colours, self._colours, cv2.NORM_L1) / 2
+            self.count += share > CHANGE_SHARE
+        self._next_seconds = seconds + CHANGE_SECONDS
+        self._colours = colours
 
 
 def evenly(items, limit):
@@ -157,15 +188,14 @@ class _Pass:
         self._video = video
         self._settings = settings
         self._keep = keep
-        self._detector = shots.CutDetector(
-            settings.detector, video.frames_per_second
-        )
+        self._detector = shots.CutDetector(settings.detector)
         self._cuts = set()
+        self._changes = _Changes()
         self._window = collections.deque()
         self._cell = None
+        self._spare_seconds = 0.0  # time of the last spare frame held
         self._open = None
         self._shots = []
-        self._seconds = 0.0
         self._num_frames = 0
         self._size = None
         self._counts = collections.Counter()
@@ -175,7 +205,10 @@ class _Pass:
         picture = frame.picture
         self._size = self._size or (picture.width, picture.height)
         small = decode.small_bgr(picture)
-        self._cuts.update(self._detector.add(frame.index, small))
+        self._cuts.update(
+            self._detector.add(frame.index, frame.time_seconds, small)
+        )
+        self._changes.add(frame.time_seconds, small)
         cell = int(frame.time_seconds * self._settings.frames_per_second + 1e-6)
         on_grid = cell != self._cell
         if not frame.good:
@@ -183,26 +216,26 @@ class _Pass:
             on_grid, picture = False, None
         elif on_grid:
             self._cell = cell
-        elif frame.index >= 8 and frame.index % self._stride(picture):
+        elif not self._is_spare(frame):
             picture = None
         held = _Held(frame.index, frame.time_seconds, picture, on_grid)
-        if on_grid:
+        if picture is not None:
             self._save_memory(held)
         self._window.append(held)
-        self._seconds = frame.time_seconds
         self._num_frames += 1
-        while len(self._window) > self._detector.delay_frames:
+        while self._window and self._window[0].index < self._detector.settled:
             self._settle(self._window.popleft())
 
-    def _stride(self, picture):
-        """n, where every n-th frame is held, so that memory is bounded.
+    def _is_spare(self, frame):
+        """Whether to hold a frame that a short shot may need.
 
         Four frames of the shortest shot are enough to choose from.
         """
-        shortest = self._settings.min_shot_seconds / 4
-        wanted = int(shortest * self._video.frames_per_second)
-        size = _num_bytes(picture) * self._detector.delay_frames
-        return 1 + max(wanted - 1, size // WINDOW_BYTES)
+        step = self._settings.min_shot_seconds / 4
+        if frame.index < 8 or frame.time_seconds >= self._spare_seconds + step:
+            self._spare_seconds = frame.time_seconds
+            return True
+        return False
 
     def _save_memory(self, held):
         """Encodes a frame if those that wait already take too much memory."""
@@ -274,7 +307,7 @@ class _Pass:
         self._cuts.update(self._detector.finish())
         while self._window:
             self._settle(self._window.popleft())
-        video, end = self._video, self._seconds + self._video.frame_seconds
+        video, end = self._video, self._video.end_seconds
         self._close_last(end)
         if not self._shots:
             raise decode.VideoError(
@@ -291,6 +324,8 @@ class _Pass:
             "time_jumps": video.time_jumps,
             "num_errors": video.num_errors,
             "errors": list(video.errors),
+            "cuts": len(self._cuts),
+            "picture_changes": int(self._changes.count),
             "counts": dict(sorted(self._counts.items())),
             "shots": self._shots,
         }

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from vivi_keras.video import decode
+from vivi_keras.video.clock import Clock
 
 IMAGES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tiff", ".webp"])
 _CHUNK = 1 << 20
@@ -147,23 +148,18 @@ class ImageVideo:
     Args:
         images: functions that return the bytes of each image.
         times: seconds of each image, from 0, increasing.
+        end: second at which the last image ends.
+        time_jumps: number of places where their time stamps leap.
     """
 
     sample_aspect_ratio = None
 
-    def __init__(self, images, times):
-        if not images:
-            raise decode.VideoError("holds no images")
+    def __init__(self, images, times, end, time_jumps=0):
         self._images, self._times = images, times
-        span = times[-1] - times[0]
-        self.frames_per_second = (len(times) - 1) / span if span > 0 else 1.0
-        self.duration_seconds = span + 1 / self.frames_per_second
-        self.errors, self.num_errors, self.time_jumps = [], 0, 0
-
-    @property
-    def frame_seconds(self):
-        """Nominal duration of a frame."""
-        return 1.0 / self.frames_per_second
+        self.frames_per_second = len(times) / end
+        self.end_seconds = self.duration_seconds = end
+        self.errors, self.num_errors = [], 0
+        self.time_jumps = time_jumps
 
     def frames(self):
         """Yields every image that can be decoded as a `decode.Frame`."""
@@ -189,8 +185,10 @@ class ImageVideo:
 
 def _folder(path, frames_per_second):
     images = [pathlib.Path(path, name).read_bytes for name in frame_names(path)]
+    if not images:
+        raise decode.VideoError("holds no images")
     times = [index / frames_per_second for index in range(len(images))]
-    return ImageVideo(images, times)
+    return ImageVideo(images, times, len(images) / frames_per_second)
 
 
 def _sequence(data):
@@ -223,12 +221,18 @@ def _sequence(data):
             f"expected as many image/timestamp as image/encoded,"
             f" got {len(stamps)} and {len(encoded)}"
         )
+    if not stamps:
+        raise decode.VideoError("holds no images")
     # MediaSequence stamps are microseconds; annotators may append out of order.
     order = sorted(range(len(stamps)), key=lambda i: stamps[i])
-    first = stamps[order[0]] if order else 0
+    clock = Clock(1.0, decode.LONGEST_PAUSE_SECONDS)
+    times = clock.times((stamps[i] / 1e6, None) for i in order)
+    times = [seconds for seconds, _ in times]
     return ImageVideo(
         [lambda i=i: encoded[i] for i in order],
-        [(stamps[i] - first) / 1e6 for i in order],
+        times,
+        clock.end(None),
+        clock.num_jumps,
     )
 
 

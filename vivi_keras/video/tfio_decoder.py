@@ -5,9 +5,9 @@ needs FFmpeg 4's shared libraries. It decodes a whole file into memory.
 """
 
 import av
-import numpy as np
 
 from vivi_keras.video import decode
+from vivi_keras.video.clock import Clock
 
 
 def _decode_video():
@@ -53,8 +53,15 @@ class TfioVideo:
     def __init__(self, path):
         decode_video = _decode_video()
         with decode.Video(path, threads=1) as video:
-            self.frames_per_second = video.frames_per_second
-            self.sample_aspect_ratio = video.sample_aspect_ratio
+            self._nominal_rate = video.nominal_rate
+            self._orientation = video.orientation()
+            aspect = video.sample_aspect_ratio
+            pause = video.longest_pause_seconds
+        self._clock = Clock(1 / self._nominal_rate, pause)
+        # Frames are yielded upright.
+        turned = aspect is not None and self._orientation[0]
+        self.sample_aspect_ratio = 1 / aspect if turned else aspect
+        with decode.Video(path, threads=1) as video:
             self._stamps = video.stamps()
         with open(path, "rb") as file:
             data = file.read()
@@ -66,27 +73,32 @@ class TfioVideo:
             ) from error
         if len(self._frames) == 0:
             raise decode.VideoError("no frame could be decoded")
-        self.duration_seconds = len(self._frames) / self.frames_per_second
-        self.errors, self.num_errors, self.time_jumps = [], 0, 0
+        if len(self._stamps) != len(self._frames):
+            self._stamps = [None] * len(self._frames)
+        self.duration_seconds = len(self._frames) / self._nominal_rate
+        self.end_seconds = None
+        self.errors, self.num_errors = [], 0
 
     @property
-    def frame_seconds(self):
-        """Nominal duration of a frame."""
-        return 1.0 / self.frames_per_second
+    def time_jumps(self):
+        """Number of places where the time stamps leap or begin anew."""
+        return self._clock.num_jumps
+
+    @property
+    def frames_per_second(self):
+        """Frames per second of video; as the file states before a pass."""
+        if self.end_seconds is None:
+            return self._nominal_rate
+        return len(self._frames) / self.end_seconds
 
     def frames(self):
         """Yields every frame as a `decode.Frame`."""
-        same = len(self._stamps) == len(self._frames)
-        for index, image in enumerate(self._frames):
-            seconds = (
-                self._stamps[index]
-                if same
-                else (index / self.frames_per_second)
-            )
-            picture = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(image), format="rgb24"
-            )
-            yield decode.Frame(index, float(seconds), picture, True)
+        timed = self._clock.times(zip(self._stamps, self._frames, strict=True))
+        for index, (seconds, image) in enumerate(timed):
+            upright = decode.orient(image, self._orientation)
+            picture = av.VideoFrame.from_ndarray(upright, format="rgb24")
+            yield decode.Frame(index, seconds, picture, True)
+        self.end_seconds = self._clock.end(None)
 
     def __enter__(self):
         return self

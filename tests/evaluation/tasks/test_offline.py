@@ -86,7 +86,7 @@ def test_unprepared_task_says_how(tmp_path):
         offline_tfds.load_task("emoji", tmp_path)
 
 
-def test_stored_order_is_kept(tmp_path, monkeypatch):
+def test_stored_order_is_kept(tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 255, (30, 8, 9, 1), np.uint8)
     made = task.LabelledImages(images, np.arange(30) % 10, np.arange(30) // 3)
     source = offline_tasks.Source(
@@ -94,6 +94,7 @@ def test_stored_order_is_kept(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(offline_tasks.SOURCES, "digits", source)
     assert offline_tfds.prepare(["digits"], tmp_path, lambda line: None) == {}
+    assert capsys.readouterr().out == ""
     stored = offline_tfds.load_task("digits", tmp_path)
     train, test = offline_tfds.read(source, tmp_path)
     np.testing.assert_array_equal(stored.train.images[..., :1], train.images)

@@ -1,5 +1,7 @@
 """Builds the offline suite's tasks as TFDS data sets."""
 
+import contextlib
+import io
 import pathlib
 
 import numpy as np
@@ -75,7 +77,10 @@ def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
                 f" licence {packages.PACKAGES[package].licence}"
             )
         try:
-            with packages.reading(f"its data under {cache_dir}"):
+            with (
+                packages.reading(f"its data under {cache_dir}"),
+                contextlib.redirect_stdout(io.StringIO()),  # TFDS's lines
+            ):
                 builder = tfds_builder(name, cache_dir)
                 builder.download_and_prepare()
         except Unavailable as reason:
