@@ -285,6 +285,8 @@ def test_flags_are_those_of_the_options(options, module):
 
 INTERRUPTED = """
 import os, signal, sys
+# A shell lets what it starts in the background ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["vivi-prepare"]
 def stop(*unused):
     os.kill(os.getpid(), signal.SIGINT)
@@ -312,7 +314,9 @@ def test_ctrl_c_shows_no_traceback(when, status, said):
 
 def test_ctrl_c_is_left_alone_in_other_programs():
     code = (
-        "import signal, vivi_keras.training;"
+        "import signal;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import vivi_keras.training;"
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     )
     done = subprocess.run(
