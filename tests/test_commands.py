@@ -397,6 +397,8 @@ def test_data_sets_to_download_by_hand_are_no_success(tmp_path):
 
 INTERRUPTED = """
 import os, signal, sys
+# A shell lets what it starts in the background ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["vivi-prepare"]
 def stop(*unused):
     os.kill(os.getpid(), signal.SIGINT)
@@ -424,7 +426,9 @@ def test_ctrl_c_shows_no_traceback(when, status, said):
 
 def test_ctrl_c_is_left_alone_in_other_programs():
     code = (
-        "import signal, vivi_keras.training;"
+        "import signal;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import vivi_keras.training;"
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     )
     done = subprocess.run(
