@@ -38,6 +38,11 @@ CONVERT = [
     "onnxruntime>=1.18,<2",
     "ai-edge-litert>=1.0,<3",
 ]
+ARCHIVE = [
+    "pyarrow>=15,<27",
+    "usearch>=2.17,<3",
+    "pandas>=2.1.1,<4",
+]
 
 setuptools.setup(
     name="vivi-keras",
@@ -123,8 +128,9 @@ setuptools.setup(
         "importlib_resources>=6,<8",
     ],
     extras_require={
-        # With the converters, so that their tests run.
-        "test": [*TEST, *CONVERT],
+        # With the converters and the archive, so that their tests run.
+        "test": [*TEST, *CONVERT, *ARCHIVE],
+        "archive": ARCHIVE,
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
         "maps": ["umap-learn>=0.5.9,<0.6"],
@@ -138,6 +144,9 @@ setuptools.setup(
             "vivi-export=vivi_keras.export.main:run",
             "vivi-evaluate=vivi_keras.training.evaluate:run",
             "vivi-verify=vivi_keras.export.verify:run",
+            "vivi-embed=vivi_keras.training.embed:run",
+            "vivi-search=vivi_keras.training.search:run",
+            "vivi-label=vivi_keras.training.label:run",
         ]
     },
 )

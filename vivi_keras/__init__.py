@@ -21,6 +21,7 @@ _PLACES = {
     "export_encoder": "vivi_keras.export",
 }
 _MODULES = (
+    "archive",
     "data",
     "evaluation",
     "losses",
