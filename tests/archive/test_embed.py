@@ -135,7 +135,7 @@ class Killed(BaseException):
 
 
 def save_killed(left, end):
-    """A `Store.save` that ends the run instead of writing for the time `left`."""
+    """A `Store.save` that ends the run at the time `left`."""
     save, left = store.Store.save, [left]
 
     def killed(self):

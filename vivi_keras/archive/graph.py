@@ -86,6 +86,7 @@ def _restore(path, view):
 
 
 def nearest(graph, vector, count):
-    """Rows of the nearest frames in a graph, nearest first: int64 [count]."""
+    """The nearest frames in a graph: rows int64 [<= count], their vectors."""
     found = graph.search(vector.astype(np.float16), count)
-    return np.asarray(found.keys, np.int64).reshape(-1)
+    rows = np.asarray(found.keys, np.int64).reshape(-1)
+    return rows, np.asarray(graph.get(rows)).reshape(len(rows), -1)

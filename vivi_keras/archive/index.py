@@ -156,17 +156,13 @@ class Index:
                 f" length {length}."
             )
         find = self._nearest_in_graph if approximate else self._nearest
-        rows = self._best_of_shots(find, vector / length, k)
-        hits = [
+        return [
             self._hit(row, score)
-            for row, score in zip(
-                rows, cosines(self.vectors[rows], vector), strict=True
-            )
+            for row, score in self._best_of_shots(find, vector / length, k)
         ]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.row))
 
     def _best_of_shots(self, find, vector, k):
-        """Rows of the best frames of the k best shots.
+        """The k best shots: list of (row of the best frame, cosine).
 
         Frames come nearest first, so the first k shots among them are the
         best k; more frames are asked for until there are so many.
@@ -174,17 +170,21 @@ class Index:
         count, k = 4 * k, min(k, self.num_shots)
         while True:
             count = min(count, self.num_frames)
-            rows = find(vector, count)
-            owners = self.shot_of_frame[rows]
-            places = np.sort(np.unique(owners, return_index=True)[1])[:k]
-            if len(places) == k or count == self.num_frames:
-                return rows[places]
+            rows, vectors = find(vector, count)
+            scores = cosines(vectors, vector)
+            # The libraries round the query to float16; this does not.
+            order = np.lexsort((rows, -scores))
+            owners = self.shot_of_frame[rows[order]]
+            firsts = np.sort(np.unique(owners, return_index=True)[1])[:k]
+            if len(firsts) == k or count == self.num_frames:
+                best = order[firsts]
+                return list(zip(rows[best], scores[best], strict=True))
             count *= 4
 
     def _nearest(self, vector, count):
-        """Rows of the nearest frames, exactly, nearest first."""
+        """The nearest frames, exactly: rows int64 [count], their vectors."""
         if not count:
-            return np.zeros(0, np.int64)
+            return np.zeros(0, np.int64), self.vectors
         index = store_lib.needs("usearch.index")
         found = index.search(
             self.vectors,
@@ -193,7 +193,12 @@ class Index:
             index.MetricKind.Cos,
             exact=True,
         )
-        return np.asarray(found.keys, np.int64).reshape(-1)
+        rows = np.asarray(found.keys, np.int64).reshape(-1)
+        return rows, self.vectors[rows]
+
+    def _nearest_in_graph(self, vector, count):
+        """As `_nearest`, by the graph: the vectors are read from it."""
+        return graph.nearest(self._graph, vector, count)
 
     def build_graph(self):
         """Builds or extends the graph for approximate search.
@@ -223,13 +228,10 @@ class Index:
         found = wanted = 0
         for query in queries.tolist():
             vector = self.vectors[query].astype(np.float32)
-            exact = {*self._nearest(vector, count).tolist()} - {query}
-            near = {*graph.nearest(built, vector, count).tolist()}
+            exact = {*self._nearest(vector, count)[0].tolist()} - {query}
+            near = {*graph.nearest(built, vector, count)[0].tolist()}
             found, wanted = found + len(exact & near), wanted + len(exact)
         return found / wanted if wanted else 1.0
-
-    def _nearest_in_graph(self, vector, count):
-        return graph.nearest(self._graph, vector, count)
 
     def _hit(self, row, score):
         shot_row = int(self.shot_of_frame[row])
