@@ -60,6 +60,10 @@ def embed(
             data set, or a frame is damaged.
         ImportError: the extra `archive` is not installed.
         OSError: the index cannot be written.
+
+    >>> done = archive.embed("vivi-r14w025-film/1", "index", dataset="data")
+    >>> done["videos"], done["shots"], done["frames"]
+    (4, 12, 24)
     """
     for name in ("pyarrow", "pandas", "usearch"):
         store_lib.needs(name)

@@ -48,9 +48,12 @@ def open_index(folder):
     Raises: ValueError: it is no index, or is damaged. ImportError: the extra
         `archive` is not installed.
 
+    >>> _ = archive.embed("vivi-r14w025-film/1", "index", dataset="data")
     >>> index = archive.open_index("index")
     >>> index.vectors.shape, index.shot_vectors.shape
     ((24, 512), (12, 512))
+    >>> [hit.shot_row for hit in index.search(index.vectors[4], k=1)]
+    [2]
     """
     for name in ("pyarrow", "pandas", "usearch"):
         store_lib.needs(name)
