@@ -47,7 +47,7 @@ def write_suggestions(path, index, rows, videos=None):
     )
     page = pages.render(
         "labels.html",
-        name=path.name,
+        csv_name=path.name,
         shots=shots,
         notes=[] if pictures.missing is None else [pictures.missing],
     )
