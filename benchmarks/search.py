@@ -35,14 +35,15 @@ _OPEN = """
 import resource, sys, time
 from vivi_keras import archive
 import pyarrow.parquet, pandas, usearch.index
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+pages = int(open("/proc/self/statm").read().split()[1])
+start, processor = time.perf_counter(), time.process_time()
 index = archive.open_index(sys.argv[1])
 index.vectors, index.shot_of_frame
-seconds = time.perf_counter() - start
+seconds = time.perf_counter() - start, time.process_time() - processor
 index.search(index.vectors[0])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(seconds, (after - before) * 1024 / index.vectors.nbytes)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+memory = after - pages * resource.getpagesize()
+print(*seconds, memory / index.vectors.nbytes)
 """
 
 
@@ -159,8 +160,11 @@ def compare_opening(folder):
         capture_output=True,
         text=True,
     )
-    seconds, memory = map(float, done.stdout.split()[-2:])
-    print(f"opened in {seconds:.2f} s; memory {memory:.2f} of the vectors")
+    seconds, processor, memory = map(float, done.stdout.split()[-3:])
+    print(
+        f"opened in {seconds:.2f} s, {processor:.2f} s of the processor;"
+        f" memory {memory:.2f} of the vectors"
+    )
 
 
 def compare_stores(folder):

@@ -11,11 +11,11 @@ import data_helpers
 import evaluation_modules
 import numpy as np
 import pytest
-import tensorflow as tf
 from film_helpers import read
 
 from vivi_keras import archive
 from vivi_keras.archive import embedding, store
+from vivi_keras.data import labelled
 from vivi_keras.data import records as records_lib
 from vivi_keras.data.frames import shot_frames
 from vivi_keras.features import encoder as encoder_lib
@@ -27,7 +27,7 @@ def embed(folder, **options):
 
 
 def rows(index):
-    """Every frame's row and vector, in an order that no run depends on."""
+    """Every frame's row, with its vector and its shot's, by what it is of."""
     frame = index.frames.merge(
         index.shots[["start_seconds", "stop_seconds"]],
         left_on="shot_row",
@@ -35,12 +35,20 @@ def rows(index):
     )
     names = ["video", "shot", "place", "seconds", "start_seconds"]
     keys = [tuple(row) for row in frame[[*names, "stop_seconds"]].to_numpy()]
-    return sorted(
-        (key, vector.tobytes(), index.shot_vectors[row].tobytes())
-        for key, vector, row in zip(
-            keys, index.vectors, frame["shot_row"], strict=True
-        )
+    vectors = np.concatenate(
+        [index.vectors, index.shot_vectors[frame["shot_row"]]], axis=1
     )
+    assert len(set(keys)) == len(keys)
+    return dict(zip(keys, vectors.astype(np.float32), strict=True))
+
+
+def check_same(index, other):
+    """That two indexes have the same rows, in any order."""
+    got, wanted = rows(index), rows(other)
+    assert set(got) == set(wanted)
+    for key, vector in got.items():
+        # In another batch, the last digits of a feature may differ.
+        np.testing.assert_allclose(vector, wanted[key], rtol=2e-3, atol=1e-4)
 
 
 def test_rows_and_vectors_equal_a_slow_reference(made):
@@ -107,7 +115,7 @@ def test_only_new_videos_are_embedded(made, tmp_path, monkeypatch):
         archive.open_index(made / "index"),
         archive.open_index(folder / "index"),
     )
-    assert rows(index) == rows(whole)
+    check_same(index, whole)
     assert embed(folder)["frames_added"] == 0
     # Where pictures of a hit are found.
     records = index.records()
@@ -158,7 +166,7 @@ def check_goes_on(folder, made, save):
     embed(folder, image_size=32)
     index = archive.open_index(folder / "index")
     assert index.is_complete()
-    assert rows(index) == rows(archive.open_index(made / "index"))
+    check_same(index, archive.open_index(made / "index"))
     names = {path.name for path in (folder / "index" / "parts").iterdir()}
     assert len(names) == 2 * len(index._store.parts)
 
@@ -209,9 +217,10 @@ def test_a_video_cut_by_the_end_of_a_part(made, tmp_path, monkeypatch):
         tmp_path / "films", tmp_path / "data", shots_per_record=1
     )
     embed(tmp_path, image_size=32)
-    whole = rows(archive.open_index(tmp_path / "index"))
+    (tmp_path / "index").rename(tmp_path / "whole")
+    whole = archive.open_index(tmp_path / "whole")
     for parts in range(1, 6):
-        shutil.rmtree(tmp_path / "index")
+        shutil.rmtree(tmp_path / "index", ignore_errors=True)
         monkeypatch.setattr(embedding, "PART_FRAMES", 1)
         left, write = [parts], store.Store.write_part
 
@@ -226,7 +235,7 @@ def test_a_video_cut_by_the_end_of_a_part(made, tmp_path, monkeypatch):
             embed(tmp_path, image_size=32)
         monkeypatch.undo()
         embed(tmp_path)
-        assert rows(archive.open_index(tmp_path / "index")) == whole
+        check_same(archive.open_index(tmp_path / "index"), whole)
 
 
 def test_a_data_set_without_vivi_json(made, tmp_path):
@@ -263,11 +272,11 @@ def test_images_of_a_folder(made, tmp_path):
     encoder = encoder_lib.load_encoder(tmp_path / "module")
     by_name = dict(zip(index.shots["video"], index.vectors, strict=True))
     assert set(by_name) == {"0.jpg", "ü/1.jpg", "2.JPG"}
-    image = tf.io.decode_jpeg((images / "ü/1.jpg").read_bytes()).numpy()
+    image = labelled.decode_rgb((images / "ü/1.jpg").read_bytes())
     wanted = encoder.features(encoder_lib.resize_images(image[None], (32, 32)))[
         0
     ]
-    np.testing.assert_allclose(by_name["ü/1.jpg"], wanted, rtol=5e-3, atol=1e-3)
+    np.testing.assert_allclose(by_name["ü/1.jpg"], wanted, rtol=1e-3, atol=1e-4)
     (images / "2.JPG").unlink()
     (images / "new.jpg").write_bytes(
         data_helpers.encode_jpeg(data_helpers.frame_pixels(9, 9))

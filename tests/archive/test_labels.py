@@ -385,7 +385,8 @@ def test_bad_flags(made):
 def test_suggestions_are_never_written_over(made, tmp_path):
     index = archive.open_index(made / "index")
     path = tmp_path / "labels.csv"
-    sheet = label_pages.write_suggestions(path, index, [3, 0])
+    first = index.shots.index[index.shots["video"] == "deep/b.mp4"][0]
+    sheet = label_pages.write_suggestions(path, index, [first, 0])
     lines = path.read_text("utf-8").splitlines()
     assert lines[0] == HEAD.strip()
     assert lines[1:] == ["deep/b.mp4,0.000,1.500,", "a.mp4,0.000,1.500,"]

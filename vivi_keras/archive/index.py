@@ -122,7 +122,7 @@ class Index:
     @functools.cached_property
     def shot_of_frame(self):
         """The row in `shots` of each frame: int64 [N]."""
-        counts = self.shots["num_frames"].to_numpy()
+        counts = self._store.read("shots", ["num_frames"])["num_frames"]
         return np.repeat(np.arange(len(counts)), counts)
 
     @functools.cached_property
