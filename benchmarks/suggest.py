@@ -3,9 +3,10 @@
     python benchmarks/suggest.py --module=MODULE --module=UNTRAINED
 
 Renders two corpora with other objects, of which a shot shows one. The class is
-the kind of its background or, with --target=category, the object's category. Labels are of shots of the first; accuracy is that of the
-fitted heads on all shots of the second. Each way of choosing is repeated with
-10 seeds; an interval is of 95 % for the mean (Student's t).
+the kind of its background or, with --target=category, the object's category.
+Labels are of shots of the first; accuracy is that of the fitted heads on all
+shots of the second. Each way of choosing is repeated with 10 seeds; an interval
+is of 95 % for the mean (Student's t).
 """
 
 import csv
