@@ -1,12 +1,13 @@
-"""Fifty labels suggested against fifty drawn by chance, on rendered films.
+"""Fifty labels suggested against fifty drawn by chance.
 
     python benchmarks/suggest.py --module=MODULE --module=UNTRAINED
 
-Renders two corpora with other objects, of which a shot shows one. The class is
-the kind of its background or, with --target=category, the object's category.
-Labels are of shots of the first; accuracy is that of the fitted heads on all
-shots of the second. Each way of choosing is repeated with 10 seeds; an interval
-is of 95 % for the mean (Student's t).
+Labels are of shots of a pool; accuracy is that of the fitted heads on all shots
+of another part. By default the shots are scikit-learn's digits, each an image
+of its own. --target=background and --target=category render two corpora of
+films with other objects, of which a shot shows one; the class is the kind of
+its background or the object's category. Each way of choosing is repeated with
+10 seeds; an interval is of 95 % for the mean (Student's t).
 """
 
 import csv
@@ -26,7 +27,7 @@ _CATEGORIES = flags.DEFINE_list(
     "categories", ["star", "tree", "car", "face"], "Of the objects."
 )
 _TARGET = flags.DEFINE_enum(
-    "target", "background", ["background", "category"], "What to tell."
+    "target", "digits", ["digits", "background", "category"], "What to tell."
 )
 _FOLDER = flags.DEFINE_string("folder", None, "Where to keep films and data.")
 
@@ -53,7 +54,30 @@ def made(folder, num_films, seed):
     )
 
 
+def made_digits(folder):
+    """Folders `pool` and `test` of scikit-learn's digits as images."""
+    import cv2
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.images))
+    for place, number in enumerate(order):
+        side = folder / ("pool" if place < 1000 else "test") / "images"
+        side.mkdir(parents=True, exist_ok=True)
+        image = (15.9 * digits.images[number]).astype(np.uint8)
+        image = cv2.resize(image, (48, 48), interpolation=cv2.INTER_LINEAR)
+        name = f"{digits.target[number]}_{number:04d}.png"
+        cv2.imwrite(str(side / name), image)
+
+
 def classes(index, films):
+    """The classes of an index's shots, as text."""
+    if _TARGET.value == "digits":
+        return np.array([name[0] for name in index.shots["video"]])
+    return scenes(index, films)
+
+
+def scenes(index, films):
     """The class of the scene that each shot of an index shows most."""
     truth = {}
     for path in films.glob("film_*.json"):
@@ -77,7 +101,7 @@ def classes(index, films):
 
 def accuracy(pool, kinds, rows, test, test_kinds):
     """Of a head fitted on some shots of the pool, on all shots of the test."""
-    from vivi_keras.archive import classify, labels
+    from vivi_keras.archive import classify, label_pages, labels
 
     with tempfile.TemporaryDirectory() as aside:
         path = pathlib.Path(aside) / "labels.csv"
@@ -85,11 +109,8 @@ def accuracy(pool, kinds, rows, test, test_kinds):
             writer = csv.writer(file)
             writer.writerow(["path", "start_seconds", "stop_seconds", "label"])
             for row in rows:
-                shot = pool.shots.iloc[row]
-                writer.writerow(
-                    [*shot[["video", "start_seconds", "stop_seconds"]]]
-                    + [kinds[row]]
-                )
+                span = label_pages.range_of(pool.shots.iloc[row])
+                writer.writerow([*span, kinds[row]])
         labelled = labels.join(pool, path)
     # As classify.fit, without measuring accuracy on the labels.
     data = classify._Data(pool, labelled)
@@ -114,13 +135,19 @@ def main(argv):
 
     folder = pathlib.Path(_FOLDER.value or tempfile.mkdtemp())
     sides = {"pool": (_FILMS.value, 11), "test": (_FILMS.value // 2, 12)}
-    for side, (count, seed) in sides.items():
-        made(folder / side, count, seed)
+    if _TARGET.value == "digits":
+        made_digits(folder)
+    else:
+        for side, (count, seed) in sides.items():
+            made(folder / side, count, seed)
     for number, module in enumerate(_MODULES.value):
         indexes, kinds = {}, {}
         for side in sides:
             output = folder / side / f"index{number}"
-            archive.embed(module, output, dataset=folder / side / "data")
+            name, kind = "data", "dataset"
+            if _TARGET.value == "digits":
+                name, kind = "images", "images"
+            archive.embed(module, output, **{kind: folder / side / name})
             indexes[side] = archive.open_index(output)
             kinds[side] = classes(indexes[side], folder / side / "films")
         pool, most = (

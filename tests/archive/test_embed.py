@@ -14,7 +14,7 @@ import pytest
 from film_helpers import read
 
 from vivi_keras import archive
-from vivi_keras.archive import embedding, store
+from vivi_keras.archive import embedding, sources, store
 from vivi_keras.data import labelled
 from vivi_keras.data import records as records_lib
 from vivi_keras.data.frames import shot_frames
@@ -192,7 +192,7 @@ def test_a_killed_run_goes_on(made, tmp_path):
     script = """
 import os, signal
 from vivi_keras import archive
-from vivi_keras.archive import embedding, store
+from vivi_keras.archive import embedding, sources, store
 embedding.PART_FRAMES = 1
 write = store.Store.write_part
 def killed(self, *tables):
@@ -399,3 +399,25 @@ def test_the_command(made, tmp_path):
     assert "pip install 'vivi-keras[archive]'" in done.stderr.splitlines()[-1]
     done = run("--dataset=data", output)
     assert done.returncode == 1 and "--module is missing" in done.stderr
+
+
+def test_memory_does_not_grow_with_the_archive(made):
+    """Only so many shots are read ahead as fit into a few batches."""
+    encoder = encoder_lib.load_encoder(made / "module")
+    jpeg = data_helpers.encode_jpeg(data_helpers.frame_pixels(1, 1))
+    read = [0]
+
+    def shots():
+        for number in range(2000):
+            read[0] = number
+            yield sources.Shot(
+                *("v.mp4", 1, number, number, 0.0, 1.0),
+                *([0, 1], [0.0, 0.5], [jpeg, jpeg]),
+            )
+
+    ahead = []
+    for shot, features in embedding._features(shots(), encoder, (32, 32), 8):
+        assert features.shape == (2, 12)
+        ahead.append(read[0] - shot.index)
+    assert len(ahead) == 2000
+    assert max(ahead) < 200

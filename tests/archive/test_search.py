@@ -270,3 +270,20 @@ def test_bad_flags(made):
         done = command(made, *flags)
         assert done.returncode == 1 and message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_names_are_escaped_on_pages_and_in_links(tmp_path):
+    """A name may hold what HTML and URLs use."""
+    vectors = np.eye(4, dtype=np.float16)
+    index = archive_helpers.write_index(tmp_path / "index", vectors, [2, 2])
+    name = "<b>50% #1?.mp4"
+    index.shots["video"] = name
+    (tmp_path / name).write_bytes(b"")
+    page = tmp_path / "hits.html"
+    hits = index.search(vectors[0])
+    search.write(page, index, hits, "<q>", None, videos=tmp_path)
+    text = page.read_text("utf-8")
+    assert "<b>50" not in text and "&lt;b&gt;50% #1?.mp4" in text
+    assert "&lt;q&gt;" in text
+    link = re.search(r'href="([^"]+)"', text)[1]
+    assert link == "%3Cb%3E50%25%20%231%3F.mp4#t=0.00,10.00"

@@ -43,7 +43,7 @@ def write_suggestions(path, index, rows, videos=None):
     _write_csv(
         path,
         range_labels.COLUMNS,
-        [(*_range(index.shots.iloc[row]), "") for row in rows],
+        [(*range_of(index.shots.iloc[row]), "") for row in rows],
     )
     page = pages.render(
         "labels.html",
@@ -75,7 +75,7 @@ def write_predictions(folder, index, head, videos=None):
         (*range_labels.COLUMNS, "confidence", "margin"),
         [
             (
-                *_range(shot),
+                *range_of(shot),
                 names[classes[row]],
                 f"{shares[row, classes[row]]:.4f}",
                 f"{margins[row]:.4f}",
@@ -149,7 +149,7 @@ def _shot(index, row, page, pictures, videos):
     }
 
 
-def _range(shot):
+def range_of(shot):
     """Path, start and stop of a shot for a CSV; both empty for an image."""
     if shot["stop_seconds"] <= shot["start_seconds"]:
         return shot["video"], "", ""
