@@ -249,6 +249,10 @@ def test_too_few_labels(made, tmp_path):
         *("a.mp4,1.5,3,green", "deep/b.mp4,0,1.5,green", "d.mp4,3,4.5,odd"),
     )
     assert "odd is labelled in one video only" in told
+    # One shot a class, each of another video: nothing can be held out.
+    fitted, told = fit("a.mp4,0,1.5,x", "d.mp4,0,1.5,y", "c ü.mp4,0,1.5,z")
+    assert fitted.accuracy is None
+    assert "accuracy cannot be measured" in told
 
 
 def command(folder, *flags):

@@ -160,17 +160,16 @@ def _folds(data, shots, seed):
     A fold whose training part has one class only is left out.
     """
     groups, labels = data.groups[shots], data.labels[shots]
-    count = min(MOST_FOLDS, len(np.unique(groups)))
+    # A class with one shot can be fitted or tested, not both.
+    count = min(
+        MOST_FOLDS, len(np.unique(groups)), int(np.bincount(labels).max())
+    )
     if count < 2:
         return []
     split = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes with few shots
-        try:
-            pairs = [*split.split(shots, labels, groups)]
-        except ValueError:  # every class has fewer shots than folds
-            split = StratifiedGroupKFold(2, shuffle=True, random_state=seed)
-            pairs = [*split.split(shots, labels, groups)]
+        pairs = [*split.split(shots, labels, groups)]
     return [
         (shots[train], shots[test])
         for train, test in pairs
@@ -215,8 +214,8 @@ def _notes(data, names, accuracy, tested):
         )
     if not tested:
         notes.append(
-            "accuracy cannot be measured: it takes labels in two videos that"
-            " each have two classes"
+            "accuracy cannot be measured: label shots of each class in at"
+            " least two videos"
         )
     elif accuracy <= counts.max() / counts.sum():
         notes.append(
