@@ -72,6 +72,14 @@ def test_what_is_labelled_and_its_duplicates_are_left_out(clusters):
     assert choose.suggest(index, 5, range(index.num_shots)) == []
 
 
+def test_features_that_all_point_one_way(tmp_path):
+    """Every cosine is above 0.98, as with an untrained encoder."""
+    generator = np.random.default_rng(0)
+    vectors = 10 + generator.normal(size=(60, 40)).astype("f2") / 2
+    index = archive_helpers.write_index(tmp_path, vectors, [1] * 60)
+    assert len(choose.suggest(index, 30)) == 30
+
+
 def test_the_unsure_come_first(clusters):
     index, kinds, _ = clusters
     margins = np.where(kinds == 3, 0.1, 0.9)

@@ -46,8 +46,10 @@ def suggest(index, count, labelled=(), margins=None, seed=0):
         rest = np.sort(generator.choice(rest, MOST_CANDIDATES, replace=False))
     if not len(rest):
         return []
-    known = normalise(index.shot_vectors[labelled])
-    vectors = normalise(index.shot_vectors[rest])
+    # Without their mean, or all shots of some encoders look like duplicates.
+    mean = index.shot_vectors.mean(axis=0, dtype=np.float32)
+    known = normalise(index.shot_vectors[labelled] - mean)
+    vectors = normalise(index.shot_vectors[rest] - mean)
     typical = _typicality(vectors)
     groups, covered = _groups(vectors, known, count, seed)
     return [
