@@ -38,6 +38,11 @@ CONVERT = [
     "onnxruntime>=1.18,<2",
     "ai-edge-litert>=1.0,<3",
 ]
+ARCHIVE = [
+    "pyarrow>=15,<27",
+    "usearch>=2.17,<3",
+    "pandas>=2.1.1,<4",
+]
 
 # KerasHub 0.32 needs Keras 3.15 and Python 3.11.
 HUB = ["keras-hub>=0.32,<0.33; python_version >= '3.11'"]
@@ -110,6 +115,7 @@ setuptools.setup(
         "absl-py>=2,<3",
         "ml-collections>=1,<2",
         "array-record>=0.5.1,<0.9",
+        "simplejpeg>=1.8,<2",
         "av>=17.1,<20",
         "opencv-python-headless>=4.8,<6",
         "scenedetect-headless>=0.7,<0.8",
@@ -126,8 +132,9 @@ setuptools.setup(
         "importlib_resources>=6,<8",
     ],
     extras_require={
-        # With the converters, so that their tests run.
-        "test": [*TEST, *CONVERT, *HUB],
+        # With the converters, KerasHub and the archive, so that their tests run.
+        "test": [*TEST, *CONVERT, *HUB, *ARCHIVE],
+        "archive": ARCHIVE,
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
         "hub": HUB,
@@ -142,6 +149,9 @@ setuptools.setup(
             "vivi-export=vivi_keras.export.main:run",
             "vivi-evaluate=vivi_keras.training.evaluate:run",
             "vivi-verify=vivi_keras.export.verify:run",
+            "vivi-embed=vivi_keras.training.embed:run",
+            "vivi-search=vivi_keras.training.search:run",
+            "vivi-label=vivi_keras.training.label:run",
         ]
     },
 )

@@ -77,38 +77,53 @@ def export_encoder(
         "minimum_size": DEFAULT_MINIMUM_SIZE,
         **metadata_lib.check_described(metadata),
     }
-    _check_free(path)
+    check_free(path)
     num_features = _check_encoder(encoder)
     if class_names is not None:
         described["class_names"] = _check_names(
             class_names, classifier, num_features
         )
-    parent = pathlib.Path(path).absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as aside:
-        folder = os.path.join(aside, "module")
-        with unsynchronized(encoder):
-            module, signatures = make_module(
-                encoder, classifier, num_features, weights, weights_dtype
-            )
-            _save(module, folder, signatures)
-        metadata_lib.write_golden(folder, module.__call__)
+    with unsynchronized(encoder):
+        module, signatures = make_module(
+            encoder, classifier, num_features, weights, weights_dtype
+        )
         derived = {
             "num_features": num_features,
-            "num_parameters": sum(
-                int(np.prod(v.shape)) for v in module.variables
-            ),
             "weights": {
                 "dtype": weights_dtype,
                 "replaced": weights is not None,
             },
+        }
+        write_module(path, module, signatures, derived, described)
+    return str(path)
+
+
+def write_module(path, module, signatures, derived, described):
+    """Writes a module's folder, whole or not at all.
+
+    Args:
+        path: folder to write; an older SavedModel there is replaced.
+        module: trackable object with the reusable interface.
+        signatures: dict name -> function.
+        derived, described: see `metadata.write_metadata`.
+    """
+    parent = pathlib.Path(path).absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as aside:
+        folder = os.path.join(aside, "module")
+        _save(module, folder, signatures)
+        metadata_lib.write_golden(folder, module.__call__)
+        derived = {
+            **derived,
+            "num_parameters": sum(
+                int(np.prod(v.shape)) for v in module.variables
+            ),
             "signatures": sorted(signatures),
         }
         metadata_lib.write_metadata(folder, derived, described)
         if os.path.isdir(path):
             shutil.rmtree(path)
         os.replace(folder, path)
-    return str(path)
 
 
 def _save(module, folder, signatures):
@@ -166,7 +181,7 @@ def _check_names(class_names, classifier, num_features):
     return [str(name) for name in class_names]
 
 
-def _check_free(path):
+def check_free(path):
     """Raises FileExistsError if `path` has anything but a SavedModel."""
     path = pathlib.Path(path)
     if path.is_file():

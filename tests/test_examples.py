@@ -8,7 +8,16 @@ import pytest
 from film_helpers import render_smallest_corpus
 
 import vivi_keras
-from vivi_keras import data, losses, models, objective, prepare, trainer, video
+from vivi_keras import (
+    archive,
+    data,
+    losses,
+    models,
+    objective,
+    prepare,
+    trainer,
+    video,
+)
 
 NAMES = {
     f"{place.__name__}.{name}": getattr(place, name)
@@ -21,10 +30,12 @@ NAMES = {
         (data.labelled, ("from_arrays",)),
         (video, ("detect_shots",)),
         (prepare, ("prepare",)),
+        (archive, ("embed", "open_index")),
     )
     for name in names
 }
 GLOBALS = {
+    "archive": archive,
     "data": data,
     "losses": losses,
     "make_level": objective.make_level,

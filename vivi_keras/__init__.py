@@ -24,6 +24,7 @@ _PLACES = {
     "export_encoder": "vivi_keras.export",
 }
 _MODULES = (
+    "archive",
     "data",
     "evaluation",
     "losses",

@@ -104,16 +104,14 @@ class VideoInfoNCE(base.Level):
     def _compare(self, inputs, queries, keys, targets):
         """Losses and weights [P, B] of queries among all videos' keys."""
         replicas = inputs.replicas
-        # Integers: on some CPUs TensorFlow complains of transposed booleans.
-        mask = ops.transpose(ops.cast(inputs.shot_mask, "int32"))  # [S, B]
-        keys, key_mask, key_video, offset = keys, mask, inputs.video_id, 0
+        mask = inputs.shot_mask  # [B, S]
+        key_mask, key_video, offset = mask, inputs.video_id, 0
         if self.negatives == "global":
-            num_videos = ops.shape(mask)[1]
+            num_videos = ops.shape(mask)[0]
             offset = replicas.index * num_videos
-            keys, key_mask = (
-                ops.swapaxes(replicas.gather(ops.swapaxes(x, 0, 1)), 0, 1)
-                for x in (keys, mask)
-            )  # [S, all B, U], [S, all B]
+            keys = ops.swapaxes(replicas.gather(ops.swapaxes(keys, 0, 1)), 0, 1)
+            key_mask = replicas.gather(ops.cast(mask, "int32"))  # [all B, S]
+            key_mask = ops.cast(key_mask, "bool")
             key_video = replicas.gather(inputs.video_id)
         self.require(
             key_video.shape[0] != 1,
@@ -121,9 +119,7 @@ class VideoInfoNCE(base.Level):
             " batch (a micro-batch; a replica's, if negatives='replica')",
             1,
         )
-        key_mask = ops.cast(
-            ops.stack([key_mask[t] for t in targets]), "bool"
-        )  # [P, all B]
+        key_mask = ops.stack([key_mask[:, t] for t in targets])  # [P, all B]
         exclude = ops.logical_not(key_mask)[:, None, :]
         if not self.same_video_negatives:
             same = inputs.video_id[:, None] == key_video[None, :]
@@ -133,7 +129,9 @@ class VideoInfoNCE(base.Level):
             queries, keys, self.temperature, exclude, offset
         )
         losses = ops.logsumexp(logits, axis=-1) - own
-        weights = ops.cast(ops.stack([mask[t] for t in targets]), losses.dtype)
+        weights = ops.cast(
+            ops.stack([mask[:, t] for t in targets]), losses.dtype
+        )
         # A padded target is not an example; set its arbitrary loss to 0.
         losses = ops.where(weights > 0, losses, ops.zeros_like(losses))
         metrics = info_nce_metrics(logits, own, weights)

@@ -1,0 +1,129 @@
+"""vivi-embed: a prepared data set -> an index of its frames and shots.
+
+Example:
+  vivi-embed --module=module --dataset=data --videos=films --output=index
+"""
+
+import csv
+import sys
+
+from absl import app, flags
+
+from vivi_keras import commands
+
+_MODULE = flags.DEFINE_string(
+    "module",
+    None,
+    "Folder of an exported encoder, or a registered name.",
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Folder of a data set that vivi-prepare wrote.",
+)
+_IMAGES = flags.DEFINE_string("images", None, "Or a folder of images.")
+_VIDEOS = flags.DEFINE_string(
+    "videos",
+    None,
+    "Folder of the video files, for links that play them.",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder of the index; run again to add new videos.",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Pixels a side, if not those that the module recommends.",
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    64,
+    "Frames that the module takes at once.",
+)
+_APPROXIMATE = flags.DEFINE_bool(
+    "approximate",
+    False,
+    "Also build a graph for approximate search, for millions of frames.",
+)
+_DUPLICATES = flags.DEFINE_bool(
+    "duplicates",
+    False,
+    "Only list shots of the index --output that occur again in other videos.",
+)
+_THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.98, "Least cosine of shots that --duplicates lists."
+)
+
+
+def main(argv):
+    """Embeds what the flags name; prints a summary."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    for flag in (_OUTPUT,) if _DUPLICATES.value else (_MODULE, _OUTPUT):
+        if not flag.value:
+            raise app.UsageError(f"--{flag.name} is missing.")
+    from vivi_keras import archive
+
+    if _DUPLICATES.value:
+        _list_duplicates(archive.open_index(_OUTPUT.value))
+        return
+    try:
+        done = archive.embed(
+            _MODULE.value,
+            _OUTPUT.value,
+            dataset=_DATASET.value,
+            images=_IMAGES.value,
+            videos=_VIDEOS.value,
+            image_size=_IMAGE_SIZE.value,
+            batch_size=_BATCH_SIZE.value,
+            show_progress=True,
+        )
+        _tell(done)
+        if _APPROXIMATE.value:
+            recall = archive.open_index(_OUTPUT.value).build_graph()
+            print(f"graph for approximate search: recall at 10 {recall:.3f}")
+        return
+    except KeyboardInterrupt:
+        said = "stopped; run it again to go on"
+    commands.end("vivi-embed", said, 130)
+
+
+def _list_duplicates(index):
+    """Prints pairs of shots as CSV, most alike first."""
+    from vivi_keras.archive import choose
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    columns = ("path", "start_seconds", "stop_seconds")
+    names = [f"{name}_{number}" for number in (1, 2) for name in columns]
+    writer.writerow(["cosine", *names])
+    shots = index.shots
+    spans = shots[["video", *columns[1:]]].itertuples(index=False)
+    spans = [(path, f"{a:.3f}", f"{b:.3f}") for path, a, b in spans]
+    pairs = choose.duplicates(index, _THRESHOLD.value)
+    for first, second, score in pairs:
+        writer.writerow([f"{score:.4f}", *spans[first], *spans[second]])
+    print(f"vivi-embed: {len(pairs)} pairs", file=sys.stderr)
+
+
+def _tell(done):
+    print(
+        f"{done['frames_added']} frames added, {done['frames_dropped']}"
+        f" dropped; {done['videos']} videos, {done['shots']} shots,"
+        f" {done['frames']} frames in {_OUTPUT.value};"
+        f" {done['frames_per_second']:.0f} frames a second"
+    )
+    for name, reason in list(done["skipped"].items())[:50]:
+        print(f"  {name}: set aside: {reason}")
+    if len(done["skipped"]) > 50:
+        print(f"  and {len(done['skipped']) - 50} more")
+
+
+def run():
+    """Entry point of the console script."""
+    commands.run("vivi-embed", main)
+
+
+if __name__ == "__main__":
+    run()

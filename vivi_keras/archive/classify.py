@@ -1,0 +1,310 @@
+"""Fits a linear head on labelled shots, and labels all shots with one."""
+
+import collections
+import dataclasses
+import pathlib
+import warnings
+
+import numpy as np
+import threadpoolctl
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+
+from vivi_keras import files
+from vivi_keras.features import encoder as encoder_lib
+from vivi_keras.features import linear
+
+MOST_FOLDS = 5
+MAX_ITERATIONS = 500
+# Fewer labelled shots of a class are called too few. [O]
+FEW_SHOTS = 10
+_METADATA = "assets.extra/vivi.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A linear head on an encoder's features.
+
+    Attributes:
+        kernel: float32 [D, K]. bias: float32 [K].
+        class_names: K names.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    class_names: tuple
+
+    def logits(self, vectors):
+        """float [N, D] -> float32 [N, K]. Of the mean of frames, this is the
+        mean of the frames' logits."""
+        return np.asarray(vectors, np.float32) @ self.kernel + self.bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A fitted head and how well it does on videos that it did not see.
+
+    Attributes:
+        head: Head.
+        strength: scikit-learn's C.
+        accuracy: share of labelled shots told right, each by a head fitted
+            without its video; None where that cannot be measured.
+        confusion: int64 [K, K], true class by class told, or None.
+        notes: what a user should know, such as too few labels.
+    """
+
+    head: Head
+    strength: float
+    accuracy: float | None
+    confusion: np.ndarray | None
+    notes: tuple
+
+
+def fit(index, labelled, seed=0):
+    """Fits a head on the frames of labelled shots.
+
+    Each labelled shot weighs the same. C, the inverse strength of the L2
+    penalty, is chosen by cross-validation over videos; accuracy is measured
+    on videos that took no part in fitting or choosing.
+
+    Args:
+        index: `index.Index`.
+        labelled: `labels.LabelledShots`.
+        seed: int, for how videos are put into folds.
+    Returns: Fit.
+    Raises: ValueError: there are fewer than two classes.
+    """
+    names = labelled.class_names
+    if len(names) < 2:
+        raise ValueError(
+            "labels must be of at least two classes. Got: only"
+            f" {', '.join(names)}."
+        )
+    data = _Data(index, labelled)
+    everything = np.arange(len(labelled.labels))
+    folds = _folds(data, everything, seed)
+    accuracy = confusion = None
+    if folds:
+        confusion = np.zeros((len(names), len(names)), np.int64)
+        for train, test in folds:
+            strength = _choose(data, train, seed)
+            told = data.fit(train, strength).predict(data, test)
+            np.add.at(confusion, (data.labels[test], told), 1)
+        accuracy = float(np.trace(confusion) / confusion.sum())
+    strength = _choose(data, everything, seed)
+    model = data.fit(everything, strength)
+    notes = _notes(data, names, accuracy, bool(folds))
+    return Fit(model.head(names), strength, accuracy, confusion, tuple(notes))
+
+
+class _Data:
+    """Frames of labelled shots: features, owners, labels, videos."""
+
+    def __init__(self, index, labelled):
+        counts = [len(rows) for rows in labelled.frame_rows]
+        rows = np.concatenate(labelled.frame_rows)
+        self.features = index.vectors[rows].astype(np.float32)
+        self.owner = np.repeat(np.arange(len(counts)), counts)  # [frames]
+        self.weights = 1.0 / np.repeat(counts, counts)
+        self.labels, self.groups = labelled.labels, labelled.groups
+        self.means = np.stack(
+            [
+                index.vectors[r].mean(axis=0, dtype=np.float64)
+                for r in labelled.frame_rows
+            ]
+        )
+
+    def fit(self, shots, strength):
+        """A head on the frames of some labelled shots."""
+        rows = np.flatnonzero(np.isin(self.owner, shots))
+        scaler = linear.Scaler(self.features[rows])
+        model = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS)
+        weights = self.weights[rows]
+        with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(
+                scaler(self.features[rows]),
+                self.labels[self.owner[rows]],
+                sample_weight=weights / weights.mean(),
+            )
+        return _Model(scaler, model)
+
+
+class _Model:
+    """A scaler and a logistic regression on what it scales."""
+
+    def __init__(self, scaler, model):
+        self._scaler, self._model = scaler, model
+
+    def predict(self, data, shots):
+        """Classes int64 of labelled shots, from the means of their frames."""
+        return self._model.predict(self._scaler(data.means[shots]))
+
+    def head(self, class_names):
+        """The two as one linear map of features."""
+        kernel, bias = self._model.coef_.T, self._model.intercept_
+        if len(class_names) == 2:  # scikit-learn gives the second class alone
+            kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
+            bias = np.concatenate([-bias / 2, bias / 2])
+        kernel = self._scaler.scale[:, None] * kernel
+        bias = bias - self._scaler.mean @ kernel
+        return Head(
+            kernel.astype(np.float32), bias.astype(np.float32), class_names
+        )
+
+
+def _folds(data, shots, seed):
+    """Pairs (train, test) of labelled shots; no video is in both.
+
+    A fold whose training part has one class only is left out.
+    """
+    groups, labels = data.groups[shots], data.labels[shots]
+    # A class with one shot can be fitted or tested, not both.
+    count = min(
+        MOST_FOLDS, len(np.unique(groups)), int(np.bincount(labels).max())
+    )
+    if count < 2:
+        return []
+    split = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # classes with few shots
+        pairs = [*split.split(shots, labels, groups)]
+    return [
+        (shots[train], shots[test])
+        for train, test in pairs
+        if len(test) and len(np.unique(labels[train])) > 1
+    ]
+
+
+def _choose(data, shots, seed):
+    """The C that is right most often on videos that it was not fitted on."""
+    folds = _folds(data, shots, seed)
+    if not folds:
+        return 1.0
+    right = {
+        strength: sum(
+            np.sum(data.fit(a, strength).predict(data, b) == data.labels[b])
+            for a, b in folds
+        )
+        for strength in linear.STRENGTHS
+    }
+    # Of equals, the strongest penalty wins.
+    return max(sorted(right), key=lambda strength: right[strength])
+
+
+def _notes(data, names, accuracy, tested):
+    """Sentences on what is lacking."""
+    notes = []
+    counts = np.bincount(data.labels, minlength=len(names))
+    few = [n for n, c in zip(names, counts, strict=True) if c < FEW_SHOTS]
+    if few:
+        notes.append(
+            f"too few labels: {', '.join(few)} has fewer than {FEW_SHOTS}"
+            " labelled shots; label more (vivi-label --suggest)"
+        )
+    videos = collections.defaultdict(set)
+    for label, group in zip(data.labels, data.groups, strict=True):
+        videos[int(label)].add(int(group))
+    alone = [n for i, n in enumerate(names) if len(videos[i]) == 1]
+    if alone:
+        notes.append(
+            f"{', '.join(alone)} is labelled in one video only, so it cannot"
+            " be told how it does on another; label it in more videos"
+        )
+    if not tested:
+        notes.append(
+            "accuracy cannot be measured: label shots of each class in at"
+            " least two videos"
+        )
+    elif accuracy <= counts.max() / counts.sum():
+        notes.append(
+            f"too few labels: always saying {names[int(counts.argmax())]}"
+            " would be right as often"
+        )
+    return notes
+
+
+def report(fitted, labelled):
+    """Lines for the terminal: accuracy and the confusion matrix."""
+    names = labelled.class_names
+    counts = np.bincount(labelled.labels, minlength=len(names))
+    lines = [
+        f"{labelled.num_rows} labels, {len(labelled.labels)} labelled shots of"
+        f" {len(np.unique(labelled.groups))} videos; C {fitted.strength:g}"
+    ]
+    if labelled.num_empty:
+        lines.append(f"{labelled.num_empty} rows have no label yet")
+    if fitted.accuracy is not None:
+        right, total = np.trace(fitted.confusion), fitted.confusion.sum()
+        lines.append(
+            f"on videos held out: {right} of {total} shots right,"
+            f" {100 * fitted.accuracy:.1f} % (the most frequent class alone:"
+            f" {100 * counts.max() / counts.sum():.1f} %)"
+        )
+        width = max(map(len, names))
+        short = [name[:10] for name in names]
+        lines.append(
+            " ".join([f"{'true, told':{width}}", *(f"{s:>10}" for s in short)])
+        )
+        for name, row in zip(names, fitted.confusion, strict=True):
+            cells = " ".join(f"{count:>10}" for count in row)
+            lines.append(f"{name:{width}} {cells}")
+    return lines + [f"note: {note}" for note in fitted.notes]
+
+
+def read_head(index, module):
+    """The head of an exported classifier, for the features of an index.
+
+    Args:
+        index: `index.Index`.
+        module: folder that `vivi-label --fit` or `vivi-export` wrote.
+    Raises: ValueError: it has no head, or another encoder than the index.
+    """
+    import tensorflow as tf
+
+    folder = pathlib.Path(module)
+    if not (folder / "saved_model.pb").is_file():
+        raise ValueError(
+            "module must be a classifier that vivi-label --fit wrote. Got:"
+            f" {module}, which is no SavedModel."
+        )
+    told = files.read_json(folder / _METADATA) or {}
+    with encoder_lib.naming(str(module), "be loaded"):
+        loaded = tf.saved_model.load(str(module))
+    variables = list(getattr(loaded, "classifier_variables", []))
+    names = told.get("class_names")
+    if names is None or [len(v.shape) for v in variables] != [2, 1]:
+        raise ValueError(
+            f"module must have a linear head and class names. Got: {module},"
+            " which has not."
+        )
+    digest = told.get("encoder_sha256", encoder_lib.module_digest(folder))
+    own = index.manifest["module"]
+    if digest != own["sha256"]:
+        raise ValueError(
+            "module must have the encoder of the index. Got: an index of"
+            f" {own['path']} with hash {own['sha256']}, and {module} with the"
+            f" encoder of hash {digest}."
+        )
+    kernel, bias = (variable.numpy() for variable in variables)
+    return Head(kernel, bias, tuple(names))
+
+
+def predict(index, head):
+    """A class for each shot of an index.
+
+    Returns: (classes int64 [S], probabilities float64 [S, K]), from the mean
+        of a shot's frames.
+    """
+    logits = head.logits(index.shot_vectors).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    shares = np.exp(logits)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares.argmax(axis=1), shares
+
+
+def margins(shares):
+    """How much the first class leads the second: float64 [S] in [0, 1]."""
+    ordered = np.sort(shares, axis=1)
+    return ordered[:, -1] - ordered[:, -2]
