@@ -96,13 +96,16 @@ def test_cuts_come_in_time_and_once():
     """What is told late would find its frames already given away."""
     a, b, c, d = (scene(seed, 150, (32, 18)) for seed in range(4))
     frames = np.concatenate([a, *mix(b, c, 16), d])
-    found = shots.CutDetector("adaptive", 24.0)
+    found = shots.CutDetector("adaptive")
     told = []
     for index, image in enumerate(frames):
-        for cut in found.add(index, np.ascontiguousarray(image)):
-            assert index - cut <= found.delay_frames
+        settled = found.settled
+        for cut in found.add(index, index / 24, np.ascontiguousarray(image)):
+            assert settled <= cut <= index
             told.append(cut)
+        assert settled <= found.settled <= index + 1
     told += found.finish()
+    assert found.settled == len(frames)
     np.testing.assert_allclose(told, [150, 292, 434], atol=2)
     assert len(told) == len(set(told)) == 3
 

@@ -13,6 +13,7 @@ from vivi_keras.video.read_ahead import ahead
 # Raw frames that wait for the detector or the end of their shot may take this
 # much; beyond it frames are encoded early, even if they are not used then. [O]
 WINDOW_BYTES = 192 << 20
+DELAY_FRAMES = 128  # about as many wait for the detector
 GROUP_FRAMES = 2  # passed on by the decoder's thread at once
 
 
@@ -157,9 +158,7 @@ class _Pass:
         self._video = video
         self._settings = settings
         self._keep = keep
-        self._detector = shots.CutDetector(
-            settings.detector, video.frames_per_second
-        )
+        self._detector = shots.CutDetector(settings.detector)
         self._cuts = set()
         self._window = collections.deque()
         self._cell = None
@@ -175,7 +174,9 @@ class _Pass:
         picture = frame.picture
         self._size = self._size or (picture.width, picture.height)
         small = decode.small_bgr(picture)
-        self._cuts.update(self._detector.add(frame.index, small))
+        self._cuts.update(
+            self._detector.add(frame.index, frame.time_seconds, small)
+        )
         cell = int(frame.time_seconds * self._settings.frames_per_second + 1e-6)
         on_grid = cell != self._cell
         if not frame.good:
@@ -191,7 +192,7 @@ class _Pass:
         self._window.append(held)
         self._seconds = frame.time_seconds
         self._num_frames += 1
-        while len(self._window) > self._detector.delay_frames:
+        while self._window and self._window[0].index < self._detector.settled:
             self._settle(self._window.popleft())
 
     def _stride(self, picture):
@@ -201,7 +202,7 @@ class _Pass:
         """
         shortest = self._settings.min_shot_seconds / 4
         wanted = int(shortest * self._video.frames_per_second)
-        size = _num_bytes(picture) * self._detector.delay_frames
+        size = _num_bytes(picture) * DELAY_FRAMES
         return 1 + max(wanted - 1, size // WINDOW_BYTES)
 
     def _save_memory(self, held):

@@ -4,7 +4,6 @@ PySceneDetect's detectors are fed frame by frame from our own decode pass.
 """
 
 import dataclasses
-from fractions import Fraction
 
 import cv2
 
@@ -19,6 +18,8 @@ ADAPTIVE_WINDOW = 2  # neighbours on each side
 MIN_CONTENT_CHANGE = 12.0  # mean change of hue, saturation and value, 0 to 255
 CONTENT_CHANGE = 27.0  # for "content": the same mean change, neighbours unused
 HISTOGRAM_CHANGE = 0.2  # for "histogram": 1 - correlation, 128 bins
+# PySceneDetect names frames by time; the detectors used count frames alone.
+_RATE = 25.0
 # Every detector reports a cut at most this many frames later.
 DELAY_FRAMES = 32
 
@@ -42,10 +43,12 @@ class CutDetector:
 
     Args:
         detector: "adaptive", "content" or "histogram".
-        frames_per_second: nominal rate of the video.
+
+    Attributes:
+        settled: the decision is made for all frames with an index below this.
     """
 
-    def __init__(self, detector, frames_per_second):
+    def __init__(self, detector):
         # Imported here: scenedetect takes half a second to import.
         from scenedetect import FrameTimecode, detectors
         from scenedetect.detector import FlashFilter
@@ -56,16 +59,14 @@ class CutDetector:
                 f" got {detector!r}"
             )
         self._timecode = FrameTimecode
-        # PySceneDetect names frames by time; any rate that it accepts works.
-        rate = min(max(frames_per_second, 0.01), 1000.0)
-        self._rate = Fraction(rate).limit_denominator(10000)
-        self._last = 0
+        self._count = 0
+        self._finished = False
         self._shape = None
         self._gradual = None
-        self.delay_frames = DELAY_FRAMES
+        self._delay_frames = DELAY_FRAMES
         if detector == "adaptive":
             self._gradual = transitions.Gradual()
-            self.delay_frames = self._gradual.delay_frames
+            self._delay_frames = self._gradual.delay_frames
             self._detector = _faster(detectors.AdaptiveDetector)(
                 adaptive_threshold=ADAPTIVE_RATIO,
                 window_width=ADAPTIVE_WINDOW,
@@ -81,26 +82,35 @@ class CutDetector:
                 threshold=HISTOGRAM_CHANGE, bins=128
             )
 
-    def add(self, index, small):
-        """Takes the next frame; returns frames that begin a new shot.
+    @property
+    def settled(self):
+        if self._finished:
+            return self._count
+        return max(0, self._count - self._delay_frames)
+
+    def add(self, index, seconds, small):
+        """Takes the next frame; returns cuts that are now certain.
 
         Args:
-            index: number of the frame.
+            index: number of the frame, counted from 0.
+            seconds: its time, above that of the frame before.
             small: uint8 [h, w, 3], BGR.
+        Returns: list of int, frames that begin a new shot.
         """
-        self._last = index
+        self._count = index + 1
         # The frame size can change within a joined file.
         self._shape = self._shape or small.shape
         if small.shape != self._shape:
             small = cv2.resize(small, self._shape[1::-1])
-        timecode = self._timecode(index, self._rate)
+        timecode = self._timecode(index, _RATE)
         found = self._detector.process_frame(timecode, small)
         cuts = [cut.frame_num for cut in found]
         return cuts if self._gradual is None else self._gradual.add(small, cuts)
 
     def finish(self):
         """Returns the cuts that are certain only at the end of the video."""
-        timecode = self._timecode(self._last, self._rate)
+        self._finished = True
+        timecode = self._timecode(self._count - 1, _RATE)
         found = self._detector.post_process(timecode)
         cuts = [cut.frame_num for cut in found]
         return cuts if self._gradual is None else self._gradual.finish(cuts)
@@ -142,10 +152,11 @@ def detect_shots(path, detector="adaptive") -> list[Shot]:
     """
     times, cuts = [], set()
     with decode.Video(path) as video:
-        found = CutDetector(detector, video.frames_per_second)
+        found = CutDetector(detector)
         for frame in video.frames():
             times.append(frame.time_seconds)
-            cuts.update(found.add(frame.index, decode.small_bgr(frame.picture)))
+            small = decode.small_bgr(frame.picture)
+            cuts.update(found.add(frame.index, frame.time_seconds, small))
         cuts.update(found.finish())
         end = times[-1] + video.frame_seconds
     return shots_from_cuts(cuts, times, end)
