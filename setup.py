@@ -83,6 +83,7 @@ setuptools.setup(
     package_data={
         "vivi_keras": ["py.typed"],
         "vivi_keras.pages": ["*.html", "*.css"],
+        "vivi_keras.video": ["*.npz"],
         "vivi_keras.hub_modules": [
             "*.yaml",
             "*.md",

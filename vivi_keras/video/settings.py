@@ -7,7 +7,7 @@ from vivi_keras.checks import check_choice, check_range, check_whole
 from vivi_keras.video import shots
 
 RATES = (1e-4, 1000)  # frames a second that make sense
-FORMAT = 3  # raised when the same file and settings give different bytes
+FORMAT = 4  # raised when the same file and settings give different bytes
 
 
 @dataclasses.dataclass(frozen=True)
