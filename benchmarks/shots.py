@@ -27,7 +27,6 @@ import cv2
 import fit_shots
 import splices
 
-from vivi_keras.demo import corpus
 from vivi_keras.video import decode, shots
 
 NUM_FILMS, NUM_SHOTS = 10, 27
@@ -121,16 +120,9 @@ def walks(folder, step):
 
 def rendered(folder):
     """The rendered films: 427 cuts and 88 dissolves."""
-    folder = pathlib.Path(folder) / "rendered"
-    corpus.render_corpus(
-        folder,
-        num_films=60,
-        seed=21,
-        objects_per_film=1,
-        dissolve_share=0.15,
-    )
+    paths = fit_shots.render(pathlib.Path(folder) / "rendered")
     films = []
-    for path in sorted(folder.glob("film_*.mp4")):
+    for path in paths[: fit_shots.REPORTED]:
         content = json.loads(path.with_suffix(".json").read_text())
         films.append(
             {

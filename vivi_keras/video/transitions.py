@@ -23,7 +23,7 @@ REACH = 40  # pictures on each side that a picture's features use
 REACH_FRAMES = 128  # and frames, so that a still does not delay decisions
 BLOCK = 32  # pictures scored at once
 
-_CUT, _CUT_PEAK = 0.5, 2  # a cut's score is the highest within 2 pictures
+_CUT, _CUT_PEAK = 0.55, 2  # a cut's score is the highest within 2 pictures
 _DISSOLVE, _DISSOLVE_PEAK = 0.5, 10
 _PEAK_FRAMES = 48  # peaks reach no further
 _CENTRE = 3
