@@ -1,10 +1,10 @@
 """What the shot detector knows of a video's pictures.
 
 Frames that repeat the picture before, for less than STILL_SECONDS, or follow it
-in less than MIN_STEP_SECONDS, are left out. Of each picture kept, a copy of 64 x 48 pixels
-gives four descriptions (colours, colour histogram, light, edges) and measures
-of how well it can be made from the picture before by moving its parts. All
-constants are [O].
+in less than MIN_STEP_SECONDS, are left out. Of each picture kept, a copy of
+64 x 48 pixels gives four descriptions (colours, colour histogram, light, edges)
+and measures of how well it can be made from the picture before by moving its
+parts. All constants are [O].
 """
 
 import dataclasses
