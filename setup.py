@@ -91,6 +91,7 @@ setuptools.setup(
     package_data={
         "vivi_keras": ["py.typed"],
         "vivi_keras.pages": ["*.html", "*.css", "*.md"],
+        "vivi_keras.video": ["*.npz"],
         "vivi_keras.hub_modules": [
             "*.yaml",
             "*.md",
@@ -132,7 +133,7 @@ setuptools.setup(
         "importlib_resources>=6,<8",
     ],
     extras_require={
-        # With the converters, KerasHub and the archive, so that their tests run.
+        # With all that tests of the extras need.
         "test": [*TEST, *CONVERT, *HUB, *ARCHIVE],
         "archive": ARCHIVE,
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],

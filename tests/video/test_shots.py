@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vivi_keras import video
-from vivi_keras.video import decode, shots, transitions
+from vivi_keras.video import decode, pictures, shots, transitions
 
 
 def scene(seed, num_frames, size=(96, 54)):
@@ -110,33 +110,160 @@ def test_cuts_come_in_time_and_once():
     assert len(told) == len(set(told)) == 3
 
 
-def test_streaming_scores_equal_scores_of_the_whole():
-    frames = np.concatenate([scene(1, 70, (32, 18)), scene(2, 70, (32, 18))])
-    vectors = np.stack([transitions.tiny(f) for f in frames])
-    whole = transitions.score(
-        transitions.features(transitions.Distances(vectors), np.arange(140))
-    )
-    stream = transitions.Gradual()
-    for image in frames:
-        stream.add(image, [])
-    stream.finish([])
-    for place, value in stream._scores.items():
-        assert value == pytest.approx(whole[place], abs=2e-3)
-
-
-def test_faster_score_is_that_of_the_library():
-    from scenedetect import FrameTimecode, detectors
-
-    library = detectors.AdaptiveDetector(min_scene_len=1)
-    faster = shots._faster(detectors.AdaptiveDetector)(min_scene_len=1)
-    frames = [*scene(1, 20), *scene(2, 20)]
+def rows_of(frames):
+    """Rows of all frames, chosen or not."""
+    rows = transitions.Rows()
+    made = []
     for index, image in enumerate(frames):
-        time = FrameTimecode(index, 24.0)
-        image = np.ascontiguousarray(image)
-        cuts = library.process_frame(time, image)
-        assert faster.process_frame(time, image) == cuts
-        assert faster._frame_score == pytest.approx(library._frame_score)
-        assert bool(cuts) == (index == 22)
+        reduced = pictures.reduce(np.ascontiguousarray(image))
+        made.append(rows.add(pictures.describe(reduced, index, index)))
+    return made
+
+
+def test_features_do_not_depend_on_where_blocks_end():
+    frames = np.concatenate([scene(1, 70, (64, 48)), scene(2, 70, (64, 48))])
+    rows = rows_of(frames)
+    whole = transitions.make_table(rows)
+    reach = transitions.REACH
+    for make in (transitions.cut_features, transitions.dissolve_features):
+        expected = make(whole, np.arange(140))
+        for start, stop in [(0, 13), (13, 70), (70, 71), (71, 140)]:
+            first = max(0, start - reach)
+            part = transitions.make_table(rows[first : stop + reach])
+            found = make(part, np.arange(start, stop) - first)
+            np.testing.assert_array_equal(found, expected[start:stop])
+
+
+def test_distances_are_those_of_each_pair():
+    frames = scene(3, 40, (64, 48))
+    table = transitions.make_table(rows_of(frames))
+    window = table.window(np.array([5, 20, 39]))
+    colours = [
+        cv2.resize(f, (32, 24), interpolation=cv2.INTER_AREA).astype(float)
+        for f in frames
+    ]
+    for first, second in [(0, 0), (-3, 2), (4, -4), (-20, 2)]:
+        expected = []
+        for place in (5, 20, 39):
+            a, b = (
+                colours[min(max(place + o, 0), 39)] for o in (first, second)
+            )
+            expected.append(np.sqrt(np.mean((a - b) ** 2)))
+        found = window.between(0, first, second)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_trees_are_walked_from_their_roots_to_a_leaf():
+    with np.load(transitions.WEIGHTS) as stored:
+        parts = [
+            stored[f"cut_{name}"]
+            for name in ("feature", "threshold", "left", "right", "value")
+        ]
+        start = float(stored["cut_start"])
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(0, 2, (20, parts[0].max() + 1)).astype(np.float32)
+    expected = []
+    for row in inputs:
+        total = start
+        for feature, threshold, left, right, value in zip(*parts, strict=True):
+            node = 0
+            while left[node] != node:
+                low = row[feature[node]] <= threshold[node]
+                node = left[node] if low else right[node]
+            total += float(value[node])
+        expected.append(1 / (1 + np.exp(-total)))
+    trees = transitions.Trees(*parts, start)
+    np.testing.assert_allclose(trees(inputs), expected, rtol=1e-9)
+    for row, value in zip(inputs, trees(inputs), strict=True):
+        assert trees(row[None])[0] == value  # to the bit, however many
+
+
+def walk_about(image, steps, size=(160, 90), speed=9):
+    """A camera that turns over a large picture, few pictures a second."""
+    width, height = size
+    return [
+        image[20 : 20 + height, place : place + width]
+        for place in range(0, speed * steps, speed)
+    ]
+
+
+def view(seed):
+    """A wide picture with detail: uint8 [130, 1600, 3]."""
+    rng = np.random.default_rng(seed)
+    image = np.full((130, 1600, 3), rng.uniform(40, 200, 3), np.float32)
+    for size, gain in ((8, 30), (40, 50)):
+        noise = rng.normal(0, 1, (130 // size + 2, 1600 // size + 2, 3))
+        noise = cv2.resize(noise, (1600, 130), interpolation=cv2.INTER_CUBIC)
+        image += gain * noise.astype(np.float32)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def detected(frames, rate):
+    """Cuts of frames given to the default detector one by one."""
+    found = shots.CutDetector("adaptive")
+    cuts = []
+    for index, image in enumerate(frames):
+        small = np.ascontiguousarray(image)
+        cuts += found.add(index, index / rate, small)
+    return cuts + found.finish()
+
+
+@pytest.mark.parametrize("rate", [5, 8, 12])
+def test_a_turning_camera_at_few_frames_a_second(rate):
+    parts = [walk_about(view(seed), 40, speed=17) for seed in range(3)]
+    assert detected(sum(parts, []), rate) == [40, 80]
+
+
+@pytest.mark.parametrize("speed", [4, 9])
+@pytest.mark.parametrize("held", [2, 5, 15])
+def test_repeated_pictures_are_no_cuts(held, speed):
+    parts = [walk_about(view(seed), 30, speed=speed) for seed in range(2)]
+    frames = [image for image in sum(parts, []) for _ in range(held)]
+    assert detected(frames, 60) == [30 * held]
+
+
+def lit(image, channel):
+    changed = image.astype(int)
+    changed[..., channel] = np.minimum(255, changed[..., channel] + 120)
+    changed[..., 2 - channel] //= 2
+    return changed.astype(np.uint8)
+
+
+@pytest.mark.parametrize("period", [3, 8, 12])
+def test_coloured_lights_are_no_cuts(period):
+    a, b = (
+        walk_about(view(seed), n, speed=2) for seed, n in ((1, 200), (2, 100))
+    )
+    lights = [lit(x, 2 * (i // period % 2)) for i, x in enumerate(a)]
+    assert detected(lights + b, 25) == [200]
+
+
+def test_a_still_of_minutes_is_settled_as_it_goes():
+    a, b = scene(1, 1, (160, 90)), scene(2, 1, (160, 90))
+    found = shots.CutDetector("adaptive")
+    cuts = []
+    for index in range(2000):
+        cuts += found.add(index, index / 25, a[0] if index < 700 else b[0])
+        assert index - found.settled < 256
+        assert all(cut >= 700 for cut in cuts)
+    assert cuts == [700]
+    assert found.finish() == []
+
+
+def test_a_slide_show():
+    slides = [scene(seed, 1, (160, 90))[0] for seed in range(5)]
+    frames = [slide for slide in slides for _ in range(50)]
+    assert detected(frames, 25) == [50, 100, 150, 200]
+
+
+def test_same_bits_again():
+    frames = [*walk_about(view(1), 60), *walk_about(view(2), 60)]
+    first, second = transitions.make_table(rows_of(frames)), None
+    second = transitions.make_table(rows_of(frames))
+    for name in ("distances", "motion", "mean", "deviation"):
+        np.testing.assert_array_equal(
+            getattr(first, name), getattr(second, name)
+        )
 
 
 def test_whole_steps_sample_what_nearest_samples():

@@ -1,6 +1,6 @@
 """Finds shots: half-open ranges of frames without a cut.
 
-PySceneDetect's detectors are fed frame by frame from our own decode pass.
+Detectors are fed frame by frame from our own decode pass.
 """
 
 import dataclasses
@@ -11,16 +11,12 @@ from vivi_keras.video import decode, transitions
 
 DETECTORS = ("adaptive", "content", "histogram")
 
-# Thresholds of PySceneDetect's detectors. All are PySceneDetect's defaults
-# except MIN_CONTENT_CHANGE, which is 15 there. [O]
-ADAPTIVE_RATIO = 3.0  # a frame's change / the mean change of its neighbours
-ADAPTIVE_WINDOW = 2  # neighbours on each side
-MIN_CONTENT_CHANGE = 12.0  # mean change of hue, saturation and value, 0 to 255
-CONTENT_CHANGE = 27.0  # for "content": the same mean change, neighbours unused
-HISTOGRAM_CHANGE = 0.2  # for "histogram": 1 - correlation, 128 bins
+# PySceneDetect's own thresholds.
+CONTENT_CHANGE = 27.0  # mean change of hue, saturation and value, 0 to 255
+HISTOGRAM_CHANGE = 0.2  # 1 - correlation, 128 bins
 # PySceneDetect names frames by time; the detectors used count frames alone.
 _RATE = 25.0
-# Every detector reports a cut at most this many frames later.
+# PySceneDetect's detectors report a cut at most this many frames later.
 DELAY_FRAMES = 32
 
 
@@ -37,9 +33,9 @@ class Shot:
 class CutDetector:
     """Finds cuts frame by frame.
 
-    "adaptive" is PySceneDetect's AdaptiveDetector plus our detection of
-    dissolves, fades and flashes. "content" and "histogram" are PySceneDetect's
-    own detectors: "content" for comparison, "histogram" as in the paper.
+    "adaptive" is our own detector of cuts, dissolves and fades. "content" and
+    "histogram" are PySceneDetect's detectors: "content" for comparison,
+    "histogram" as in the paper.
 
     Args:
         detector: "adaptive", "content" or "histogram".
@@ -49,44 +45,19 @@ class CutDetector:
     """
 
     def __init__(self, detector):
-        # Imported here: scenedetect takes half a second to import.
-        from scenedetect import FrameTimecode, detectors
-        from scenedetect.detector import FlashFilter
-
         if detector not in DETECTORS:
             raise ValueError(
                 f"detector: expected one of {', '.join(DETECTORS)},"
                 f" got {detector!r}"
             )
-        self._timecode = FrameTimecode
-        self._count = 0
-        self._finished = False
-        self._shape = None
-        self._gradual = None
-        self._delay_frames = DELAY_FRAMES
         if detector == "adaptive":
-            self._gradual = transitions.Gradual()
-            self._delay_frames = self._gradual.delay_frames
-            self._detector = _faster(detectors.AdaptiveDetector)(
-                adaptive_threshold=ADAPTIVE_RATIO,
-                window_width=ADAPTIVE_WINDOW,
-                min_content_val=MIN_CONTENT_CHANGE,
-                min_scene_len=1,
-            )
-        elif detector == "content":
-            self._detector = detectors.ContentDetector(
-                threshold=CONTENT_CHANGE, filter_mode=FlashFilter.Mode.SUPPRESS
-            )
+            self._detector = transitions.Transitions()
         else:
-            self._detector = detectors.HistogramDetector(
-                threshold=HISTOGRAM_CHANGE, bins=128
-            )
+            self._detector = _SceneDetect(detector)
 
     @property
     def settled(self):
-        if self._finished:
-            return self._count
-        return max(0, self._count - self._delay_frames)
+        return self._detector.settled
 
     def add(self, index, seconds, small):
         """Takes the next frame; returns cuts that are now certain.
@@ -97,43 +68,50 @@ class CutDetector:
             small: uint8 [h, w, 3], BGR.
         Returns: list of int, frames that begin a new shot.
         """
+        return self._detector.add(index, seconds, small)
+
+    def finish(self):
+        """Returns the cuts that are certain only at the end of the video."""
+        return self._detector.finish()
+
+
+class _SceneDetect:
+    """One of PySceneDetect's detectors."""
+
+    def __init__(self, detector):
+        # Imported here: scenedetect takes half a second to import.
+        from scenedetect import FrameTimecode, detectors
+        from scenedetect.detector import FlashFilter
+
+        self._timecode = FrameTimecode
+        self._count = 0
+        self._shape = None
+        self.settled = 0
+        if detector == "content":
+            self._detector = detectors.ContentDetector(
+                threshold=CONTENT_CHANGE, filter_mode=FlashFilter.Mode.SUPPRESS
+            )
+        else:
+            self._detector = detectors.HistogramDetector(
+                threshold=HISTOGRAM_CHANGE, bins=128
+            )
+
+    def add(self, index, seconds, small):
         self._count = index + 1
         # The frame size can change within a joined file.
         self._shape = self._shape or small.shape
         if small.shape != self._shape:
             small = cv2.resize(small, self._shape[1::-1])
-        timecode = self._timecode(index, _RATE)
-        found = self._detector.process_frame(timecode, small)
-        cuts = [cut.frame_num for cut in found]
-        return cuts if self._gradual is None else self._gradual.add(small, cuts)
+        found = self._detector.process_frame(
+            self._timecode(index, _RATE), small
+        )
+        self.settled = max(0, self._count - DELAY_FRAMES)
+        return [cut.frame_num for cut in found]
 
     def finish(self):
-        """Returns the cuts that are certain only at the end of the video."""
-        self._finished = True
-        timecode = self._timecode(self._count - 1, _RATE)
-        found = self._detector.post_process(timecode)
-        cuts = [cut.frame_num for cut in found]
-        return cuts if self._gradual is None else self._gradual.finish(cuts)
-
-
-def _faster(detector):
-    """PySceneDetect's class with the same score at a third of its cost.
-
-    PySceneDetect averages the mean distances of hue, saturation and value.
-    That is one sum over all three, which OpenCV computes on uint8 directly.
-    """
-
-    class Faster(detector):
-        _previous = None
-
-        def _calculate_frame_score(self, timecode, frame_img):
-            pixels = cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV)
-            previous, self._previous = self._previous, pixels
-            if previous is None:
-                return 0.0
-            return cv2.norm(pixels, previous, cv2.NORM_L1) / pixels.size
-
-    return Faster
+        last = self._timecode(max(0, self._count - 1), _RATE)
+        self.settled = self._count
+        return [cut.frame_num for cut in self._detector.post_process(last)]
 
 
 def detect_shots(path, detector="adaptive") -> list[Shot]:
@@ -158,7 +136,8 @@ def detect_shots(path, detector="adaptive") -> list[Shot]:
             small = decode.small_bgr(frame.picture)
             cuts.update(found.add(frame.index, frame.time_seconds, small))
         cuts.update(found.finish())
-    return shots_from_cuts(cuts, times, video.end_seconds)
+        end = video.end_seconds
+    return shots_from_cuts(cuts, times, end)
 
 
 def shots_from_cuts(cuts, times, end) -> list[Shot]:

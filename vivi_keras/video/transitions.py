@@ -1,111 +1,219 @@
-"""Finds dissolves, fades and flashes from distances between small frames.
+"""Finds cuts, dissolves and fades among a video's pictures.
 
-PySceneDetect's detectors compare neighbouring frames, so they mistake a
-dissolve of 12 frames for motion. Here frames up to 26 apart are compared. In a
-dissolve the frame halfway is the mean of the frames at its ends, and both sides
-change little compared with the change between them; in motion neither is true.
-A small network, fitted by `benchmarks/shots.py --fit` to spliced clips, uses
-features of this kind at five lengths. All constants here are [O].
+Two small models of decision trees, fitted by `benchmarks/fit_shots.py`, score
+each picture: does a shot begin with it, and is it the middle of a dissolve?
+They see how a picture differs from those around it, each difference beside
+those of its neighbourhood, so that what a camera's motion, lights or few frames
+a second do everywhere is not taken for a cut. Fades are black between two
+pictures. All constants here are [O].
 """
 
-import cv2
+import collections
+import functools
+import pathlib
+from typing import NamedTuple
+
 import numpy as np
 
-from vivi_keras.video import transition_weights
+from vivi_keras.video import pictures
 
-HALVES = (4, 6, 8, 10, 13)  # half lengths of the transitions, in frames
-REACH = 40  # frames on each side that a frame's features use
-BLOCK = 32
-SIZE = (32, 18)
+WEIGHTS = pathlib.Path(__file__).with_name("transition_weights.npz")
+HALVES = (2, 3, 4, 6, 8, 10, 13)  # half lengths of dissolves, in pictures
+REACH = 40  # pictures on each side that a picture's features use
+REACH_FRAMES = 128  # and frames, so that a still does not delay decisions
+BLOCK = 32  # pictures scored at once
 
-_BEYOND = 3 * HALVES[-1] + 2  # frames past the ends that features may use
-_THRESHOLD = 0.5
-_PEAK = 14  # a dissolve's score is the highest within this many frames
-_CENTRE = 4
+_CUT, _CUT_PEAK = 0.55, 2  # a cut's score is the highest within 2 pictures
+_DISSOLVE, _DISSOLVE_PEAK = 0.5, 10
+_PEAK_FRAMES = 48  # peaks reach no further
+_CENTRE = 7
+_ALONE = 6  # a dissolve is as many pictures away from cuts and fades
 _DARK_DEVIATION, _DARK_MEAN, _BRIGHT_DEVIATION = 6.0, 40.0, 14.0
-_FADE = 16  # a fade has a picture within this many frames of the black
-_LONG_BLACK = 12
-_FLASH_FRAMES, _FLASH_SHARE = 5, 0.5
+_FADE = 16  # a fade has a picture within this many pictures of the black
+_LONG_BLACK = 12  # frames
+
+# Added to a difference before its logarithm: about the noise of coding.
+_NOISE = (1.0, 0.02, 0.02, 0.03)  # of the descriptions' distances
+_MOTION_NOISE = np.array(
+    [1, 1, 0.5, 0.5, 0.02, 0.05, 0.05, 0.05, 1, 1, 1, 1, 1, 1, *[0.05] * 3],
+    np.float32,
+)
+_AROUND = np.array([o for o in range(-8, 9) if o])
+_RETURN = 19  # pictures after which a light may have come back
 
 
-def tiny(small):
-    """A frame as a vector for computing distances: float32 [1728]."""
-    image = cv2.resize(small, SIZE, interpolation=cv2.INTER_AREA)
-    return image.reshape(-1).astype(np.float32)
-
-
-class Distances:
-    """Root mean square pixel distances between consecutive frames.
-
-    Args:
-        vectors: float32 [n, d], one vector per frame.
-    """
-
-    def __init__(self, vectors):
-        self.num_frames = len(vectors)
-        size = vectors.shape[1]
-        centred = vectors - vectors.mean(axis=0)
-        squares = np.einsum("nd,nd->n", centred, centred)
-        table = centred @ centred.T
-        table *= -2
-        table += squares[:, None]
-        table += squares
-        self._table = np.sqrt(np.maximum(table, 0, out=table) / size)
-        # Clipped frame numbers; calling np.clip each time would cost more
-        # than the look-up itself.
-        places = np.arange(-_BEYOND, self.num_frames + _BEYOND)
-        self._places = np.clip(places, 0, self.num_frames - 1)
-        self.mean = vectors.mean(axis=1)
-        variance = np.einsum("nd,nd->n", vectors, vectors) / size - self.mean**2
-        self.deviation = np.sqrt(np.maximum(variance, 0))
-
-    def inside(self, frames):
-        """Frame numbers, clipped to the first and last frame."""
-        return self._places[frames + _BEYOND]
-
-    def __call__(self, first, second):
-        """Distances between frames; numbers past the ends are clipped."""
-        return self._table[self.inside(first), self.inside(second)]
-
-
-def features(between, places):
-    """Features that show a dissolve: float32 [n, 10 * len(HALVES)].
+class Table:
+    """Differences between consecutive pictures.
 
     Args:
-        between: `Distances` of the frames up to REACH around `places`, or up
-            to an end of the video.
-        places: int [n], frame numbers within `between`.
+        distances: float32 [n, BAND + 1, 4]; [k, j] between k and k - j.
+        motion: float32 [n, NUM_MOTION], from k - 1 to k.
+        mean, deviation: float32 [n], of the colours.
+        frame: int [n], the pictures' frames.
     """
-    last = between.num_frames - 1
-    steps = between(np.arange(last + 1), np.arange(1, last + 2))
-    path = np.concatenate([[0], np.cumsum(steps)])
-    steps = np.pad(steps, HALVES[-1])
+
+    def __init__(self, distances, motion, mean, deviation, frame):
+        self.distances = distances
+        self.motion = motion
+        self.mean = mean
+        self.deviation = deviation
+        self.frame = frame
+        self.low = np.searchsorted(frame, frame - REACH_FRAMES)
+        self.high = np.searchsorted(frame, frame + REACH_FRAMES, "right") - 1
+
+    def window(self, places):
+        return _Window(self, places)
+
+
+class _Window:
+    """The neighbourhoods of some pictures; numbers past their ends are cut."""
+
+    def __init__(self, table, places):
+        self.table = table
+        self.places = places
+        self._low, self._high = table.low[places], table.high[places]
+
+    def inside(self, offset):
+        """Pictures `offset` from each: int [n] or [n, offsets]."""
+        offset = np.asarray(offset)
+        extra = (None,) * offset.ndim
+        around = self.places[(..., *extra)] + offset
+        around = np.maximum(around, self._low[(..., *extra)])
+        return np.minimum(around, self._high[(..., *extra)])
+
+    def between(self, part, first, second):
+        """Distances of pictures at two offsets: [n] or [n, offsets]."""
+        first, second = self.inside(first), self.inside(second)
+        later = np.maximum(first, second)
+        back = later - np.minimum(first, second)
+        return self.table.distances[later, back, part]
+
+    def steps(self, values, offsets):
+        """Values from one picture to the next, at offsets."""
+        first = np.minimum(self._low + 1, self._high)
+        return values[np.maximum(self.inside(offsets), first[:, None])]
+
+
+def _pairs(first, second):
+    pairs = [(a, b) for a in first for b in second if a < b]
+    return np.array(pairs).T
+
+
+_ACROSS = _pairs((-4, -3, -2, -1), (0, 1, 2, 3))
+_STEP = 12  # place of (-1, 0) in _ACROSS
+_BEFORE = _pairs((-4, -3, -2, -1), (-4, -3, -2, -1))
+_AFTER = _pairs((0, 1, 2, 3), (0, 1, 2, 3))
+_SOON = np.arange(1, 6)
+_LATER = np.arange(1, _RETURN + 1)
+
+
+def cut_features(table, places):
+    """Features that show a cut before each picture: float32 [n, d].
+
+    Args:
+        table: `Table` of all pictures that the features can use.
+        places: int [n], pictures, not the video's first.
+    """
+    window = table.window(places)
     columns = []
-    for half in HALVES:
-        windows = (places + HALVES[-1] - half)[:, None] + np.arange(2 * half)
-        largest = steps[windows].max(axis=1)
-        columns += _at_length(between, places, half, path, largest)
+    for part, noise in enumerate(_NOISE):
+        columns += _step(window, table.distances[:, 1, part], noise)
+        columns += _sides(window, part, noise)
+    for index, noise in enumerate(_MOTION_NOISE):
+        columns += _step(window, table.motion[:, index], noise)
+    before, after = window.inside(-1), window.inside(0)
+    deviations = table.deviation[before], table.deviation[after]
+    columns += [
+        np.minimum(table.mean[before], table.mean[after]),
+        np.minimum(*deviations),
+        np.maximum(*deviations),
+    ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _at_length(between, c, half, path, largest):
-    a, b = c - half, c + half
+def _step(window, values, noise):
+    """One kind of step beside those of its neighbourhood."""
+    value = values[window.places]
+    around = np.log(window.steps(values, _AROUND) + noise)
+    level = np.log(value + noise)
+    before, after = around[:, 5:8].max(axis=1), around[:, 8:11].max(axis=1)
+    return [
+        value,
+        level - np.median(around, axis=1),
+        level - np.maximum(before, after),
+        level - np.minimum(before, after),
+        level - around.max(axis=1),
+    ]
+
+
+def _sides(window, part, noise):
+    """Differences across the place beside those within each side."""
+
+    def logs(pairs):
+        return np.log(window.between(part, *pairs) + noise)
+
+    across, before, after = logs(_ACROSS), logs(_BEFORE), logs(_AFTER)
+    step = across[:, _STEP]
+    mean, least = across.mean(axis=1), across.min(axis=1)
+    largest = before.max(axis=1), after.max(axis=1)
+    twice = logs(np.array([[-2, -1], [0, 1]])).min(axis=1)
+    twice -= logs(np.array([[-3, -4, 0, 1], [-1, -2, 2, 3]])).max(axis=1)
+    returns = [
+        logs((np.full_like(ahead, -1), ahead)).min(axis=1) - step
+        for ahead in (_SOON, _LATER)
+    ]
+    returned = [
+        logs((-1 - ahead, np.zeros_like(ahead))).min(axis=1) - step
+        for ahead in (_SOON, _LATER)
+    ]
+    return [
+        least - step,
+        mean - step,
+        mean - np.maximum(*largest),
+        mean - np.minimum(*largest),
+        least - np.maximum(*largest),
+        mean - 0.5 * (before.mean(axis=1) + after.mean(axis=1)),
+        twice,
+        *returns,
+        *returned,
+    ]
+
+
+def dissolve_features(table, places):
+    """Features that show a dissolve around each picture: float32 [n, d].
+
+    In a dissolve the picture halfway is the mean of the pictures at its ends,
+    and both sides change little compared with the change between them; in
+    motion neither is true. The arguments are as for `cut_features`.
+    """
+    window = table.window(places)
+    steps = table.distances[:, 1, 0]
+    columns = []
+    for half in HALVES:
+        columns += _at_length(window, half, steps)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _at_length(window, half, steps):
+    table = window.table
+    between = functools.partial(window.between, 0)
+    a, b, near = -half, half, max(1, half // 2)
     change = between(a, b)
     scale = change + 1
-    long_side = np.maximum(between(a - 2 * half, a), between(b, b + 2 * half))
-    side = np.maximum(between(a - half, a), between(b, b + half))
-    # Distance of frame c to the mean of a and b (parallelogram law).
-    halfway = 2 * between(a, c) ** 2 + 2 * between(c, b) ** 2 - change**2
+    long_side = np.maximum(between(a - half, a), between(b, b + half))
+    side = np.maximum(between(a - near, a), between(b, b + near))
+    # Distance of the middle to the mean of a and b (parallelogram law).
+    halfway = 2 * between(a, 0) ** 2 + 2 * between(0, b) ** 2 - change**2
     parts, off_line = [], []
-    for offset in (-half // 2, 0, half // 2):
-        to_a, to_b = between(a, c + offset), between(c + offset, b)
+    for offset in (-near, 0, near):
+        to_a, to_b = between(a, offset), between(offset, b)
         part = (to_a**2 + change**2 - to_b**2) / (2 * change**2 + 1)
         parts.append(part)
         square = np.maximum(to_a**2 - (part * change) ** 2, 0)
         off_line.append(np.sqrt(square) / scale)
-    clipped_a, clipped_b = between.inside(a), between.inside(b)
-    variance = between.deviation**2
-    ends = 0.5 * (variance[clipped_a] + variance[clipped_b])
+    variance = table.deviation**2
+    ends = 0.5 * (variance[window.inside(a)] + variance[window.inside(b)])
+    steps = window.steps(steps, np.arange(a + 1, b + 1))
     return [
         np.log(scale),
         np.log(scale / (long_side + 1)),
@@ -114,156 +222,326 @@ def _at_length(between, c, half, path, largest):
         np.maximum(off_line[0], off_line[2]),
         parts[1] - 0.5,
         parts[2] - parts[0],
-        (path[clipped_b] - path[clipped_a]) / scale,
-        largest / scale,
-        variance[c] / (ends + 4),
+        steps.sum(axis=1) / scale,
+        steps.max(axis=1) / scale,
+        variance[window.places] / (ends + 4),
     ]
 
 
-def score(values):
-    """Probability that the frame is the middle of a dissolve: float [n]."""
-    weights = transition_weights.load()
-    hidden = (values - weights["mean"]) / weights["scale"]
-    hidden = np.maximum(hidden @ weights["in"] + weights["in_bias"], 0)
-    logits = hidden @ weights["out"] + weights["out_bias"]
-    return 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+class Trees:
+    """A sum of decision trees.
 
-
-class Gradual:
-    """Adds dissolves and fades to the hard cuts of another detector.
-
-    Takes frames one by one and returns cuts once they are certain.
+    Args:
+        feature: int [trees, nodes], the feature that a node looks at.
+        threshold: float32 [trees, nodes]; at most it: to the left.
+        left, right: int [trees, nodes], next nodes; a leaf's are itself.
+        value: float32 [trees, nodes], of the leaves.
+        start: float, added to their sum.
     """
 
-    # A cut is returned at most this many frames later.
-    delay_frames = REACH + BLOCK + _PEAK + 2 * _CENTRE + 8
+    def __init__(self, feature, threshold, left, right, value, start):
+        num_trees, num_nodes = feature.shape
+        first = np.arange(num_trees)[:, None] * num_nodes
+        self._roots = first[:, 0]
+        self._feature = feature.reshape(-1).astype(np.int64)
+        self._threshold = threshold.reshape(-1)
+        self._next = np.stack(
+            [(right + first).reshape(-1), (left + first).reshape(-1)]
+        )
+        self._value = value.reshape(-1)
+        self._start = float(start)
+
+    def __call__(self, features):
+        """Probabilities: float64 [n], of features [n, d]."""
+        nodes = np.repeat(self._roots[None], len(features), axis=0)
+        rows = np.arange(len(features))[:, None]
+        while True:
+            seen = features[rows, self._feature[nodes]]
+            left = seen <= self._threshold[nodes]
+            following = self._next[left.astype(np.int64), nodes]
+            if np.array_equal(following, nodes):
+                break
+            nodes = following
+        total = self._value[nodes].astype(np.float64).sum(axis=1)
+        return 1 / (1 + np.exp(-(total + self._start)))
+
+
+@functools.cache
+def models():
+    """The fitted models: {"cut": Trees, "dissolve": Trees}."""
+    names = ("feature", "threshold", "left", "right", "value", "start")
+    with np.load(WEIGHTS) as stored:
+        return {
+            model: Trees(*[stored[f"{model}_{name}"] for name in names])
+            for model in ("cut", "dissolve")
+        }
+
+
+class Row(NamedTuple):
+    """What is kept of a picture: its differences to those before it."""
+
+    distances: np.ndarray  # float32 [BAND + 1, 4]
+    motion: np.ndarray  # float32 [NUM_MOTION]
+    mean: float
+    deviation: float
+    first_frame: int
+    frame: int
+
+
+class Rows:
+    """Turns pictures into rows, one after the other."""
+
+    def __init__(self, motion=None):
+        flow = pictures.flow()
+        self._motion = motion or (lambda a, b: pictures.motion(a, b, flow))
+        self._last = None
+        self._vectors = np.zeros((0, pictures.VECTOR_SIZE), np.float32)
+
+    def add(self, picture):
+        """The `Row` of the next picture."""
+        distances = np.zeros((pictures.BAND + 1, 4), np.float32)
+        motion = np.zeros(pictures.NUM_MOTION, np.float32)
+        vectors = self._vectors
+        if self._last is not None:
+            found = pictures.distances(vectors, picture.vector)
+            distances[1 : len(found) + 1] = found[::-1]
+            motion = self._motion(self._last, picture)
+        self._last = picture
+        self._vectors = np.concatenate(
+            [vectors[-pictures.BAND + 1 :], picture.vector[None]]
+        )
+        return Row(
+            distances,
+            motion,
+            picture.mean,
+            picture.deviation,
+            picture.first_frame,
+            picture.frame,
+        )
+
+
+def make_table(rows):
+    """The `Table` of rows."""
+    distances, motion, mean, deviation, _, frame = zip(*rows, strict=True)
+    return Table(
+        np.stack(distances),
+        np.stack(motion),
+        np.array(mean, np.float32),
+        np.array(deviation, np.float32),
+        np.array(frame),
+    )
+
+
+class _Fades:
+    """Finds black between two pictures.
+
+    The cut is the middle of the black, but at most _LONG_BLACK frames before
+    its end.
+    """
 
     def __init__(self):
-        self._vectors = []  # of frames [self._first, self._count)
-        self._first = 0
-        self._count = 0
-        self._scored = 0  # frames before this one have a score
-        self._told = 0  # cuts before this frame have been returned
-        self._scores = {}
-        self._waiting = []  # hard cuts that may be flashes
-        self._cuts = []  # hard cuts that are not flashes
-        self._fades = []
-        self._fade_from = 0
+        self._before = collections.deque(maxlen=_FADE)  # deviations
+        self._start = self._stop = None  # of the black, in frames
+        self._waited = 0  # pictures since the black
 
-    def add(self, small, hard_cuts):
+    def add(self, row):
+        """Takes the next picture; returns the frame of a fade or None."""
+        dark = row.deviation < _DARK_DEVIATION and row.mean < _DARK_MEAN
+        found = None
+        if self._start is None:
+            if dark and max(self._before, default=0) > _BRIGHT_DEVIATION:
+                self._start = row.first_frame
+        elif dark:
+            self._stop, self._waited = None, 0
+        else:
+            if self._stop is None:
+                self._stop = row.first_frame
+            self._waited += 1
+            if row.deviation > _BRIGHT_DEVIATION:
+                middle = (self._start + self._stop) // 2
+                found = max(middle, self._stop - _LONG_BLACK)
+            if found is not None or self._waited == _FADE:
+                self._start = self._stop = None
+                self._waited = 0
+        self._before.append(row.deviation)
+        return found
+
+    def earliest(self, open_frame):
+        """First frame that may still turn out to be a fade.
+
+        Args:
+            open_frame: first frame at which the next picture may begin.
+        """
+        if self._start is None:
+            return open_frame
+        if self._stop is not None and open_frame - self._stop > REACH_FRAMES:
+            self._start = self._stop = None
+            self._waited = 0
+            return open_frame
+        stop = open_frame if self._stop is None else self._stop
+        return max(self._start, stop - _LONG_BLACK)
+
+
+class Transitions:
+    """Finds the frames that begin a new shot, frame by frame.
+
+    Attributes:
+        settled: the decision is made for all frames with an index below this.
+    """
+
+    def __init__(self):
+        self._chooser = pictures.Chooser()
+        self._make_row = Rows().add
+        self._fades = _Fades()
+        self._fade_frames, self._told = [], 0
+        # Of pictures from self._first on; those scored have both scores.
+        self._first = 0
+        self._rows, self._cut_scores, self._dissolve_scores = [], [], []
+        self._decided = 0  # pictures before this one are decided
+        self._num_frames = 0
+        self.settled = 0
+
+    def add(self, index, seconds, small):
         """Takes the next frame; returns cuts that are now certain.
 
         Args:
-            small: uint8 [h, w, 3].
-            hard_cuts: frames at which the other detector found a cut.
+            index: number of the frame, counted from 0.
+            seconds: its time.
+            small: uint8 [h, w, 3], BGR.
         """
-        self._vectors.append(tiny(small))
-        self._count += 1
-        self._waiting += hard_cuts
-        if self._count < self._scored + BLOCK + REACH:
+        self._num_frames = index + 1
+        picture = self._chooser.add(index, seconds, small)
+        if picture is not None:
+            row = self._make_row(picture)
+            self._rows.append(row)
+            fade = self._fades.add(row)
+            if fade is not None:
+                self._fade_frames.append(fade)
+        if self._num_frames % BLOCK:
             return []
-        return self._block(self._scored + BLOCK, finished=False)
+        return self._decide(self._ready(), finished=False)
 
-    def finish(self, hard_cuts):
+    def finish(self):
         """Returns the cuts that are certain only at the end of the video."""
-        self._waiting += hard_cuts
-        if self._count == 0:
-            return []
-        return self._block(self._count, finished=True)
+        return self._decide(len(self._rows), finished=True)
 
-    def _block(self, stop, finished):
-        between = Distances(np.stack(self._vectors))
-        places = np.arange(self._scored, stop) - self._first
-        values = score(features(between, places))
-        self._scores.update(zip(range(self._scored, stop), values, strict=True))
-        self._find_cuts(between, stop)
-        self._find_fades(between, finished)
-        self._scored = stop
-        certain = stop if finished else stop - _PEAK - _CENTRE
-        found = self._settle(certain)
-        keep = max(0, stop - REACH - 8)
-        self._vectors = self._vectors[keep - self._first :]
-        self._first = keep
-        return found
+    def _ready(self):
+        """Rows before this one have all that their features use."""
+        ready = max(len(self._cut_scores), len(self._rows) - REACH)
+        limit = self._num_frames - 1 - REACH_FRAMES
+        while ready < len(self._rows) and self._rows[ready].frame < limit:
+            ready += 1
+        return ready
 
-    def _find_cuts(self, between, stop):
-        """Keeps the hard cuts before `stop` that are not flashes."""
-        ready = [c for c in self._waiting if c < stop]
-        self._waiting = [c for c in self._waiting if c >= stop]
-        ahead = np.arange(1, _FLASH_FRAMES + 1)
-        for cut in ready:
-            c = cut - self._first
-            limit = _FLASH_SHARE * between(c - 1, c)
-            returns = between(c - 1, c + ahead).min() < limit
-            returned = between(np.maximum(c - 1 - ahead, 0), c).min() < limit
-            if not returns and not returned:
-                self._cuts.append(cut)
-
-    def _find_fades(self, between, finished):
-        """Finds black between two pictures.
-
-        The cut is its middle frame, but at most _LONG_BLACK before its end.
-        """
-        dark = (between.deviation < _DARK_DEVIATION) & (
-            between.mean < _DARK_MEAN
+    def _decide(self, ready, finished):
+        """Decides as many pictures as can be; `ready` get scores."""
+        self._score(ready)
+        open_frame = self._num_frames
+        if not finished:
+            open_frame = self._chooser.open_frame
+        fade = open_frame if finished else self._fades.earliest(open_frame)
+        found, self._told = (
+            self._fade_frames[self._told :],
+            len(self._fade_frames),
         )
-        place, last = self._fade_from - self._first, between.num_frames
-        while place < last:
-            if not dark[place]:
-                place += 1
-                continue
-            start = place
-            while place < last and dark[place]:
-                place += 1
-            if not finished and place + _FADE > last:
-                place = start  # decided when more frames have come
+        while self._decided - self._first < ready:
+            place = self._decided - self._first
+            if not (finished or self._known(place, ready, fade, open_frame)):
                 break
-            before = between.deviation[max(0, start - _FADE) : start]
-            after = between.deviation[place : place + _FADE]
-            if _bright(before) and _bright(after):
-                middle = max((start + place) // 2, place - _LONG_BLACK)
-                self._fades.append(middle + self._first)
-        # The start of a long black run is not needed.
-        self._fade_from = max(place, last - REACH - 8 - _FADE)
-        self._fade_from += self._first
-
-    def _settle(self, certain):
-        """Returns all cuts before `certain` that were not returned yet."""
-        dissolves = [
-            self._centre(place)
-            for place in range(self._told, certain)
-            if self._peak(place)
-        ]
-        near = [*self._cuts, *self._fades]
-        found = [d for d in dissolves if all(abs(d - n) >= _PEAK for n in near)]
-        found += [
-            c
-            for c in self._cuts
-            if self._told <= c < certain
-            and all(abs(c - f) > _FADE for f in self._fades)
-        ]
-        found += [f for f in self._fades if self._told <= f < certain]
-        self._told = certain
-        old = certain - 4 * REACH
-        self._cuts = [c for c in self._cuts if c >= old]
-        self._fades = [f for f in self._fades if f >= old]
-        self._scores = {p: s for p, s in self._scores.items() if p >= old}
+            found += self._at(place)
+            self._decided += 1
+        self._settle(fade, open_frame, finished)
+        self._forget()
         return sorted(found)
 
-    def _peak(self, place):
-        value = self._scores[place]
-        if value < _THRESHOLD:
+    def _score(self, ready):
+        places = np.arange(len(self._cut_scores), ready)
+        if not len(places):
+            return
+        table = make_table(self._rows)
+        cuts = models()["cut"](cut_features(table, places))
+        dissolves = models()["dissolve"](dissolve_features(table, places))
+        if self._first + places[0] == 0:
+            cuts[0] = dissolves[0] = 0.0  # the first picture of all
+        self._cut_scores += cuts.tolist()
+        self._dissolve_scores += dissolves.tolist()
+
+    def _known(self, place, ready, fade, open_frame):
+        """Whether nothing to come changes the decision on a picture."""
+        row = self._rows[place]
+        if row.first_frame + _FADE >= fade:
             return False
-        get = self._scores.get
-        before = max(get(place - o, 0.0) for o in range(1, _PEAK + 1))
-        after = max(get(place + o, 0.0) for o in range(1, _PEAK + 1))
-        return value > before and value >= after
+        if place + _DISSOLVE_PEAK < ready:
+            return True
+        if ready < len(self._rows):
+            open_frame = self._rows[ready].frame
+        return row.frame + _PEAK_FRAMES < open_frame
 
-    def _centre(self, place):
-        around = range(place - _CENTRE, place + _CENTRE + 1)
-        values = [self._scores.get(p, 0.0) for p in around]
-        return int(round(float(np.dot(around, values) / sum(values))))
+    def _at(self, place):
+        """The cut that a picture tells of: a list of at most one frame."""
+        begin = self._rows[place].first_frame
+        if any(abs(begin - fade) <= _FADE for fade in self._fade_frames):
+            return []
+        if self._peak(self._cut_scores, place, _CUT_PEAK, _CUT):
+            return [begin]
+        if not self._peak(
+            self._dissolve_scores, place, _DISSOLVE_PEAK, _DISSOLVE
+        ):
+            return []
+        if any(
+            self._peak(self._cut_scores, near, _CUT_PEAK, _CUT)
+            for near in self._near(place, _ALONE)
+        ):
+            return []
+        around = self._near(place, _CENTRE)
+        values = [self._dissolve_scores[p] for p in around]
+        centre = sum(p * v for p, v in zip(around, values, strict=True))
+        return [self._rows[round(centre / sum(values))].first_frame]
 
+    def _peak(self, scores, place, reach, threshold):
+        """Whether a score is the first highest of those around it."""
+        value = scores[place]
+        return value >= threshold and all(
+            scores[near] < value if near < place else scores[near] <= value
+            for near in self._near(place, reach)
+            if near != place
+        )
 
-def _bright(deviations):
-    return len(deviations) > 0 and deviations.max() > _BRIGHT_DEVIATION
+    def _near(self, place, reach):
+        """Places of scored pictures at most `reach` away."""
+        frame = self._rows[place].frame
+        stop = min(place + reach + 1, len(self._cut_scores))
+        return [
+            near
+            for near in range(max(0, place - reach), stop)
+            if abs(self._rows[near].frame - frame) <= _PEAK_FRAMES
+        ]
+
+    def _settle(self, fade, open_frame, finished):
+        """A decision to come may be on a frame a few pictures earlier."""
+        if finished:
+            self.settled = self._num_frames
+            return
+        place = self._decided - self._first
+        frame = begin = open_frame
+        if place < len(self._rows):
+            frame = self._rows[place].frame
+            begin = self._rows[place].first_frame
+        for row in self._rows[max(0, place - _CENTRE) : place]:
+            if row.frame >= frame - _PEAK_FRAMES:
+                begin = min(begin, row.first_frame)
+        self.settled = max(self.settled, min(begin, fade))
+
+    def _forget(self):
+        """Drops what no decision to come uses."""
+        scored = self._first + len(self._cut_scores)
+        keep = min(scored - REACH - 2, self._decided - 2 * _DISSOLVE_PEAK)
+        drop = max(0, keep - self._first)
+        self._first += drop
+        for kept in (self._rows, self._cut_scores, self._dissolve_scores):
+            del kept[:drop]
+        while self._fade_frames[1:] and self._told:
+            if self._fade_frames[0] >= self.settled - REACH_FRAMES:
+                break
+            del self._fade_frames[0]
+            self._told -= 1
