@@ -130,8 +130,7 @@ def calibration_frames(dataset, image_size, count=_NUM_CALIBRATION):
         count: int, most frames.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
-    from vivi_keras.data import frames
-    from vivi_keras.features import encoder
+    from vivi_keras.features import encoder, frames
 
     shots = frames.shot_frames(dataset, frames_per_shot=1, max_shots=count)
     return np.concatenate(

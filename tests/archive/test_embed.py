@@ -17,8 +17,8 @@ from vivi_keras import archive
 from vivi_keras.archive import embedding, sources, store
 from vivi_keras.data import labelled
 from vivi_keras.data import records as records_lib
-from vivi_keras.data.frames import shot_frames
 from vivi_keras.features import encoder as encoder_lib
+from vivi_keras.features.frames import shot_frames
 
 
 def embed(folder, **options):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vivi_keras.data.frames import Shot
 from vivi_keras.evaluation import evaluate
 from vivi_keras.evaluation.protocols import (
     corruptions,
@@ -18,6 +17,7 @@ from vivi_keras.evaluation.protocols import (
 from vivi_keras.evaluation.tasks import packages
 from vivi_keras.evaluation.tasks import task as task_lib
 from vivi_keras.features.cache import RawPixels
+from vivi_keras.features.frames import Shot
 
 
 def test_mce_by_hand():

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from vivi_keras.data.frames import shot_frames
 from vivi_keras.evaluation.tasks.packages import Unavailable
 from vivi_keras.features import cache, knn
 from vivi_keras.features.encoder import resize_images
+from vivi_keras.features.frames import shot_frames
 
 NEAR_SECONDS = 1.0  # [O]
 _FRAMES_PER_SHOT = 32

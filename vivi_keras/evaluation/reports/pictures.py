@@ -5,9 +5,9 @@ import pathlib
 
 import numpy as np
 
-from vivi_keras.data.frames import shot_frames
 from vivi_keras.features import encoder as encoder_lib
 from vivi_keras.features import knn
+from vivi_keras.features.frames import shot_frames
 
 INK, MUTED, GRID = "#1b1f24", "#6b7280", "#e5e7eb"
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#64748b")
