@@ -83,20 +83,19 @@ def test_a_relative_path_is_the_one_of_the_call(tmp_path, monkeypatch):
 def test_what_cannot_be_read_is_not_told_as_damaged(tmp_path, caplog):
     path = tmp_path / "checkpoints" / "step_00000001"
     checkpoints.write_checkpoint(path, {"model/0000": np.arange(3.0)})
-    index = path / "state.index"
-    index.unlink()
-    index.symlink_to(index)  # an error of the system, also for root
-    with pytest.raises(OSError, match="state.index"):
+    (file,) = path.iterdir()
+    file.unlink()
+    file.symlink_to(file)  # an error of the system, also for root
+    with pytest.raises(OSError, match="state.npz"):
         checkpoints.read_checkpoint(path)
     assert "damaged" not in caplog.text
 
 
-@pytest.mark.parametrize("file", ["state.index", "state.data-00000-of-00001"])
 @pytest.mark.parametrize("change", ["gone", "cut", "other bytes"])
-def test_damage_is_told_as_damage(file, change, tmp_path, caplog):
+def test_damage_is_told_as_damage(change, tmp_path, caplog):
     path = tmp_path / "checkpoints" / "step_00000001"
     checkpoints.write_checkpoint(path, {"model/0000": np.arange(300.0)})
-    file = path / file
+    (file,) = path.iterdir()
     content = file.read_bytes()
     if change == "gone":
         file.unlink()
@@ -113,7 +112,8 @@ def test_damage_is_told_as_damage(file, change, tmp_path, caplog):
 
 def test_tensorflow_takes_such_names_as_patterns(tmp_path):
     """What `tensorflow_path` is for; if this fails, it can go."""
-    path = tmp_path / "run [1]" / "step_00000001"
-    checkpoints.write_checkpoint(path, {"model/0000": np.arange(3.0)})
+    path = tmp_path / "run [1]"
+    path.mkdir()
+    tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(path / "state"))
     with pytest.raises(tf.errors.NotFoundError):
         tf.train.load_checkpoint(str(path / "state"))

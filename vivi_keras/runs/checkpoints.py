@@ -1,11 +1,9 @@
 """Saves and restores checkpoints; they are written in the background.
 
-The files have TensorFlow's format, but their folders are not managed by
-`tf.train.CheckpointManager`. That one cannot keep every M-th step, and it
-names the last checkpoint in a separate file, which is wrong after a kill
-between the two writes or on a full disk. Here a checkpoint is a folder that
-gets its final name when all of it is on disk: so each one is complete, and
-the newest name is the last checkpoint.
+A checkpoint is a folder with one NumPy archive, the same for TensorFlow and
+JAX. The folder gets its final name when all of it is on disk: so each one is
+complete, and the newest name is the last checkpoint. Checkpoints of version
+0.1, in TensorFlow's format, are still read.
 """
 
 import concurrent.futures
@@ -15,6 +13,8 @@ import pathlib
 import re
 import shutil
 import time
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from vivi_keras.checks import reason
 from vivi_keras.levels import replicas
 
 PREFIX = "step_"
+_FILE = "state.npz"
 RETRY_SECONDS = 1.0
 _CHUNK_BYTES = 1 << 20
 
@@ -67,7 +68,7 @@ class CheckpointManager:
         if self.writes:
             self.wait()  # at most one copy of the values at a time
             values = {
-                name: replicas.local(variable).numpy()
+                name: np.array(replicas.local(variable.value))
                 for name, variable in self.variables.items()
             }
             self._check_finite(values)
@@ -115,7 +116,7 @@ class CheckpointManager:
                 write_checkpoint(self.folder / f"{PREFIX}{step:08d}", values)
                 self._drop_old()
                 return
-            except Exception as error:  # TensorFlow's or the system's
+            except Exception as error:  # NumPy's or the system's
                 logging.warning(
                     "The checkpoint of step %d could not be written"
                     " (attempt %d of 2): %s",
@@ -175,13 +176,13 @@ def saved_steps(workdir) -> list[int]:
 
 
 def _named_variables(model):
-    """Dict: position -> tf.Variable, of the model and its optimizer.
+    """Dict: position -> keras.Variable, of the model and its optimizer.
 
     Keras numbers names within a process ("lstm_1"), so two models of one
     config have different names, but the same positions.
     """
     return {
-        f"{kind}/{index:04d}": variable.value
+        f"{kind}/{index:04d}": variable
         for kind, owner in (("model", model), ("optimizer", model.optimizer))
         for index, variable in enumerate(owner.variables)
     }
@@ -189,20 +190,13 @@ def _named_variables(model):
 
 def write_checkpoint(path, values) -> None:
     """Writes a dict of arrays; the folder gets its name when complete."""
-    import tensorflow as tf
-
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.parent / f"unfinished_{path.name}"
     for old in path.parent.glob("unfinished_*"):
         shutil.rmtree(old, ignore_errors=True)
     unfinished.mkdir()
     try:
-        tf.raw_ops.SaveV2(
-            prefix=str(unfinished / "state"),
-            tensor_names=list(values),
-            shape_and_slices=[""] * len(values),
-            tensors=[tf.constant(value) for value in values.values()],
-        )
+        np.savez(unfinished / _FILE, **values)
         for file in unfinished.iterdir():
             _to_disk(file)
     except BaseException:
@@ -227,14 +221,33 @@ def read_checkpoint(path) -> dict | None:
 
     Raises: OSError: the system cannot read the files.
     """
-    import tensorflow as tf
-
     # Read first by the system, so that only damage is told as damage.
     for file in sorted(path.iterdir()):
         if not file.is_dir():
             with file.open("rb") as stream:
                 while stream.read(_CHUNK_BYTES):
                     pass
+    try:
+        if (path / _FILE).exists():
+            with np.load(path / _FILE, allow_pickle=False) as archive:
+                return dict(archive)  # checks the sum of each array
+        return _read_tensorflow(path)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        logging.warning(
+            "The checkpoint %s is damaged (%s); falling back to the one"
+            " before.",
+            path,
+            reason(error),
+        )
+        return None
+
+
+def _read_tensorflow(path):
+    """Reads a checkpoint of version 0.1."""
+    if not (path / "state.index").exists():
+        raise ValueError(f"it has no {_FILE}")
+    import tensorflow as tf
+
     try:
         reader = tf.train.load_checkpoint(files.tensorflow_path(path / "state"))
         return {
@@ -244,16 +257,9 @@ def read_checkpoint(path) -> dict | None:
     except (
         tf.errors.OpError,
         IndexError,  # raised for a truncated file
-        ValueError,
         RuntimeError,
     ) as error:
-        logging.warning(
-            "The checkpoint %s is damaged (%s); falling back to the one"
-            " before.",
-            path,
-            reason(error),
-        )
-        return None
+        raise ValueError(str(error)) from error
 
 
 def _check_same(path, values, variables):
