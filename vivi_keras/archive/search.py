@@ -48,12 +48,12 @@ def read_frame(path, seconds, short_side=sources.SHORT_SIDE):
                 if held is not None and frame.time_seconds > seconds:
                     break
                 held = frame
-            end = held.time_seconds + video.frame_seconds
-            if seconds >= end:
-                raise ValueError(
-                    f"seconds must be in the video {path}, which is"
-                    f" {end:.2f} s long. Got: {seconds}."
-                )
+            else:
+                if seconds >= video.end_seconds:
+                    raise ValueError(
+                        f"seconds must be in the video {path}, which is"
+                        f" {video.end_seconds:.2f} s long. Got: {seconds}."
+                    )
             aspect = video.sample_aspect_ratio
             return decode.to_bgr(held.picture, aspect, short_side)[..., ::-1]
     except decode.VideoError as error:
