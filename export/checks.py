@@ -16,8 +16,6 @@ import sys
 
 import numpy as np
 
-from vivi_keras import files
-
 # Relative difference allowed between machines and between batch sizes.
 TOLERANCE = 1e-4
 MAX_GRAPH_BYTES = 64 << 20  # [O]; protobuf's own limit is 2 GiB
@@ -48,7 +46,7 @@ class Subject:
         import tensorflow as tf
 
         self.folder = pathlib.Path(folder)
-        self.module = tf.saved_model.load(files.tensorflow_path(folder))
+        self.module = tf.saved_model.load(str(folder))
         self.functions = []
         if callable(self.module):
             self.functions = self.module.__call__.concrete_functions
@@ -275,9 +273,7 @@ def loads_as_keras_layer(subject):
         import tensorflow_hub as hub
     except ImportError:
         raise NotApplicable("tensorflow_hub is not installed") from None
-    layer = hub.KerasLayer(
-        files.tensorflow_path(subject.folder), trainable=True
-    )
+    layer = hub.KerasLayer(str(subject.folder), trainable=True)
     images = subject.images(2)
     fresh = type(subject)(subject.folder)  # the subject has been trained
     return _compare(layer(images), fresh(images), "features")

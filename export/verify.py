@@ -49,7 +49,10 @@ def verify(path):
         # -I: neither PYTHONPATH nor our folders are on the import path.
         try:
             done = subprocess.run(
-                [sys.executable, "-I", str(CHECKS_FILE), folder, results],
+                [
+                    *(sys.executable, "-I", str(CHECKS_FILE)),
+                    *(files.tensorflow_path(folder), results),
+                ],
                 cwd=aside,
                 capture_output=True,
                 text=True,

@@ -256,6 +256,23 @@ def test_a_slide_show():
     assert detected(frames, 25) == [50, 100, 150, 200]
 
 
+def test_stills_of_a_second_and_less(tmp_path):
+    """As in a fast slide show: all that moves is the cuts."""
+    lengths = [12, 12, 24, 4, 32, 12, 4]
+    stills = [scene(k, 1)[:1] for k in range(len(lengths))]
+    parts = [
+        np.repeat(still, length, axis=0)
+        for still, length in zip(stills, lengths, strict=True)
+    ]
+    write(tmp_path / "a.mp4", parts, 12)
+    assert cuts(tmp_path / "a.mp4") == np.cumsum(lengths)[:-1].tolist()
+    # A flash in a still, after which it is there again, is no cut.
+    parts = [np.repeat(stills[0], 30, axis=0) for _ in range(2)]
+    flash = np.full((2, *stills[0].shape[1:]), 250, np.uint8)
+    write(tmp_path / "b.mp4", [parts[0], flash, parts[1]], 12)
+    assert cuts(tmp_path / "b.mp4") == []
+
+
 def test_same_bits_again():
     frames = [*walk_about(view(1), 60), *walk_about(view(2), 60)]
     first, second = transitions.make_table(rows_of(frames)), None

@@ -51,7 +51,10 @@ def decode(jpeg):
 
     Raises: ValueError: the bytes are no whole JPEG.
     """
-    return simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True)
+    try:
+        return simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True)
+    except ValueError as error:
+        raise ValueError(f"a frame is no whole JPEG: {error}") from error
 
 
 def cut(image, box, flip, size, result=None):

@@ -62,6 +62,7 @@ class Picture:
         grey: uint8 [48, 64].
         cylinder: uint8 [48, 64], the same on a cylinder.
         mean, deviation: of the colours, 0 to 255.
+        seconds: time of `frame`.
     """
 
     first_frame: int
@@ -73,6 +74,7 @@ class Picture:
     cylinder: np.ndarray
     mean: float
     deviation: float
+    seconds: float = 0.0
 
 
 class Chooser:
@@ -106,7 +108,8 @@ class Chooser:
                 return None
         self._last, self._seconds = image, seconds
         self._change, self.open_frame = -1.0, index + 1
-        return describe(image, self._first_frame, index)
+        picture = describe(image, self._first_frame, index)
+        return dataclasses.replace(picture, seconds=seconds)
 
 
 def reduce(small):

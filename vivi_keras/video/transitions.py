@@ -39,6 +39,10 @@ _MOTION_NOISE = np.array(
     np.float32,
 )
 _AROUND = np.array([o for o in range(-8, 9) if o])
+# Between stills, differences of the colours, 0 to 255.
+_STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
+_STILL_SECONDS = 0.4
+_CERTAIN = 2.0  # a score above those of the models
 _RETURN = 19  # pictures after which a light may have come back
 
 
@@ -286,6 +290,7 @@ class Row(NamedTuple):
     deviation: float
     first_frame: int
     frame: int
+    seconds: float
 
 
 class Rows:
@@ -317,12 +322,13 @@ class Rows:
             picture.deviation,
             picture.first_frame,
             picture.frame,
+            picture.seconds,
         )
 
 
 def make_table(rows):
     """The `Table` of rows."""
-    distances, motion, mean, deviation, _, frame = zip(*rows, strict=True)
+    distances, motion, mean, deviation, _, frame, _ = zip(*rows, strict=True)
     return Table(
         np.stack(distances),
         np.stack(motion),
@@ -380,6 +386,53 @@ class _Fades:
             return open_frame
         stop = open_frame if self._stop is None else self._stop
         return max(self._start, stop - _LONG_BLACK)
+
+
+def changes_of_stills(table, seconds, places):
+    """Whether another picture begins before or after a still: bool [n].
+
+    In a slide show everything but the changes is still, so that the models,
+    which compare a change with those around it, see nothing special in it. A
+    flash, after which the still is there again, does not count.
+
+    Args:
+        table: `Table`.
+        seconds: times of its pictures.
+        places: int [n], of the pictures asked about.
+    """
+    change = table.distances[:, 1, 0]
+
+    def still_before(place):
+        start = place - 1
+        while start > 0 and change[start] < _STILL_CHANGE:
+            start -= 1
+            if seconds[place] - seconds[start] >= _STILL_SECONDS:
+                return True
+        return seconds[place] - seconds[start] >= _STILL_SECONDS
+
+    def still_after(place):
+        for stop in range(place + 1, len(change)):
+            if seconds[stop] - seconds[place] >= _STILL_SECONDS:
+                return True
+            if change[stop] >= _STILL_CHANGE:
+                return False
+        return False
+
+    def same(later, steps):
+        return any(
+            table.distances[later + n, step + n, 0] < _STILL_CHANGE
+            for n, step in steps
+            if later + n < len(change)
+        )
+
+    found = np.zeros(len(places), bool)
+    for number in np.flatnonzero(change[places] > _LARGE_CHANGE):
+        place = int(places[number])
+        before, after = still_before(place), still_after(place)
+        returns = not after and same(place, ((1, 1), (2, 1)))
+        returned = not before and same(place, ((0, 2), (0, 3)))
+        found[number] = (before or after) and not (returns or returned)
+    return found
 
 
 class Transitions:
@@ -461,6 +514,8 @@ class Transitions:
         table = make_table(self._rows)
         cuts = models()["cut"](cut_features(table, places))
         dissolves = models()["dissolve"](dissolve_features(table, places))
+        seconds = [row.seconds for row in self._rows]
+        cuts[changes_of_stills(table, seconds, places)] = _CERTAIN
         if self._first + places[0] == 0:
             cuts[0] = dissolves[0] = 0.0  # the first picture of all
         self._cut_scores += cuts.tolist()
@@ -482,7 +537,9 @@ class Transitions:
         begin = self._rows[place].first_frame
         if any(abs(begin - fade) <= _FADE for fade in self._fade_frames):
             return []
-        if self._peak(self._cut_scores, place, _CUT_PEAK, _CUT):
+        if self._cut_scores[place] == _CERTAIN or self._peak(
+            self._cut_scores, place, _CUT_PEAK, _CUT
+        ):
             return [begin]
         if not self._peak(
             self._dissolve_scores, place, _DISSOLVE_PEAK, _DISSOLVE
