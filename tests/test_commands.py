@@ -25,6 +25,9 @@ SCRIPTS = {
     "vivi-evaluate": ("vivi_keras.training.evaluate", "--tasks"),
     "vivi-export": ("vivi_keras.export.main", "--format"),
     "vivi-verify": ("vivi_keras.export.verify", "--json"),
+    "vivi-embed": ("vivi_keras.training.embed", "--batch_size"),
+    "vivi-search": ("vivi_keras.training.search", "--index"),
+    "vivi-label": ("vivi_keras.training.label", "--labels"),
 }
 MODULES = {
     "vivi_keras.training.demo": "--num_films",
@@ -162,7 +165,7 @@ def test_errors_while_tensorflow_loads_are_shown(tmp_path):
         (["--module=nowhere"], "evaluate: Expected a SavedModel folder"),
         (
             ["--module=keras.applications.No"],
-            "evaluate: Expected one of .*; got No",
+            "evaluate: The network of .* must be one of .* Got: 'No'",
         ),
         (
             ["--module={shipped}", "--output_name=a"],
