@@ -20,9 +20,9 @@ def mix(words, ops=np):
     Source: "lowbias32" of Chris Wellons' hash-prospector (public domain).
     """
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        words = ops.bitwise_xor(words, ops.right_shift(words, _u32(shift)))
-        words = ops.multiply(words, _u32(factor))
-    return ops.bitwise_xor(words, ops.right_shift(words, _u32(16)))
+        words = ops.bitwise_xor(words, ops.right_shift(words, np.uint32(shift)))
+        words = ops.multiply(words, np.uint32(factor))
+    return ops.bitwise_xor(words, ops.right_shift(words, np.uint32(16)))
 
 
 def fold(*words, ops=np):
@@ -54,11 +54,7 @@ def _halves(word):
     if keras_ops.dtype(word) == "int64":
         return low, keras_ops.cast(keras_ops.right_shift(word, 32), "uint32")
     # Only 64-bit integers have a high half; negative ones fill it with ones.
-    return low, keras_ops.where(word < 0, _u32(2**32 - 1), _u32(0))
-
-
-def _u32(value):
-    return np.uint32(value)
+    return low, keras_ops.where(word < 0, np.uint32(2**32 - 1), np.uint32(0))
 
 
 def uniforms(keys, num_draws, ops=np):
@@ -73,7 +69,7 @@ def uniforms(keys, num_draws, ops=np):
     counters = mix(np.arange(1, num_draws + 1, dtype=np.uint32))
     words = ops.bitwise_xor(keys[..., None], counters)
     words = mix(mix(ops.multiply(words, _FACTOR), ops), ops)
-    words = ops.right_shift(words, _u32(8))
+    words = ops.right_shift(words, np.uint32(8))
     if ops is np:
         return words.astype(np.float32) * np.float32(2.0**-24)
     return ops.cast(words, "float32") * 2.0**-24

@@ -74,7 +74,7 @@ class Picture:
     cylinder: np.ndarray
     mean: float
     deviation: float
-    seconds: float = 0.0
+    seconds: float
 
 
 class Chooser:
@@ -108,8 +108,7 @@ class Chooser:
                 return None
         self._last, self._seconds = image, seconds
         self._change, self.open_frame = -1.0, index + 1
-        picture = describe(image, self._first_frame, index)
-        return dataclasses.replace(picture, seconds=seconds)
+        return describe(image, self._first_frame, index, seconds)
 
 
 def reduce(small):
@@ -127,7 +126,7 @@ def _same(first, second):
     return parts.mean(axis=2).max() < _SAME_PART
 
 
-def describe(image, first_frame=0, frame=0):
+def describe(image, first_frame=0, frame=0, seconds=0.0):
     """The `Picture` of an image: uint8 [48, 64, 3]."""
     colour = cv2.resize(image, (32, 24), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
@@ -162,6 +161,7 @@ def describe(image, first_frame=0, frame=0):
         ),
         float(mean[0, 0]),
         float(deviation[0, 0]),
+        seconds,
     )
 
 
