@@ -47,7 +47,7 @@ def list_encoders() -> list[Entry]:
 
     sizes = {0: 3_413_024, 1: 4_189_344, 2: 4_869_168}
     found = [
-        Entry("resnet50v2", 224, 32, 2048, 23_500_352, "none", ""),
+        Entry("resnet50v2", 224, 32, 2048, 23_545_792, "none", ""),
         *(
             Entry(
                 f"efficientnet_lite{version}",
