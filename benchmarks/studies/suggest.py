@@ -1,6 +1,6 @@
 """Fifty labels suggested against fifty drawn by chance.
 
-    python benchmarks/suggest.py --module=MODULE --module=UNTRAINED
+    python benchmarks/studies/suggest.py --module=MODULE --module=UNTRAINED
 
 Labels are of shots of a pool; accuracy is that of the fitted heads on all shots
 of another part. By default the shots are scikit-learn's digits, each an image

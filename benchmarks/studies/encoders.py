@@ -1,6 +1,6 @@
 """Which encoder goes the whole way, as a table in Markdown.
 
-    python benchmarks/encoders.py [NAME ...]
+    python benchmarks/studies/encoders.py [NAME ...]
 
 A name is a value of config.model.encoder, or "vit" for a small ViT of KerasHub
 that is made here. Weights are random. Each encoder is trained for a few steps

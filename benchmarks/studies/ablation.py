@@ -4,8 +4,8 @@ All arms see the same number of images in the same number of steps, on
 rendered films or a real one; results are in docs/ablation.md. Each run writes
 one JSON file in --output; runs whose file exists are not repeated.
 
-    python benchmarks/ablation.py --way=colours
-    python benchmarks/ablation.py --way=colours --film --seeds 0 1 2
+    python benchmarks/studies/ablation.py --way=colours
+    python benchmarks/studies/ablation.py --way=colours --film --seeds 0 1 2
 """
 
 import argparse
