@@ -147,6 +147,7 @@ setuptools.setup(
         "console_scripts": [
             "vivi-prepare=vivi_keras.training.prepare:run",
             "vivi-pretrain=vivi_keras.training.pretrain:run",
+            "vivi-adapt=vivi_keras.training.adapt:run",
             "vivi-export=vivi_keras.export.main:run",
             "vivi-evaluate=vivi_keras.training.evaluate:run",
             "vivi-verify=vivi_keras.export.verify:run",

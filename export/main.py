@@ -32,6 +32,13 @@ _WEIGHTS_DTYPE = flags.DEFINE_enum(
 _EMA = flags.DEFINE_bool(
     "ema", False, "Export the moving averages of the weights."
 )
+_STEP = flags.DEFINE_enum(
+    "step",
+    None,
+    ["best", "last"],
+    "Whose encoder: the best step by the probe (--keep_best of vivi-pretrain)"
+    " or the last. The best by default, if the run kept it.",
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "tflite: pixels a side, if not the recommended ones.", 8
 )
@@ -62,11 +69,15 @@ def main(argv):
     if not _OUTPUT.value:
         raise app.UsageError("expected --output")
     if _MODULE.value is not None and (
-        _EMA.value or _WEIGHTS_DTYPE.value != "float32"
+        _EMA.value or _STEP.value or _WEIGHTS_DTYPE.value != "float32"
     ):
         raise app.UsageError(
-            "expected --workdir with --ema and --weights_dtype: a module's"
-            " weights stay as they are"
+            "expected --workdir with --ema, --step and --weights_dtype: a"
+            " module's weights stay as they are"
+        )
+    if _EMA.value and _STEP.value == "best":
+        raise app.UsageError(
+            "--step must be last with --ema, which has no best step. Got: best"
         )
     if _FORMAT.value != "tflite" and (_CALIBRATION.value or _IMAGE_SIZE.value):
         raise app.UsageError(
@@ -82,7 +93,10 @@ def main(argv):
             " --package"
         )
     try:
-        batches = test_batches(_WORKDIR.value) if _TEST.value else None
+        batches = None
+        if _TEST.value:
+            _check_last(_WORKDIR.value)
+            batches = test_batches(_WORKDIR.value)
         with tempfile.TemporaryDirectory() as aside:
             _write(_module(pathlib.Path(aside)))
         print(f"wrote {_OUTPUT.value}")
@@ -97,6 +111,16 @@ def main(argv):
 
 def _writes_module():
     return _FORMAT.value == "saved_model" and _PACKAGE.value is None
+
+
+def _check_last(workdir):
+    from vivi_keras.runs import best
+
+    if _STEP.value != "last" and best.has_best(workdir):
+        raise app.UsageError(
+            "--step must be last with --test, as the classes fit the last step"
+            f" alone. Got: {_STEP.value}, and {workdir} has a best step"
+        )
 
 
 def test_batches(workdir):
@@ -141,11 +165,14 @@ def _module(aside):
     from vivi_keras.export.encoder import export_encoder
     from vivi_keras.runs import build
 
-    model, metadata = build.restore_model(_WORKDIR.value, _EMA.value)
+    model, metadata = build.restore_model(
+        _WORKDIR.value, _EMA.value, _STEP.value
+    )
     # The classifier fits the last weights, not their averages; in a run of 0
     # steps it is untrained.
     classifier = names = None
-    if not _EMA.value and metadata["steps"]:
+    is_last = metadata["steps"] == metadata.get("last_step", metadata["steps"])
+    if not _EMA.value and metadata["steps"] and is_last:
         classifier = model.objective.classifier
     if classifier is not None:
         names = metadata["config"]["data"]["images"]["class_names"]

@@ -22,6 +22,7 @@ START = "import sys; sys.argv = {0}; from {1} import run; run()"
 SCRIPTS = {
     "vivi-prepare": ("vivi_keras.training.prepare", "--videos"),
     "vivi-pretrain": ("vivi_keras.training.pretrain", "--workdir"),
+    "vivi-adapt": ("vivi_keras.training.adapt", "--try"),
     "vivi-evaluate": ("vivi_keras.training.evaluate", "--tasks"),
     "vivi-export": ("vivi_keras.export.main", "--format"),
     "vivi-verify": ("vivi_keras.export.verify", "--json"),

@@ -63,11 +63,12 @@ def main(argv):
 
 
 def _suggest(index):
-    from vivi_keras.archive import choose, classify, label_pages, labels
+    from vivi_keras.archive import choose, classify, label_pages
+    from vivi_keras.data import range_labels
 
     known, margins = (), None
     if _LABELS.value:
-        known = labels.join(index, _LABELS.value).shot_rows
+        known = range_labels.join(index.footage, _LABELS.value).shot_rows
     if _MODULE.value:
         head = classify.read_head(index, _MODULE.value)
         margins = classify.margins(classify.predict(index, head)[1])
@@ -81,11 +82,12 @@ def _suggest(index):
 
 
 def _fit(index):
-    from vivi_keras.archive import classify, labels, search
+    from vivi_keras.archive import classify, search
+    from vivi_keras.data import range_labels
     from vivi_keras.export import classifier
 
     encoder = search.open_encoder(index, _MODULE.value)
-    labelled = labels.join(index, _LABELS.value)
+    labelled = range_labels.join(index.footage, _LABELS.value)
     fitted = classify.fit(index, labelled, _SEED.value)
     print("\n".join(classify.report(fitted, labelled)))
     confusion = fitted.confusion

@@ -1,7 +1,11 @@
-"""The whole pipeline: videos -> data set -> encoder -> scores."""
+"""Whole pipelines: videos -> encoder -> scores, and start -> verdict."""
 
+import dataclasses
 import os
+import pathlib
 import time
+
+from vivi_keras import files
 
 HELD_OUT_FILMS_SEED = 22
 NUM_HELD_OUT_FILMS = 120
@@ -105,3 +109,190 @@ class Clock:
 
     def __str__(self):
         return ", ".join(f"{n} {s:.0f}" for n, s in self.laps.items())
+
+
+LEVELS = ("frame", "shot", "frame+shot", "vivi")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """What `adapt` returns.
+
+    Attributes:
+        encoder: keras.Model, the best one by the probe: images [N, H, W, 3] in
+            [0, 1] -> features [N, D].
+        module: folder of the same as a SavedModel.
+        verdict: dict, see `evaluation.verdict.judge`.
+        trials: list of dicts "name", "score" and "step", best first; empty if
+            nothing was tried.
+    """
+
+    encoder: object
+    module: pathlib.Path
+    verdict: dict
+    trials: list
+
+
+def adapt(
+    encoder,
+    dataset,
+    labels,
+    workdir,
+    *,
+    levels=("frame",),
+    rates=(1e-3,),
+    steps=None,
+    trial_steps=None,
+    scale="_demo",
+    probe_every_steps=None,
+    settings=None,
+    fine_tune=True,
+    show=print,
+) -> Adapted:
+    """Adapts an encoder to videos by self-supervision, if that is of use.
+
+    Half of the labels chooses: levels and rates, if there are several, by
+    short runs, and the best step of the whole run, the start included. The
+    other half judges the result.
+
+    Args:
+        encoder: str, a value of `config.model.encoder`, such as
+            "efficientnet_lite0" or "module:PATH".
+        dataset: folder written by `vivi-prepare`.
+        labels: CSV of labelled ranges, or a folder of class folders.
+        workdir: folder of the run; called again, an unfinished run goes on.
+        levels: which of LEVELS, rows "adapt_LEVEL", to try.
+        rates: learning rates to try.
+        steps: int, steps of the run; None for the row's.
+        trial_steps: int, steps of each trial; None for a fifth of `steps`.
+        scale: "_demo" for two CPU cores, "" for the paper's sizes.
+        probe_every_steps: int; None for a tenth of the steps.
+        settings: dict of config keys to set, such as {"data.image_size": 96}.
+        fine_tune: see `evaluation.verdict.judge`.
+        show: callable that prints a line, or None.
+    Returns: Adapted.
+    Raises: ValueError: a bad argument, or labels that cannot be divided.
+    """
+    from vivi_keras.runs import build
+    from vivi_keras.runs import run as run_lib
+    from vivi_keras.training import configs
+
+    unknown = {*levels} - {*LEVELS}
+    if unknown or not levels or not rates:
+        raise ValueError(
+            f"levels must be of {', '.join(LEVELS)} and rates be numbers, at"
+            f" least one of each. Got: {levels} and {rates}"
+        )
+    workdir = pathlib.Path(workdir)
+
+    def config_of(level, rate):
+        config = configs.get_config(f"adapt_{level.replace('+', '_')}{scale}")
+        config.data.dataset = str(dataset)
+        config.model.encoder = encoder
+        config.schedule.learning_rate = rate
+        config.update_from_flattened_dict(settings or {})
+        if steps is not None:
+            configs.set_adapt_steps(config, steps)
+        return config
+
+    def train(config, folder):
+        every = probe_every_steps
+        if every is None:
+            every = max(1, config.train.steps // 10)
+        run_lib.pretrain(
+            config,
+            folder,
+            probe=str(labels),
+            probe_every_steps=every,
+            keep_best=True,
+        )
+
+    choices = {
+        f"{level}, {rate:g}": config_of(level, rate)
+        for level in levels
+        for rate in rates
+    }
+    trials = []
+    if len(choices) > 1:
+        trials = _try(choices, workdir / "trials", trial_steps, train)
+        if show is not None:
+            show(_trial_table(trials))
+        files.write_json(workdir / "trials.json", trials, sort_keys=False)
+    chosen = trials[0]["name"] if trials else next(iter(choices))
+    train(choices[chosen], workdir / "run")
+    result = judge_run(workdir / "run", labels, fine_tune=fine_tune, show=show)
+    model, _ = build.restore_encoder(workdir / "run")
+    return Adapted(model, workdir / "run/verdict/adapted", result, trials)
+
+
+def _try(choices, folder, trial_steps, train):
+    """Short runs of all choices; the best by the probe first."""
+    from vivi_keras.runs import batches, best
+    from vivi_keras.training import configs
+
+    images = {name: batches.images_per_step(c) for name, c in choices.items()}
+    if len({*images.values()}) > 1:
+        raise ValueError(
+            f"levels must see equally many images a step. Got: {images}."
+        )
+    found = []
+    for name, config in choices.items():
+        config = config.copy_and_resolve_references()
+        steps = trial_steps or max(1, config.train.steps // 5)
+        configs.set_adapt_steps(config, steps)
+        place = folder / name.replace(", ", "-")
+        train(config, place)
+        record, _ = best.read(place)
+        found.append(
+            {"name": name, "score": record["score"], "step": record["step"]}
+        )
+    return sorted(found, key=lambda trial: -trial["score"])
+
+
+def _trial_table(trials):
+    width = max(len(trial["name"]) for trial in trials)
+    lines = [
+        f"{trial['name']:{width}}  {100 * trial['score']:.1f}"
+        f"  (step {trial['step']})"
+        for trial in trials
+    ]
+    return "\n".join(
+        ["Best accuracy of the probe in a short run of each:", *lines]
+    )
+
+
+def judge_run(workdir, labels, **options) -> dict:
+    """The verdict on a run that kept its best step.
+
+    Args:
+        workdir: folder of the run; "verdict" in it gets the modules `start` and
+            `adapted`, summary.json and report.html.
+        labels: those of the run's probe.
+        **options: further arguments of `evaluation.verdict.judge`.
+    Returns: see `evaluation.verdict.judge`.
+    Raises: FileNotFoundError: the run or its start is gone, or it kept no best
+        step. ValueError: see `evaluation.verdict.judge`.
+    """
+    from vivi_keras.evaluation import verdict
+    from vivi_keras.export import export_encoder
+    from vivi_keras.runs import build
+    from vivi_keras.runs import workdir as workdir_lib
+
+    output = pathlib.Path(workdir) / "verdict"
+    config = workdir_lib.read_config(workdir)
+    adapted, metadata = build.restore_model(workdir, step="best")
+    export_encoder(adapted.encoder, output / "adapted", metadata=metadata)
+    start = build.build_encoder(config)
+    start.trainable = True
+    told = {k: v for k, v in metadata.items() if k != "chosen_by"}
+    export_encoder(start, output / "start", metadata={**told, "steps": 0})
+    return verdict.judge(
+        output / "start",
+        output / "adapted",
+        labels,
+        config.data.dataset,
+        output,
+        best_step=metadata["steps"],
+        image_size=config.data.image_size,
+        **options,
+    )

@@ -55,11 +55,10 @@ def main(argv):
             _CONFIG.value.data.dataset
         ):
             raise app.UsageError("--config.data.dataset is missing.")
-        run_lib.pretrain(
-            _CONFIG.value,
-            _WORKDIR.value,
-            **{option.name: option.value for option in _OPTIONS},
-        )
+        options = {option.name: option.value for option in _OPTIONS}
+        model = run_lib.pretrain(_CONFIG.value, _WORKDIR.value, **options)
+        if options["keep_best"] and run_lib.is_chief(model.distribute_strategy):
+            _judge(_WORKDIR.value, options["probe"])
         return
     except Preempted as error:
         said, status = str(error), run_lib.PREEMPTED_STATUS
@@ -67,6 +66,17 @@ def main(argv):
         said = "stopped; the same command goes on from the last checkpoint"
         status = 130
     commands.end("vivi-pretrain", said, status)
+
+
+def _judge(workdir, labels):
+    """Prints the verdict on a run that began with weights."""
+    from vivi_keras.runs import workdir as workdir_lib
+    from vivi_keras.training import pipeline
+
+    if workdir_lib.read_start(workdir)["about"]["weights"] == "random":
+        return  # there is no start to compare with
+    pipeline.judge_run(workdir, labels)
+    print(f"The verdict as a page: {workdir}/verdict/report.html")
 
 
 def _print_rows():

@@ -21,6 +21,7 @@ _PLACES = {
     "ViviModel": "vivi_keras.trainer.model",
     "HubEncoder": "vivi_keras.models.hub",
     "load": "vivi_keras.models.hub",
+    "adapt": "vivi_keras.training.pipeline",
     "export_encoder": "vivi_keras.export",
 }
 _MODULES = (

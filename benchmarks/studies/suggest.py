@@ -101,7 +101,8 @@ def scenes(index, films):
 
 def accuracy(pool, kinds, rows, test, test_kinds):
     """Of a head fitted on some shots of the pool, on all shots of the test."""
-    from vivi_keras.archive import classify, label_pages, labels
+    from vivi_keras.archive import classify, label_pages
+    from vivi_keras.data import range_labels
 
     with tempfile.TemporaryDirectory() as aside:
         path = pathlib.Path(aside) / "labels.csv"
@@ -111,7 +112,7 @@ def accuracy(pool, kinds, rows, test, test_kinds):
             for row in rows:
                 span = label_pages.range_of(pool.shots.iloc[row])
                 writer.writerow([*span, kinds[row]])
-        labelled = labels.join(pool, path)
+        labelled = range_labels.join(pool.footage, path)
     # As classify.fit, without measuring accuracy on the labels.
     data = classify._Data(pool, labelled)
     everything = np.arange(len(labelled.labels))

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 
 import vivi_keras
 from vivi_keras import archive
-from vivi_keras.archive import classify, label_pages, labels
+from vivi_keras.archive import classify, label_pages
+from vivi_keras.data import range_labels
 from vivi_keras.data.range_labels import RangeLabel, read_range_labels
 from vivi_keras.export import verify
 from vivi_keras.export.classifier import export_classifier
@@ -105,7 +106,7 @@ def test_join(made, tmp_path):
         f"{made / 'films' / 'd.mp4'},0,1.5,y",
         "c u\u0308.mp4,0,1,x",
     )
-    found = labels.join(index, path)
+    found = range_labels.join(index.footage, path)
     assert (found.class_names, found.num_rows) == (("x", "y"), 5)
     frames, got = index.frames, set()
     for shot, rows, label in zip(
@@ -147,7 +148,7 @@ def test_join(made, tmp_path):
 def test_rows_that_do_not_fit_the_index(made, tmp_path, rows, message):
     index = archive.open_index(made / "index")
     with pytest.raises(ValueError, match=message):
-        labels.join(index, write(tmp_path, *rows))
+        range_labels.join(index.footage, write(tmp_path, *rows))
 
 
 def test_a_range_whose_frames_were_dropped(tmp_path):
@@ -156,7 +157,7 @@ def test_a_range_whose_frames_were_dropped(tmp_path):
     index.shots.loc[1, "start_seconds"] = 15.0
     index.shots.loc[1, "stop_seconds"] = 30.0
     with pytest.raises(ValueError, match="row 2 .*all frames were dropped"):
-        labels.join(index, write(tmp_path, "0.mp4,11,14,x"))
+        range_labels.join(index.footage, write(tmp_path, "0.mp4,11,14,x"))
 
 
 def made_clusters(folder, classes=3, videos=8, noise=1.5, width=20):
@@ -183,7 +184,7 @@ def test_the_fit_equals_scikit_learn_on_the_frames(tmp_path):
                 )
             ),
         )
-        labelled = labels.join(index, path)
+        labelled = range_labels.join(index.footage, path)
         fitted = classify.fit(index, labelled)
         features = index.vectors.astype(np.float64)
         mean, scale = features.mean(axis=0), features.std(axis=0)
@@ -223,7 +224,7 @@ def test_no_video_is_on_both_sides(tmp_path, monkeypatch):
         return fit(self, shots, strength)
 
     monkeypatch.setattr(classify._Data, "fit", watched)
-    fitted = classify.fit(index, labels.join(index, path))
+    fitted = classify.fit(index, range_labels.join(index.footage, path))
     assert fitted.accuracy < 0.8
     # Every fit but the last is without some whole videos.
     assert len(seen[-1]) == 12 and len(seen) > 30
@@ -234,7 +235,7 @@ def test_too_few_labels(made, tmp_path):
     index = archive.open_index(made / "index")
 
     def fit(*rows):
-        labelled = labels.join(index, write(tmp_path, *rows))
+        labelled = range_labels.join(index.footage, write(tmp_path, *rows))
         fitted = classify.fit(index, labelled)
         return fitted, "\n".join(classify.report(fitted, labelled))
 
@@ -333,7 +334,9 @@ def test_apply(made, classifier, tmp_path):
         assert 0 <= float(row["margin"]) <= 1
     # The predictions are labels that can be read again.
     index = archive.open_index(made / "index")
-    again = labels.join(index, tmp_path / "out" / "predictions.csv")
+    again = range_labels.join(
+        index.footage, tmp_path / "out" / "predictions.csv"
+    )
     assert again.num_rows == 12
     page = (tmp_path / "out" / "timeline.html").read_text("utf-8")
     assert page.count('class="timeline"') == 4

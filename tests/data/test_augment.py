@@ -175,3 +175,22 @@ def test_integers_stay_below_their_size():
     result = sampling.integers(largest, sizes)
     assert (result < sizes).all()
     assert (sampling.integers(np.float32(0), sizes) == 0).all()
+
+
+@pytest.mark.parametrize("policy", ["exemplar", "rotation"])
+def test_strength_scales_the_change(policy):
+    images = np.random.default_rng(0).integers(0, 256, (64, 6, 10, 3))
+    images = images.astype("uint8")
+
+    def change(strength):
+        views = colour_views(images, 5, policy, strength=strength)
+        return np.abs(views.numpy() - images / 255).mean(axis=(1, 2, 3))
+
+    # Back from hue, saturation and value: equal up to rounding.
+    assert change(0.0).max() < 1e-5
+    np.testing.assert_array_equal(
+        colour_views(images, 5, policy),
+        colour_views(images, 5, policy, strength=1),
+    )
+    weak, whole = change(0.25), change(1.0)
+    assert 0.1 * whole.mean() < weak.mean() < 0.5 * whole.mean()

@@ -18,6 +18,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "crop_area": (0.05, 1.0),  # share of a frame  [G]
                 "batch_size": 512,  # videos  [R]
                 "views": "exemplar",
+                "colour_strength": 1.0,  # of the views; 0: no change
                 "images": {
                     # A folder of class folders, "tfds:NAME", the folder of a
                     # prepared TFDS data set, or "fashion_mnist".

@@ -4,7 +4,7 @@ import difflib
 
 import ml_collections
 
-from vivi_keras.training.configs import base, labelled_rows
+from vivi_keras.training.configs import adapt_rows, base, labelled_rows
 from vivi_keras.training.configs.base import EXEMPLAR, INFO_NCE
 
 
@@ -78,6 +78,7 @@ ROWS = {
         "vivi_ex4_co100 with a 3 times wider encoder",
         _big(labelled_rows.co_trained(_EX4, 1.0)),
     ),
+    **adapt_rows.ROWS,
 }
 
 
@@ -103,7 +104,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     config = base.demo_config() if row != name else base.paper_config()
     config.name = name
     ROWS[row][1](config)
-    if row != name:
+    if row != name and row not in adapt_rows.ROWS:
         _shrink(config)
     return config
 

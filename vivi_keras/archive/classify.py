@@ -70,7 +70,7 @@ def fit(index, labelled, seed=0):
 
     Args:
         index: `index.Index`.
-        labelled: `labels.LabelledShots`.
+        labelled: `range_labels.LabelledShots`.
         seed: int, for how videos are put into folds.
     Returns: Fit.
     Raises: ValueError: there are fewer than two classes.

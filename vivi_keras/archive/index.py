@@ -9,6 +9,7 @@ import numpy as np
 from vivi_keras import checks, files
 from vivi_keras.archive import graph
 from vivi_keras.archive import store as store_lib
+from vivi_keras.data import range_labels
 
 NUM_NEIGHBOURS = 10  # of the recall that is measured
 _NUM_QUERIES = 100
@@ -124,6 +125,21 @@ class Index:
         """The row in `shots` of each frame: int64 [N]."""
         counts = self._store.read("shots", ["num_frames"])["num_frames"]
         return np.repeat(np.arange(len(counts)), counts)
+
+    @functools.cached_property
+    def footage(self):
+        """The shots and times, for `range_labels.join`."""
+        shots = self.shots
+        return range_labels.Footage(
+            f"the index {self.folder}",
+            shots["video"].tolist(),
+            shots["video_id"].to_numpy(),
+            shots["start_seconds"].to_numpy(),
+            shots["stop_seconds"].to_numpy(),
+            shots["num_frames"].to_numpy(),
+            self._seconds,
+            self.manifest["videos"],
+        )
 
     @functools.cached_property
     def _seconds(self):

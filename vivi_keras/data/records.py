@@ -8,7 +8,8 @@ import pathlib
 
 import numpy as np
 
-_VARINT, _BYTES = 0, 2  # wire types of protocol buffers used here
+# Wire types of protocol buffers used here; the last is a float.
+_VARINT, _BYTES, _FOUR_BYTES = 0, 2, 5
 
 
 class Example:
@@ -58,6 +59,14 @@ class Example:
                 values.append(value)
         return np.array(values, np.uint64).astype(np.int64)
 
+    def floats(self, name):
+        """A feature's numbers, float32 [N]."""
+        values = [
+            np.frombuffer(self._data[first:last], "<f4")
+            for _, _, first, last in _fields(self._data, *self._place(name))
+        ]
+        return np.concatenate(values) if values else np.zeros(0, np.float32)
+
     def _place(self, name):
         if name not in self._lists:
             raise ValueError(
@@ -77,7 +86,9 @@ def _fields(data, start, stop):
             start = first + length
         elif kind == _VARINT:
             _, start = _varint(data, start)
-        if kind not in (_BYTES, _VARINT) or start > stop:
+        elif kind == _FOUR_BYTES:
+            start += 4
+        if kind not in (_BYTES, _VARINT, _FOUR_BYTES) or start > stop:
             raise ValueError("Expected a serialized tf.train.Example.")
         yield key >> 3, kind, first, start
 

@@ -13,16 +13,10 @@ BATCH_SIZE = 128
 PIXELS = "pixels"
 
 
-class RawPixels:
-    """An untrained baseline: the image's own pixels at 16 x 16."""
+class _Untrained:
+    """A baseline without weights."""
 
-    name, path, digest = "raw 16x16 pixels", PIXELS, "raw-pixels-16"
-    side, notes = 16, ()
-
-    def features(self, images):
-        """float32 [N, H, W, 3] -> [N, 768], shrunk by averaging."""
-        small = tf.image.resize(images, (self.side, self.side), method="area")
-        return small.numpy().reshape(len(images), -1)
+    notes = ()
 
     def size_for(self, wanted):
         return (wanted, wanted)
@@ -36,6 +30,39 @@ class RawPixels:
             "metadata": None,
             "notes": [],
         }
+
+
+class RawPixels(_Untrained):
+    """An untrained baseline: the image's own pixels at 16 x 16."""
+
+    name, path, digest = "raw 16x16 pixels", PIXELS, "raw-pixels-16"
+    side = 16
+
+    def features(self, images):
+        """float32 [N, H, W, 3] -> [N, 768], shrunk by averaging."""
+        small = tf.image.resize(images, (self.side, self.side), method="area")
+        return small.numpy().reshape(len(images), -1)
+
+
+class ColourHistogram(_Untrained):
+    """An untrained baseline: how much of each colour is in the image.
+
+    Square roots of the shares of 8 x 8 x 4 bins of red, green and blue.
+    """
+
+    name, path, digest = "colour histogram", "colours", "colours-8-8-4"
+    bins = (8, 8, 4)
+
+    def features(self, images):
+        """float32 [N, H, W, 3] in [0, 1] -> [N, 256]."""
+        steps = np.array(self.bins)
+        places = np.minimum(np.asarray(images) * steps, steps - 1).astype(int)
+        rows = np.ravel_multi_index(np.moveaxis(places, -1, 0), self.bins)
+        counts = [
+            np.bincount(row.reshape(-1), minlength=steps.prod()) for row in rows
+        ]
+        shares = np.stack(counts) / rows[0].size
+        return np.sqrt(shares).astype(np.float32)
 
 
 class FeatureCache:

@@ -9,7 +9,7 @@ import keras
 from vivi_keras.models import adapt, encoders
 from vivi_keras.models.heads import KERNEL_DECAY
 from vivi_keras.objective import Objective, make_level
-from vivi_keras.runs import batches, checkpoints, config_checks
+from vivi_keras.runs import batches, best, checkpoints, config_checks
 from vivi_keras.runs import workdir as workdir_lib
 from vivi_keras.trainer.model import ViviModel
 from vivi_keras.trainer.optimizers import build_optimizer
@@ -103,12 +103,15 @@ def find_start(config) -> dict:
         raise FileNotFoundError(f"{run} has no checkpoint to start from.")
     if not model.init:
         network = there["network"]
+    step = steps[-1]
+    if best.has_best(run):
+        step = best.read(run)[0]["step"]
     name, before = pathlib.Path(run).name, there["about"]
     return {
         "network": network,
         "about": {
             "encoder": before["encoder"],
-            "weights": f"run {name} ({other.name}, {steps[-1]} steps), which"
+            "weights": f"run {name} ({other.name}, {step} steps), which"
             f" began with {before['weights']}",
             "licence": before["licence"],
         },
@@ -160,6 +163,7 @@ def build_model(
         objective,
         views=batches.named(data.views),
         image_views=batches.named(data.images.views),
+        colour_strength=data.colour_strength,
         separate_passes=config.model.separate_passes,
         statistics=config.model.statistics,
         seed=config.seed,
@@ -225,6 +229,7 @@ def build_views(config, step):
         keras.ops.reshape(images, (-1, *size)),
         (config.seed, step),
         batches.named(policy),
+        strength=config.data.colour_strength,
     )
     return keras.ops.reshape(views, (images.shape[0], -1, *size))
 
@@ -235,18 +240,22 @@ def restore_encoder(workdir, ema=False):
     return model.encoder, metadata
 
 
-def restore_model(workdir, ema=False):
-    """The model of a run's last checkpoint.
+def restore_model(workdir, ema=False, step=None):
+    """The model of a run's last checkpoint, with the encoder to export.
 
     Args:
         workdir: folder of a `vivi-pretrain` run.
         ema: use the moving averages of the encoder's variables.
+        step: whose encoder: "last", "best" for the one that the run kept
+            (`best.KeepBest`), or None for the best if it kept one.
     Returns: (ViviModel, metadata dict for `export_encoder`); the export
         takes the model's `encoder` and `objective.classifier`.
-    Raises: FileNotFoundError: no config or no checkpoint there. ValueError:
-        the run has no moving averages.
+    Raises: FileNotFoundError: no config or no checkpoint there, or no best
+        step. ValueError: the run has no moving averages.
     """
     config = workdir_lib.read_config(workdir)
+    if step is None:
+        step = "best" if best.has_best(workdir) and not ema else "last"
     if ema and not config.train.average_decay:
         raise ValueError(
             f"Expected a run that keeps moving averages; {workdir} does not:"
@@ -258,8 +267,8 @@ def restore_model(workdir, ema=False):
     )
     model.build_from(element_spec(config))
     manager = checkpoints.CheckpointManager(model, workdir)
-    step = manager.restore()
-    if step is None:
+    last_step = manager.restore()
+    if last_step is None:
         raise FileNotFoundError(
             f"Expected a checkpoint in {manager.folder}; found none."
         )
@@ -269,11 +278,17 @@ def restore_model(workdir, ema=False):
         ):
             variable.assign(average)
     adapt.release(model.encoder)
+    chosen = {}
+    if step == "best":
+        record = best.restore(model.encoder, workdir)
+        chosen = {"chosen_by": record, "last_step": last_step}
+        last_step = record["step"]
     return model, {
+        **chosen,
         "row": config.name,
         "config": json.loads(config.to_json()),
         "seed": config.seed,
-        "steps": step,
+        "steps": last_step,
         "image_size": [config.data.image_size] * 2,
         "minimum_size": encoders.minimum_size(start["network"]["encoder"]),
         "start": start["about"],
@@ -325,6 +340,8 @@ def untrained_encoder(config, num_steps) -> keras.Model:
     ):
         frames = keras.ops.reshape(batch["frames"], (-1, size, size, 3))
         policy = batches.named(data.views)
-        views = colour_views(frames, (config.seed, step), policy)
+        views = colour_views(
+            frames, (config.seed, step), policy, strength=data.colour_strength
+        )
         encoder(views, training=True)
     return encoder

@@ -11,6 +11,7 @@ RULES = {
         "adapt.warmup_head_steps",
         "adapt.keep_close",
         "data.batch_size",
+        "data.colour_strength",
         "data.images.batch_size",
         "data.images.unlabelled_batch_size",
         "model.weight_decay",

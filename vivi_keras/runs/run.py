@@ -27,9 +27,13 @@ class Options:
         steps_per_execution: Number of steps run before callbacks are called.
         prefetch: Number of batches prepared ahead of the step.
         probe: Score the encoder during training on a labelled set: digits,
-            fashion_mnist, a TFDS name or a folder of class folders.
+            fashion_mnist, a TFDS name, a folder of class folders, or a CSV file
+            of labelled ranges of the data set's videos.
         probe_every_steps: Number of steps between two scores; None for
             train.checkpoint_every_steps.
+        keep_best: Keep the encoder of the step that the probe scores best, the
+            start included, for vivi-export. Half of the probe's labels are held
+            back to judge it.
         profile_steps: START,STOP: steps of this run to profile.
     """
 
@@ -41,6 +45,7 @@ class Options:
     prefetch: int = 2
     probe: str | None = None
     probe_every_steps: int | None = None
+    keep_best: bool = False
     profile_steps: tuple | None = None
 
     def __post_init__(self):
@@ -53,6 +58,11 @@ class Options:
         if self.probe_every_steps is not None:
             checks.check_whole(
                 "probe_every_steps", self.probe_every_steps, 1, 2**31
+            )
+        if self.keep_best and self.probe is None:
+            raise ValueError(
+                "probe must be given with keep_best: it says which step is"
+                " best. Got: none."
             )
         if self.profile_steps is not None:
             try:
@@ -82,7 +92,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         saved. workers.WorkerLost: another worker has stopped.
     """
     from vivi_keras.runs import batches as batches_lib
-    from vivi_keras.runs import build, checkpoints, config_checks
+    from vivi_keras.runs import best, build, checkpoints, config_checks
     from vivi_keras.runs import workdir as workdir_lib
     from vivi_keras.trainer import (
         batch,
@@ -102,9 +112,14 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
     config_checks.check_numbers(config)
     workdir, train = pathlib.Path(workdir), config.train
     strategy = strategies.make_strategy(options.strategy)
-    is_chief = _is_chief(strategy)
-    if is_chief:
+    chief = is_chief(strategy)
+    if chief:
         workdir_lib.check_writable(workdir)
+    if best.has_best(workdir) and not options.keep_best:
+        raise ValueError(
+            f"keep_best must be given, as when the run in {workdir} began:"
+            f" {best.FILE} there holds its best step. Got: False."
+        )
 
     @functools.lru_cache(maxsize=1)
     def batches(start, stop):
@@ -150,14 +165,14 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         pages = _pages(config, workdir, options)
         # Bad settings have raised an error by now, before any folder is made.
         # The work directory is claimed only now.
-        if is_chief:
+        if chief:
             _claim(stack, config, workdir, options.allow_new_data, start)
         manager = checkpoints.CheckpointManager(
             model,
             workdir,
             train.keep_checkpoints,
             train.keep_every_steps,
-            writes=is_chief,
+            writes=chief,
         )
         stack.enter_context(workers.lost_workers_told(strategy))
         _train(
@@ -171,14 +186,14 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
                 StopAtNonFinite(manager),
                 WarnOfCollapse(),
                 speed,
-                *(pages if is_chief else ()),
+                *(pages if chief else ()),
                 SaveCheckpoints(manager, train.checkpoint_every_steps),
                 sigterm,
                 *callbacks,
             ],
         )
         manager.check_saved()
-    if is_chief:
+    if chief:
         for page in pages:
             if isinstance(page, tensorboard.Profile) and not page.done:
                 print(
@@ -187,6 +202,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
                     flush=True,
                 )
         print(speed.report(_STARTED), flush=True)
+        if best.has_best(workdir):
+            print(best.summary(best.read(workdir)[0]), flush=True)
     if sigterm.stopped and model.steps_done < train.steps:
         raise Preempted(
             f"SIGTERM came; saved step {model.steps_done} of {train.steps}."
@@ -260,7 +277,8 @@ class Preempted(Exception):
     """Training was stopped by SIGTERM and can be resumed."""
 
 
-def _is_chief(strategy):
+def is_chief(strategy) -> bool:
+    """Whether this process writes the run's files."""
     return strategy.extended.should_checkpoint
 
 
@@ -276,7 +294,7 @@ def _spans(step, train):
 def _pages(config, workdir, options):
     """The callbacks with which the chief adds to the logs and writes them."""
     from vivi_keras.runs import batches as batches_lib
-    from vivi_keras.runs import build
+    from vivi_keras.runs import best, build
     from vivi_keras.trainer import callbacks, tensorboard
 
     train, folder, pages = config.train, workdir / "tensorboard", []
@@ -290,13 +308,19 @@ def _pages(config, workdir, options):
     if options.probe is not None:
         from vivi_keras.trainer import probe as probe_lib
 
-        data = probe_lib.ProbeData(options.probe, config.data.image_size)
+        data = probe_lib.ProbeData(
+            options.probe,
+            config.data.image_size,
+            config.data.dataset,
+            options.keep_best,
+        )
+        keep = best.KeepBest(workdir) if options.keep_best else None
         every = options.probe_every_steps
         if every is None:
             every = train.checkpoint_every_steps
         names = [data.class_names[label] for label in data.labels]
         pages += [
-            probe_lib.Probe(data, every, train.steps),
+            probe_lib.Probe(data, every, train.steps, keep),
             tensorboard.WriteProjector(folder, data.images, names),
         ]
     if options.profile_steps is not None:

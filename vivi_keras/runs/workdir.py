@@ -13,6 +13,7 @@ CONFIG_FILE = "config.json"
 _RECORD = ("data_fingerprint", "start")
 # Keys that configs have got since the first runs, with their defaults.
 _NEW_KEYS = {
+    "data": {"colour_strength": 1.0},
     "model": {"encoder": "resnet50v2", "weights": "auto", "pool": False},
     "adapt": {
         "warmup_head_steps": 0,

@@ -59,6 +59,7 @@ class ViviModel(keras.Model):
         views: colour augmentation of the frames, "exemplar", "rotation" or
             None.
         image_views: colour augmentation of the images, likewise.
+        colour_strength: float >= 0, scales both; see `data.colour_views`.
         separate_passes: encode frames and images one after the other, each
             normalised by its own batch statistics, instead of together.
         statistics: with separate passes, the stream that updates the moving
@@ -102,6 +103,7 @@ class ViviModel(keras.Model):
         objective: keras.layers.Layer,
         views: str | None = "exemplar",
         image_views: str | None = None,
+        colour_strength: float = 1.0,
         separate_passes: bool = False,
         statistics: str = "both",
         seed: int = 0,
@@ -128,6 +130,11 @@ class ViviModel(keras.Model):
                 f"statistics={statistics!r} needs separate_passes=True:"
                 " encoded together, frames and images share them"
             )
+        if not 0 <= colour_strength < math.inf:
+            raise ValueError(
+                f"colour_strength must be finite and >= 0."
+                f" Got: {colour_strength}"
+            )
         if micro_batches < 1:
             raise ValueError(
                 f"micro_batches must be >= 1. Got: {micro_batches}"
@@ -140,6 +147,7 @@ class ViviModel(keras.Model):
         self.objective = objective
         self.views = views
         self.image_views = image_views
+        self.colour_strength = colour_strength
         self.separate_passes = separate_passes
         self.statistics = statistics
         self.seed = seed
@@ -388,7 +396,9 @@ class ViviModel(keras.Model):
         seed = (self.seed, self.step.value)
         if word:  # images must not share the seeds of frames in the same row
             seed = (*seed, word)
-        return colour_views(images, seed, views, position)
+        return colour_views(
+            images, seed, views, position, strength=self.colour_strength
+        )
 
     def classify(self, images):
         """Logits of images, computed as after training.
@@ -630,6 +640,7 @@ class ViviModel(keras.Model):
             "objective": keras.saving.serialize_keras_object(self.objective),
             "views": self.views,
             "image_views": self.image_views,
+            "colour_strength": self.colour_strength,
             "separate_passes": self.separate_passes,
             "statistics": self.statistics,
             "seed": self.seed,

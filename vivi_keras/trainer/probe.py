@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from vivi_keras.data import image_sources, labelled
-from vivi_keras.features import knn, linear
+from vivi_keras.features import knn, linear, own_labels
 from vivi_keras.trainer import callbacks, tensorboard
 
 NUM_IMAGES = 1000  # in each of the two parts, at most
@@ -28,11 +28,20 @@ class Probe(callbacks.MeasureEvery):
     Args:
         data: ProbeData.
         every_steps, last_step: as `MeasureEvery`.
+        keep: None, or a function that takes the model and its accuracies each
+            time, and before the first step.
     """
 
-    def __init__(self, data, every_steps, last_step=None):
+    def __init__(self, data, every_steps, last_step=None, keep=None):
         super().__init__(every_steps, last_step)
         self.data = data
+        self.keep = keep
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        # An error here ends the run: no later step could be compared.
+        if self.keep is not None and not self.model.steps_done:
+            self.measure()
 
     @callbacks.sparing
     def on_train_batch_end(self, batch, logs=None):
@@ -51,10 +60,13 @@ class Probe(callbacks.MeasureEvery):
             "knn": knn.predict(test, train, seen, len(data.class_names)),
             "linear": linear.fit(train, seen).predict(test),
         }
-        return {
+        found = {
             f"probe_{name}": float(np.mean(guess == unseen))
             for name, guess in guesses.items()
         }
+        if self.keep is not None:
+            self.keep(self.model, found)
+        return found
 
 
 class ProbeData:
@@ -62,8 +74,12 @@ class ProbeData:
 
     Args:
         name: "digits", "fashion_mnist", a folder with a folder of images for
-            each class, or the name of a prepared TFDS data set.
+            each class, the name of a prepared TFDS data set, or a CSV file of
+            labelled ranges (see `own_labels.read`).
         image_size: int, pixels a side.
+        dataset: for a CSV file, the prepared data set with its videos.
+        hold_back: whether to leave half of the labels for a verdict (see
+            `own_labels.probe_and_verdict`).
     Attributes:
         images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` are the
             training part.
@@ -72,27 +88,45 @@ class ProbeData:
         class.
     """
 
-    def __init__(self, name, image_size):
-        source = _source(name)
-        if len(source.class_names) < 2:
-            raise ValueError(
-                "Expected a probe set of at least 2 classes;"
-                f" {name!r} has only {', '.join(source.class_names)!r}."
-            )
-        order = np.random.default_rng(0).permutation(len(source))
-        self.num_train = min(NUM_IMAGES, len(source) // 2)
-        order = order[: 2 * self.num_train]
-        self.labels = source.labels[order]
+    def __init__(self, name, image_size, dataset=None, hold_back=False):
+        if name.lower().endswith(".csv"):
+            own = own_labels.read(name, dataset)
+            order, self.num_train = _by_video(own, hold_back)
+        else:
+            source = _source(name)
+            if len(source.class_names) < 2:
+                raise ValueError(
+                    f"The probe set {name!r} must have at least 2 classes."
+                    f" Got: only {', '.join(source.class_names)!r}."
+                )
+            if hold_back:
+                own = own_labels.of_images(source)
+                order, self.num_train = _by_video(own, hold_back)
+            else:
+                own = own_labels.of_images(source, 2 * NUM_IMAGES)
+                self.num_train = min(NUM_IMAGES, len(source) // 2)
+                order = np.arange(2 * self.num_train)
+        self.labels = own.labels[order]
         for half in np.split(self.labels, [self.num_train]):
             if len(np.unique(half)) < 2:
                 raise ValueError(
-                    "Expected a probe set with several images of each class;"
-                    f" drawn halves of {name!r} hold one class alone."
+                    f"The probe set {name!r} must have several images of each"
+                    " class. Got: halves of which one has one class alone."
                 )
-        self.class_names = source.class_names
+        self.class_names = own.class_names
         self.images = np.stack(
-            [_resized(source.read(index), image_size) for index in order]
+            [_resized(own.images[index], image_size) for index in order]
         )
+
+
+def _by_video(own, hold_back):
+    """Rows of the probe, those to fit on first, and how many these are."""
+    rows = np.arange(len(own.labels))
+    if hold_back:
+        rows, _ = own_labels.probe_and_verdict(own)
+    parts = own_labels.halves(own.labels[rows], own.groups[rows])
+    parts = [rows[part[:NUM_IMAGES]] for part in parts]
+    return np.concatenate(parts), len(parts[0])
 
 
 def _source(name):

@@ -1,0 +1,305 @@
+"""A run that keeps its best step, and the verdict on it."""
+
+import json
+import os
+import signal
+
+import data_helpers
+import keras
+import numpy as np
+import pytest
+
+from vivi_keras import export_encoder
+from vivi_keras.evaluation import verdict
+from vivi_keras.features import encoder as encoder_lib
+from vivi_keras.features import frames, own_labels
+from vivi_keras.runs import best, build, run
+from vivi_keras.training import configs, pipeline
+
+NUM_VIDEOS = 24
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A data set of videos of two classes, told by the amount of red."""
+    folder = tmp_path_factory.mktemp("archive")
+    edges = np.arange(0, 15, 3, dtype=np.float32)
+    data_helpers.write_dataset(
+        folder / "data",
+        [
+            data_helpers.video_example(16 * (v % 2) + v // 2, [3] * 4)
+            | {
+                "shot_start_seconds": edges[:-1],
+                "shot_stop_seconds": edges[1:],
+            }
+            for v in range(NUM_VIDEOS)
+        ],
+    )
+    rows = [
+        f"video_{16 * (v % 2) + v // 2}.mp4,{'dark' if v % 2 else 'light'}"
+        for v in range(NUM_VIDEOS)
+    ]
+    (folder / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def small_config(archive, name="vivi_ex4_demo", steps=6):
+    config = configs.get_config(name)
+    config.data.dataset = str(archive / "data")
+    config.data.update(batch_size=4, image_size=24)
+    config.model.width = 0.125
+    config.train.update(steps=steps, checkpoint_every_steps=2)
+    return config
+
+
+def keep_best(config, archive, workdir, **options):
+    return run.pretrain(
+        config,
+        workdir,
+        verbose=0,
+        probe=str(archive / "labels.csv"),
+        probe_every_steps=2,
+        keep_best=True,
+        **options,
+    )
+
+
+def test_frames_are_read_by_number(archive):
+    stored = frames.StoredFrames(archive / "data")
+    assert stored.footage.num_frames.tolist() == [3] * 4 * NUM_VIDEOS
+    assert stored.footage.seconds[:12].tolist() == [*range(12)]
+    for row, image in zip([14, 3, 14], stored.read([14, 3, 14]), strict=True):
+        video, frame = divmod(row, 12)
+        video = 16 * (video % 2) + video // 2
+        expected = data_helpers.frame_pixels(video, frame)
+        assert np.abs(image.astype(int) - expected).mean() < 3
+
+
+def test_no_video_is_in_two_parts(archive):
+    own = own_labels.read(archive / "labels.csv", archive / "data")
+    assert len(own.images) == 12 * NUM_VIDEOS
+    assert own.class_names == ("dark", "light")
+    first, second = own_labels.probe_and_verdict(own)
+    assert sorted([*first, *second]) == [*range(len(own.images))]
+    assert not {*own.groups[first]} & {*own.groups[second]}
+    for rows in (first, second):
+        assert {*own.labels[rows]} == {0, 1}
+    # Fewer: one frame of each shot before a second one.
+    few = own_labels.read(
+        archive / "labels.csv", archive / "data", most=4 * NUM_VIDEOS
+    )
+    assert np.bincount(few.shots).tolist() == [1] * 4 * NUM_VIDEOS
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["video_0.mp4,x", "video_16.mp4,x"], "2 classes. Got: only 'x'"),
+        (["video_0.mp4,x", "gone.mp4,y"], "row 3 .*'gone.mp4'"),
+        (["video_0.mp4,x", "video_16.mp4,y"], "each half of them has 2"),
+    ],
+)
+def test_labels_that_cannot_choose_are_refused_first(
+    archive, tmp_path, rows, message
+):
+    (tmp_path / "l.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(ValueError, match=message):
+        run.pretrain(
+            small_config(archive),
+            tmp_path / "run",
+            probe=str(tmp_path / "l.csv"),
+            keep_best=True,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_keep_best_needs_a_probe(archive, tmp_path):
+    with pytest.raises(ValueError, match="probe must be given with keep_best"):
+        run.pretrain(small_config(archive), tmp_path / "run", keep_best=True)
+
+
+class Steps:
+    """A model that only counts steps."""
+
+    def __init__(self, value):
+        self.steps_done = 0
+        self.encoder = keras.layers.Dense(1, use_bias=False)
+        self.encoder.build((None, 1))
+        self.set(value)
+
+    def set(self, value):
+        self.encoder.set_weights([np.full((1, 1), value)])
+
+
+def test_the_first_of_equal_steps_is_kept(tmp_path):
+    model = Steps(0.0)
+    for step, score in ((0, 0.5), (10, 0.5), (20, 0.75), (30, 0.75)):
+        model.steps_done = step
+        model.set(step)
+        # A run that goes on has read the file.
+        best.KeepBest(tmp_path)(model, {best.SCORE: score})
+    assert best.restore(model.encoder, tmp_path) == {
+        "scores": {
+            "0": {best.SCORE: 0.5},
+            "10": {best.SCORE: 0.5},
+            "20": {best.SCORE: 0.75},
+            "30": {best.SCORE: 0.75},
+        },
+        "step": 20,
+        "score": 0.75,
+    }
+    assert model.encoder.get_weights()[0].item() == 20
+    other = keras.layers.Dense(2)
+    other.build((None, 1))
+    with pytest.raises(ValueError, match="must be of the run's encoder"):
+        best.restore(other, tmp_path)
+    (tmp_path / best.FILE).write_bytes(b"PK")
+    with pytest.raises(ValueError, match="damaged"):
+        best.restore(model.encoder, tmp_path)
+    with pytest.raises(FileNotFoundError, match="--keep_best"):
+        best.restore(model.encoder, tmp_path / "none")
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.steps_done == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stopped_run_keeps_the_same_best_step(archive, tmp_path):
+    config = small_config(archive)
+    keep_best(config, archive, tmp_path / "whole")
+    with pytest.raises(run.Preempted):
+        keep_best(config, archive, tmp_path / "two", callbacks=[StopAt(3)])
+    with pytest.raises(ValueError, match="keep_best must be given"):
+        run.pretrain(config, tmp_path / "two", verbose=0)
+    keep_best(config, archive, tmp_path / "two")
+    whole, two = best.read(tmp_path / "whole"), best.read(tmp_path / "two")
+    assert whole[0] == two[0]
+    assert [*whole[0]["scores"]] == ["0", "2", "4", "6"]
+    for name, value in whole[1].items():
+        np.testing.assert_array_equal(value, two[1][name])
+
+
+def test_a_spoilt_start_is_exported_as_it_was(archive, tmp_path, capsys):
+    first = small_config(archive, steps=2)
+    run.pretrain(first, tmp_path / "first", verbose=0)
+    config = small_config(archive, "adapt_frame_demo")
+    config.data.update(batch_size=4)
+    config.model.encoder = f"run:{tmp_path / 'first'}"
+    config.optimizer.update(name="adam", weight_decay=0.0)
+    config.schedule.update(name="constant", learning_rate=30.0, warmup_steps=0)
+    config.adapt.warmup_head_steps = 0
+    keep_best(config, archive, tmp_path / "run")
+    assert "nothing was adapted" in capsys.readouterr().out
+    images = np.random.default_rng(0).uniform(0, 1, (5, 24, 24, 3))
+    start, _ = build.restore_encoder(tmp_path / "first")
+    last, _ = build.restore_model(tmp_path / "run", step="last")
+    expected = np.asarray(start(images.astype("float32")))
+    spoilt = np.asarray(last.encoder(images.astype("float32")))
+    assert np.abs(spoilt - expected).max() > 0.1
+    result = pipeline.judge_run(
+        tmp_path / "run", archive / "labels.csv", draws=2, show=print
+    )
+    assert result["verdict"] == "The start was better: nothing was adapted."
+    assert result["verdict"] in capsys.readouterr().out
+    folder = tmp_path / "run/verdict"
+    found = [
+        encoder_lib.load_encoder(folder / name).features(images)
+        for name in ("start", "adapted")
+    ]
+    np.testing.assert_array_equal(*found)
+    # Features are about 4; a graph rounds otherwise than single calls.
+    np.testing.assert_allclose(found[0], expected, atol=1e-5, rtol=0)
+    assert json.loads((folder / "summary.json").read_text()) == result
+    page = (folder / "report.html").read_text()
+    assert "nothing was adapted" in page and "colour histogram" in page
+    assert [*result["rows"]] == [
+        *("start", "adapted", "raw 16x16 pixels", "colour histogram"),
+        "start, fine-tuned",
+    ]
+
+
+class Channel(keras.layers.Layer):
+    """Features that are one channel's mean."""
+
+    def __init__(self, channel):
+        super().__init__()
+        self.channel = channel
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(1, 4), initializer="ones")
+
+    def call(self, images):
+        mean = keras.ops.mean(images, (1, 2))[:, self.channel]
+        # Whole steps of 7, so that JPEG lets no other channel through.
+        return keras.ops.round(mean[:, None] * 255 / 7) * self.scale
+
+
+def test_a_better_encoder_is_called_better(archive, tmp_path):
+    for name, channel in (("frame", 1), ("video", 0)):
+        inputs = keras.Input((None, None, 3))
+        encoder = keras.Model(inputs, Channel(channel)(inputs))
+        export_encoder(encoder, tmp_path / name)
+
+    def judge(start, adapted, **options):
+        return verdict.judge(
+            tmp_path / start,
+            tmp_path / adapted,
+            archive / "labels.csv",
+            archive / "data",
+            image_size=24,
+            show=None,
+            **options,
+        )
+
+    result = judge("frame", "video", fine_tune=False)
+    # Red tells the class, green only the frame's number.
+    assert result["verdict"].startswith("Adapted is better than the start with")
+    assert np.mean(result["rows"]["adapted"]["all"]) == 1
+    assert np.mean(result["rows"]["start"]["all"]) < 0.8
+    assert result["num_labels"]["a tenth"] < result["num_labels"]["all"]
+    again = judge("video", "frame", fine_tune=False)
+    assert again["verdict"].startswith("The start is better with")
+    same = judge("video", "video", fine_tune=False, draws=3)
+    assert same["verdict"].startswith("No difference from the start is shown")
+
+
+def test_trials_choose_and_the_chosen_goes_on(archive, tmp_path):
+    settings = {
+        "data.image_size": 24,
+        "data.batch_size": 4,
+        "model.width": 0.125,
+        "model.units": (1, 1, 1, 1),
+        "model.weights": "none",
+    }
+    lines = []
+    found = pipeline.adapt(
+        "resnet50v2",
+        archive / "data",
+        archive / "labels.csv",
+        tmp_path / "out",
+        levels=("frame", "shot"),
+        steps=4,
+        trial_steps=2,
+        settings=settings,
+        fine_tune=False,
+        show=lines.append,
+    )
+    assert {t["name"] for t in found.trials} == {"frame, 0.001", "shot, 0.001"}
+    assert found.trials[0]["score"] >= found.trials[1]["score"]
+    chosen = found.trials[0]["name"].split(",")[0]
+    config = json.loads((tmp_path / "out/run/config.json").read_text())
+    assert config["config"]["name"] == f"adapt_{chosen}_demo"
+    assert config["config"]["train"]["steps"] == 4
+    assert "short run" in lines[0] and found.verdict["verdict"] in lines[1]
+    images = np.random.default_rng(0).uniform(0, 1, (3, 24, 24, 3))
+    np.testing.assert_allclose(
+        encoder_lib.load_encoder(found.module).features(images),
+        found.encoder(images.astype("float32")),
+        atol=1e-5,
+    )

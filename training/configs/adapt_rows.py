@@ -1,0 +1,66 @@
+"""Rows that adapt an encoder which has learnt before.
+
+All values are [O], from trials with EfficientNet-Lite0 (docs/adapting.md).
+"""
+
+from vivi_keras.training.configs.base import EXEMPLAR, INFO_NCE
+
+_NT_XENT = {**EXEMPLAR, "loss": "nt_xent", "temperature": 0.1}
+STEPS, DEMO_STEPS = 2000, 800
+IMAGES, DEMO_IMAGES = 512, 128  # a step
+
+
+def _adapted(num_shots, frames_per_shot, copies, *levels):
+    """A row of which each step sees as many images as those of the others."""
+
+    def change(config):
+        is_demo = config.name.endswith("_demo")
+        data, images = config.data, DEMO_IMAGES if is_demo else IMAGES
+        data.update(
+            num_shots=num_shots,
+            frames_per_shot=frames_per_shot,
+            copies=copies,
+            batch_size=images // (num_shots * frames_per_shot * copies),
+            image_size=64 if is_demo else 224,
+            crop_area=(0.3, 1.0),
+            colour_strength=0.25,
+        )
+        for level in levels:
+            if level == "video_info_nce":
+                config.objective[level] = {**INFO_NCE, "weight": 1.0}
+            else:
+                config.objective[level] = {**_NT_XENT, "weight": 1.0}
+        config.model.encoder = "efficientnet_lite0"
+        config.optimizer.update(name="adamw", weight_decay=1e-4)
+        config.schedule.update(name="cosine", learning_rate=1e-3, boundaries=())
+        set_steps(config, DEMO_STEPS if is_demo else STEPS)
+
+    return change
+
+
+def set_steps(config, steps) -> None:
+    """Sets the steps of a run, and all that depends on them, in proportion."""
+    config.train.steps = steps
+    config.adapt.warmup_head_steps = steps // 10
+    config.schedule.warmup_steps = steps // 20
+    config.train.checkpoint_every_steps = max(1, min(250, steps // 4))
+
+
+ROWS = {
+    "adapt_frame": (
+        "a start adapted by exemplar over copies of a frame",
+        _adapted(1, 1, 2, "frame_exemplar"),
+    ),
+    "adapt_shot": (
+        "a start adapted by exemplar over the frames of a shot",
+        _adapted(1, 2, 1, "shot_exemplar"),
+    ),
+    "adapt_frame_shot": (
+        "a start adapted by both",
+        _adapted(1, 2, 2, "frame_exemplar", "shot_exemplar"),
+    ),
+    "adapt_vivi": (
+        "a start adapted by shots + InfoNCE over 4 shots (LSTM)",
+        _adapted(4, 2, 1, "shot_exemplar", "video_info_nce"),
+    ),
+}

@@ -1,0 +1,157 @@
+"""A user's own labels: ranges of video, or images in a folder for each class.
+
+Labelled images of one video are alike, so that a classifier tested on a video
+that it was fitted on looks better than it is. Videos are therefore never
+divided: `parts` gives each of them to one part.
+"""
+
+import dataclasses
+import warnings
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from vivi_keras.data import image_sources, range_labels
+from vivi_keras.features import frames
+
+MOST_IMAGES = 4000
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnLabels:
+    """Labelled images in memory.
+
+    Attributes:
+        images: list of N uint8 [H, W, 3], which may differ in size.
+        labels: int64 [N], places in `class_names`.
+        class_names: names of the classes.
+        groups: int64 [N], the video of each image; of single images, one
+            each.
+        shots: int64 [N], the labelled shot of each image, likewise.
+    """
+
+    images: list
+    labels: np.ndarray
+    class_names: tuple
+    groups: np.ndarray
+    shots: np.ndarray
+
+    def take(self, rows):
+        """The images at `rows`, in that order."""
+        return dataclasses.replace(
+            self,
+            images=[self.images[row] for row in rows],
+            labels=self.labels[rows],
+            groups=self.groups[rows],
+            shots=self.shots[rows],
+        )
+
+
+def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
+    """Reads labelled images.
+
+    Args:
+        labels: a CSV file of ranges (see `range_labels.read_range_labels`);
+            or a folder with a folder of images for each class, or another
+            name that `image_sources.open_images` knows.
+        dataset: for a CSV file, the prepared data set with its videos.
+        most: int, most images taken; of more, the labelled shots or images
+            are drawn evenly, always the same ones.
+    Returns: OwnLabels.
+    Raises: ValueError: they cannot be read, a row matches no video, or there
+        is only one class.
+    """
+    if str(labels).lower().endswith(".csv"):
+        found = _of_ranges(labels, dataset, most)
+    else:
+        found = of_images(image_sources.open_images(str(labels)), most)
+    if len(np.unique(found.labels)) < 2:
+        raise ValueError(
+            f"{labels} must have labels of at least 2 classes. Got: only"
+            f" {found.class_names[int(found.labels[0])]!r}."
+        )
+    return found
+
+
+def of_images(source, most=MOST_IMAGES) -> OwnLabels:
+    """At most `most` images of a `labelled.LabelledImages`, at random."""
+    rows = np.random.default_rng(0).permutation(len(source))[:most]
+    return OwnLabels(
+        [source.read(int(row)) for row in rows],
+        source.labels[rows],
+        tuple(source.class_names),
+        rows.astype(np.int64),
+        rows.astype(np.int64),
+    )
+
+
+def _of_ranges(file, dataset, most):
+    if not dataset:
+        raise ValueError(
+            f"dataset must be given with a file of labels. Got: {file} alone."
+        )
+    stored = frames.StoredFrames(dataset)
+    joined = range_labels.join(stored.footage, file)
+    random, order = np.random.default_rng(0), []
+    # One frame of each labelled shot, then a second one, and so on.
+    for shot, rows in enumerate(joined.frame_rows):
+        keys = random.random(len(rows))
+        order += [
+            (rank, key, shot, row)
+            for rank, (key, row) in enumerate(
+                zip(keys, random.permutation(rows), strict=True)
+            )
+        ]
+    chosen = sorted(order)[:most]
+    shots = np.array([shot for _, _, shot, _ in chosen], np.int64)
+    return OwnLabels(
+        stored.read([row for _, _, _, row in chosen]),
+        joined.labels[shots],
+        joined.class_names,
+        joined.groups[shots],
+        shots,
+    )
+
+
+def halves(labels, groups, seed=0):
+    """Divides images in two, about as many of each class, no video in both.
+
+    Args:
+        labels, groups: int [N].
+        seed: int, which of many ways.
+    Returns: two int64 arrays of rows, each ascending.
+    Raises: ValueError: there are fewer than 2 videos, or a half would have
+        fewer than 2 classes.
+    """
+    count = len(np.unique(groups))
+    if count < 2:
+        raise ValueError(
+            f"labels must be of at least 2 videos or images. Got: {count}."
+        )
+    folds = StratifiedGroupKFold(2, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class of one video
+        first, second = next(folds.split(labels, labels, groups))
+    for rows in (first, second):
+        if len(np.unique(labels[rows])) < 2:
+            raise ValueError(
+                "labels must be of so many videos that each half of them has 2"
+                f" classes. Got: {count} videos, of which one half has"
+                f" {len(np.unique(labels[rows]))}."
+            )
+    return first, second
+
+
+def probe_and_verdict(own, seed=0):
+    """Divides labels: rows for choosing an encoder, and rows for judging it.
+
+    Args:
+        own: OwnLabels.
+        seed: int.
+    Returns: two int64 arrays of rows; no video is in both.
+    Raises: ValueError: as `halves`, also for halves of these halves.
+    """
+    parts = halves(own.labels, own.groups, seed)
+    for rows in parts:
+        halves(own.labels[rows], own.groups[rows], seed)
+    return parts
