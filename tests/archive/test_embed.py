@@ -318,8 +318,8 @@ def test_bad_arguments(copied, tmp_path):
     fails("one of dataset and images", copied, images=copied)
     fails("one of dataset and images", copied, dataset=None)
     fails("image_size must be that of the index", copied, image_size=48)
-    fails("image_size: expected", copied, image_size=1)
-    fails("batch_size: expected", copied, batch_size=0)
+    fails("image_size must be", copied, image_size=1)
+    fails("batch_size must be", copied, batch_size=0)
     fails("is not a folder", copied, dataset=None, images=tmp_path / "no")
     (tmp_path / "empty").mkdir()
     fails(

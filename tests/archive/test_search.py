@@ -114,7 +114,7 @@ def test_bad_vectors_and_an_empty_index(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             index.search(vector)
-    with pytest.raises(ValueError, match="k: expected 1"):
+    with pytest.raises(ValueError, match="k must be an int from 1"):
         index.search(np.ones(8), 0)
     empty = archive_helpers.write_index(tmp_path / "none", vectors[:0], [])
     assert empty.search(np.ones(8)) == []

@@ -288,7 +288,7 @@ def test_arguments_are_checked(tmp_path):
         prepare.prepare(tmp_path / "in", tmp_path / "in")
     with pytest.raises(ValueError, match="expected a folder"):
         prepare.prepare(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(ValueError, match="short_side: expected 16"):
+    with pytest.raises(ValueError, match="short_side must be an int from 16"):
         prepare.prepare(tmp_path / "in", tmp_path / "out", short_side=2)
     (tmp_path / "list.txt").write_text("\n  \n")
     with pytest.raises(ValueError, match="list.txt, found none"):

@@ -36,7 +36,7 @@ from vivi_keras.video import shots, sources
 def test_an_argument_out_of_range_is_named(tmp_path, wrong):
     render(tmp_path / "a.mp4", 0)
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"^{name}: expected.*got"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*Got: "):
         prepare.prepare(tmp_path / "a.mp4", tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
 

@@ -112,13 +112,13 @@ class _Videos:
             video_id = self._by_name.get(_plain(inside))
         if video_id is None:
             try:
-                checks.one_of("path", row.path, [*self._by_name])
+                checks.check_choice("path", row.path, [*self._by_name])
             except ValueError as error:
-                near = str(error).rpartition(" Did you")
-                hint = f" Did you{near[2]}" if near[1] else ""
+                near = str(error).rpartition(". Did you")
+                hint = f". Did you{near[2]}" if near[1] else ""
             raise ValueError(
                 f"path in row {row.row} of {self._file} must be a video of the"
-                f" index {self._index.folder}. Got: {row.path!r}.{hint}"
+                f" index {self._index.folder}. Got: {row.path!r}{hint}"
             )
         end = float(self._stops[self._rows[video_id]].max())
         late = row.stop_seconds is not None and (

@@ -106,7 +106,7 @@ def _split(options, *kinds):
     """Builds one dataclass of each kind from the options."""
     names = {f.name: kind for kind in kinds for f in dataclasses.fields(kind)}
     for name in options:
-        checks.one_of("argument", name, names)
+        checks.check_choice("argument", name, names)
     return [
         kind(**{n: v for n, v in options.items() if names[n] is kind})
         for kind in kinds
