@@ -164,18 +164,20 @@ def test_a_mixed_run_survives_signals(data, tmp_path):
 
 
 BAD = {
-    "data.images.label_fraction=0": "0 < fraction <= 1; got 0",
-    "data.images.label_fraction=1.5": "0 < fraction <= 1; got 1.5",
+    "data.images.label_fraction=0": r"fraction must be in \(0, 1\]. Got: 0",
+    "data.images.label_fraction=1.5": r"fraction must be in \(0, 1\]. Got: 1.5",
     "data.images.label_fraction=0.01": "'cat' leaves none",
     "data.images.label_subset=mine": "label_subset='15 images.*Got: 'mine'",
     "data.images.class_names=('cat', 'cow')": "class_names=.*Got: .'cat', 'cow",
     "data.images.batch_size=0": "images.batch_size > 0, as level 'supervised'",
     "data.images.batch_size=-1": "config.data.images.batch_size must be .*-1",
-    "data.batch_size=9": "config.data: .*at most the 8 records.*got 9",
+    "data.batch_size=9": "config.data: .*at most the 8 records.*Got: 9",
     "data.images.split=val": r"a folder 'val' .*\['test', 'train'\]",
     "data.images.test_split=val": "'val' .*test_split='val'; with 'none'",
-    "data.images.dataset=no_set": "'tfds:NAME' or a folder; 'no_set' is not",
-    "data.images.dataset=tfds:no_set": "name of a TFDS data set; got 'no_set'",
+    "data.images.dataset=no_set": (
+        "'tfds:NAME' or a folder .*'no_set', which is not"
+    ),
+    "data.images.dataset=tfds:no_set": "name of a TFDS data set. Got: 'no_set'",
     "objective.supervised.weight=-1.0": "weight of level 'supervised'.*-1",
     "objective.supervised.num_classes=4": "num_classes=3, as .* Got: 4",
 }
