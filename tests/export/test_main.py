@@ -102,7 +102,7 @@ def test_a_run_is_exported_with_its_weights_or_their_averages(export, tmp_path):
 def test_what_is_no_module_is_told(export, tmp_path):
     output = str(tmp_path / "o")
     said = export(module=str(tmp_path / "none"), output=output)
-    assert "expected a folder" in said and "none" in said
+    assert "must be a folder" in said and "none" in said
     (tmp_path / "empty").mkdir()
     for values in ({"format": "onnx"}, {"package": "a/b/1"}, {}):
         said = export(module=str(tmp_path / "empty"), output=output, **values)
