@@ -76,8 +76,8 @@ class ProbeData:
         source = _source(name)
         if len(source.class_names) < 2:
             raise ValueError(
-                "Expected a probe set of at least 2 classes;"
-                f" {name!r} has only {', '.join(source.class_names)!r}."
+                "A probe set must have at least 2 classes. Got: only"
+                f" {', '.join(source.class_names)!r} in {name!r}"
             )
         order = np.random.default_rng(0).permutation(len(source))
         self.num_train = min(NUM_IMAGES, len(source) // 2)
@@ -86,8 +86,8 @@ class ProbeData:
         for half in np.split(self.labels, [self.num_train]):
             if len(np.unique(half)) < 2:
                 raise ValueError(
-                    "Expected a probe set with several images of each class;"
-                    f" drawn halves of {name!r} hold one class alone."
+                    "A probe set must have several images of each class. Got:"
+                    f" {name!r}, whose drawn halves hold one class alone"
                 )
         self.class_names = source.class_names
         self.images = np.stack(
@@ -109,9 +109,8 @@ def _source(name):
         return image_sources.from_tfds(name)
     except ValueError as error:
         raise ValueError(
-            "Expected the probe to be 'digits', 'fashion_mnist', a folder of"
-            " class folders or the name of a TFDS data set; got"
-            f" {name!r}. {error}"
+            "probe must be 'digits', 'fashion_mnist', a folder of class folders"
+            f" or the name of a TFDS data set. Got: {name!r}. {error}"
         ) from error
 
 
