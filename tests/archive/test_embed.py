@@ -398,7 +398,7 @@ def test_the_command(made, tmp_path):
     assert done.returncode == 1
     assert "pip install 'vivi-keras[archive]'" in done.stderr.splitlines()[-1]
     done = run("--dataset=data", output)
-    assert done.returncode == 1 and "--module is missing" in done.stderr
+    assert done.returncode == 1 and "--module must be given" in done.stderr
 
 
 def test_memory_does_not_grow_with_the_archive(made):

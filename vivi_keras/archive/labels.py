@@ -55,7 +55,7 @@ def join(index, file):
     if not rows:
         raise ValueError(
             f"{readable(file)} must have rows with a label. Got: none, and"
-            f" {num_empty} without."
+            f" {num_empty} without"
         )
     find = _Videos(index, file)
     ranges = collections.defaultdict(list)
@@ -128,7 +128,7 @@ class _Videos:
             raise ValueError(
                 f"row {row.row} of {self._file} must lie within {row.path},"
                 f" which is {end:.2f} s long. Got: {row.start_seconds} to"
-                f" {row.stop_seconds}."
+                f" {row.stop_seconds}"
             )
         return video_id, end
 
@@ -143,7 +143,7 @@ class _Videos:
             raise ValueError(
                 f"row {row.row} of {self._file} must meet a shot that"
                 f" vivi-prepare kept of {row.path}. Got: {start} to {stop},"
-                " where all frames were dropped."
+                " where all frames were dropped"
             )
         frames = np.concatenate(
             [np.arange(*self._first[[shot, shot + 1]]) for shot in shots[meets]]
@@ -175,7 +175,7 @@ def _check_overlaps(ranges, file):
                     f"rows {other.row} and {row.row} of {readable(file)} must"
                     f" not overlap, since their classes differ. Got:"
                     f" {other.label!r} and {row.label!r} at {start:.2f} s of"
-                    f" {row.path}."
+                    f" {row.path}"
                 )
         if stop >= latest.get(row.label, (-1.0,))[0]:
             latest[row.label] = stop, row

@@ -49,7 +49,7 @@ def read_range_labels(file):
     if not lines:
         raise ValueError(
             f"{name} must start with a row of the columns {','.join(COLUMNS)}."
-            " Got: an empty file."
+            " Got: an empty file"
         )
     separator, places = _header(name, lines[0][1])
     labels, num_empty = [], 0
@@ -58,7 +58,7 @@ def read_range_labels(file):
         if len(values) <= max(places.values()):
             raise ValueError(
                 f"row {row} of {name} must have a value for each column. Got:"
-                f" {len(values)} values in {line!r}."
+                f" {len(values)} values in {line!r}"
             )
         given = {key: values[place].strip() for key, place in places.items()}
         if not given["label"]:
@@ -74,7 +74,7 @@ def _lines(file):
         content = pathlib.Path(file).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(
-            f"labels must be a CSV file. Got: {readable(file)}, which is none."
+            f"labels must be a CSV file. Got: {readable(file)}, which is none"
         ) from None
     utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -83,7 +83,7 @@ def _lines(file):
         row = content[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{readable(file)} must be UTF-8 text. Got: other bytes in row"
-            f" {row}."
+            f" {row}"
         ) from error
     lines = io.StringIO(text, newline=None).read().split("\n")
     return [(row, line) for row, line in enumerate(lines, 1) if line.strip()]
@@ -95,7 +95,7 @@ def _split(name, row, line, separator):
     except csv.Error as error:
         raise ValueError(
             f"row {row} of {name} must be a line of CSV. Got: {line!r}"
-            f" ({error})."
+            f" ({error})"
         ) from error
     return values
 
@@ -116,7 +116,7 @@ def _header(name, line):
         if twice:
             raise ValueError(
                 f"row 1 of {name} must name a column once. Got: {twice[0]!r}"
-                " twice."
+                " twice"
             )
     places, separator = best
     missing = [c for c in _REQUIRED if c not in places]
@@ -124,20 +124,20 @@ def _header(name, line):
         raise ValueError(
             f"row 1 of {name} must name the columns {', '.join(COLUMNS)} (the"
             f" seconds may be left out). Got: {line!r}, without"
-            f" {' and '.join(missing)}."
+            f" {' and '.join(missing)}"
         )
     return separator, places
 
 
 def _label(name, row, given, separator):
     if not given["path"]:
-        raise ValueError(f"row {row} of {name} must have a path. Got: none.")
+        raise ValueError(f"row {row} of {name} must have a path. Got: none")
     start = _number(name, row, "start_seconds", given, separator, 0.0)
     stop = _number(name, row, "stop_seconds", given, separator, None)
     if start < 0 or (stop is not None and stop <= start):
         raise ValueError(
             f"row {row} of {name} must have 0 <= start_seconds < stop_seconds."
-            f" Got: {start} and {stop}."
+            f" Got: {start} and {stop}"
         )
     return RangeLabel(given["path"], start, stop, given["label"], row)
 
@@ -153,6 +153,6 @@ def _number(name, row, column, given, separator, default):
     except ValueError:
         raise ValueError(
             f"{column} in row {row} of {name} must be a number of seconds."
-            f" Got: {text!r}."
+            f" Got: {text!r}"
         ) from None
     return value
