@@ -40,7 +40,7 @@ def seconds(function):
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     keys, labels = made(_ROWS.value, _WIDTH.value, 1)
     queries, _ = made(_QUERIES.value, _WIDTH.value, 2)
     reference = KNeighborsClassifier(

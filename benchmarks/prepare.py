@@ -34,7 +34,7 @@ def bare(path, unused):
 def prepare(path, folder):
     report = prepare_lib.prepare(path, folder)
     if report["videos_used"] != 1:
-        raise ValueError(f"expected one video, got {report}")
+        raise ValueError(f"One video must be used. Got: {report}")
 
 
 def programs(path, folder):

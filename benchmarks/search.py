@@ -261,7 +261,7 @@ def _by_numpy(vectors, query):
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     aside = tempfile.mkdtemp() if _FOLDER.value is None else None
     folder = pathlib.Path(aside or _FOLDER.value)
     try:

@@ -95,7 +95,9 @@ def _compare(got, expected, what):
     """Returns the largest difference; raises Miss if it is too large."""
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape:
-        raise Miss(f"{what}: expected shape {expected.shape}, got {got.shape}")
+        raise Miss(
+            f"{what} must be of shape {expected.shape}. Got: {got.shape}"
+        )
     difference = float(np.max(np.abs(got - expected), initial=0))
     bound = TOLERANCE * max(1.0, float(np.max(np.abs(expected), initial=0)))
     if not difference <= bound:
@@ -130,7 +132,7 @@ def gives_vectors(subject):
     features = subject(subject.images(3))
     if features.ndim != 2 or features.dtype != np.float32:
         raise Miss(
-            f"expected float32 [N, D], got {features.dtype} of shape"
+            f"features must be float32 [N, D]. Got: {features.dtype} of shape"
             f" {features.shape}"
         )
     if not np.isfinite(features).all():
@@ -224,7 +226,7 @@ def has_regularization(subject):
     values = [np.asarray(loss()) for loss in losses]
     for value in values:
         if value.shape != () or not np.isfinite(value):
-            raise Miss(f"expected finite scalars, got {value}")
+            raise Miss(f"losses must be finite scalars. Got: {value}")
     return f"{len(values)}, sum {float(np.sum(values)):.4g}"
 
 
@@ -252,7 +254,9 @@ def signatures_agree(subject):
     signatures = subject.module.signatures
     present = [name for name in _SIGNATURES if name in signatures]
     if subject.metadata is not None and len(present) < len(_SIGNATURES):
-        raise Miss(f"expected {list(_SIGNATURES)}, got {sorted(signatures)}")
+        raise Miss(
+            f"signatures must be {list(_SIGNATURES)}. Got: {sorted(signatures)}"
+        )
     if not present:
         raise NotApplicable(f"none of {list(_SIGNATURES)}")
     images = subject.images(2)
@@ -261,7 +265,7 @@ def signatures_agree(subject):
         outputs = signatures[name](**{key: tf.constant(images)})
         own = subject.metadata is None
         if not own and (key, list(outputs)) != ("images", ["default"]):
-            raise Miss(f"{name}: expected images -> default, got {key}")
+            raise Miss(f"{name} must be images -> default. Got: {key}")
         value = outputs.get("default", next(iter(outputs.values())))
         text = _compare(value, subject(images), name)
     return f"{len(present)}; {text}"

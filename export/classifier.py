@@ -37,7 +37,7 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
         raise ValueError(
             "kernel and bias must be of shapes [D, K] and [K], for the"
             f" {len(class_names)} class_names. Got: {kernel.shape} and"
-            f" {bias.shape}."
+            f" {bias.shape}"
         )
     whole, signatures = _make(module, kernel, bias)
     told = encoder.describe()["metadata"] or {}
@@ -72,7 +72,7 @@ def _make(module, kernel, bias):
     if not traced:
         raise ValueError(
             "module must be a reusable SavedModel, to be exported with a head."
-            f" Got: {module}, which lacks {', '.join(missing) or 'traces'}."
+            f" Got: {module}, which lacks {', '.join(missing) or 'traces'}"
         )
     inputs = [
         value

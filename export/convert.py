@@ -42,7 +42,7 @@ def to_tflite(module, output, *, image_size=None, calibration=None):
     loaded, metadata = _load(module)
     if image_size is None and "image_size" not in metadata:
         raise ValueError(
-            f"expected image_size, since {str(module)!r} recommends none"
+            f"image_size must be given, since {str(module)!r} recommends none."
         )
     size = tuple(metadata["image_size"] if image_size is None else image_size)
     function = _function(loaded, size)
@@ -181,8 +181,8 @@ def _need(name):
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"expected the package of {name!r} for this conversion: pip"
-            f" install 'vivi-keras[convert]' ({error})"
+            f"The package of {name!r} must be installed for this conversion:"
+            f" pip install 'vivi-keras[convert]' ({error})"
         ) from error
 
 
@@ -213,18 +213,20 @@ def _check_frames(frames, size):
     frames = np.asarray(frames)
     if frames.dtype != np.float32 or frames.shape[1:] != (*size, 3):
         raise ValueError(
-            f"expected calibration frames float32 [N, {size[0]}, {size[1]},"
-            f" 3], got {frames.dtype} of shape {frames.shape}"
+            f"Calibration frames must be float32 [N, {size[0]}, {size[1]}, 3]."
+            f" Got: {frames.dtype} of shape {frames.shape}"
         )
     if not len(frames) or not 0 <= frames.min() <= frames.max() <= 1:
-        raise ValueError("expected calibration frames in [0, 1], at least one")
+        raise ValueError("Calibration frames must be in [0, 1], at least one.")
     return frames
 
 
 def _check_output(output):
     """Raises early, before the conversion, if `output` is a folder."""
     if os.path.isdir(output):
-        raise IsADirectoryError(f"expected a file to write, got {output}")
+        raise IsADirectoryError(
+            f"output must be a file. Got: {output}, a folder"
+        )
 
 
 def _write(output, content, load, metadata, made, loaded, images):
@@ -263,7 +265,7 @@ def _compare(encode, loaded, images, kind):
         bound = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
         if not difference <= bound:
             raise ValueError(
-                f"expected features within {bound:.2g} of the module's, got"
+                f"Features must be within {bound:.2g} of the module's. Got:"
                 f" {difference:.2g}: the conversion is wrong"
             )
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)

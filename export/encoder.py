@@ -14,6 +14,7 @@ import tempfile
 import keras
 import numpy as np
 
+from vivi_keras import checks
 from vivi_keras.export import metadata as metadata_lib
 from vivi_keras.export.saved_model import make_module, unsynchronized
 
@@ -68,10 +69,7 @@ def export_encoder(
     """
 
     _check_backend()
-    if weights_dtype not in WEIGHT_DTYPES:
-        raise ValueError(
-            f"expected weights_dtype in {WEIGHT_DTYPES}, got {weights_dtype!r}"
-        )
+    checks.check_choice("weights_dtype", weights_dtype, WEIGHT_DTYPES)
     described = {
         "image_size": list(DEFAULT_IMAGE_SIZE),
         "minimum_size": DEFAULT_MINIMUM_SIZE,
@@ -132,15 +130,15 @@ def _save(module, folder, signatures):
     try:
         tf.saved_model.save(module, folder, signatures=signatures)
     except tf.errors.OpError as error:  # for example, a full disk
-        raise OSError(f"expected to write a SavedModel, got {error}") from error
+        raise OSError(f"The SavedModel cannot be written: {error}") from error
 
 
 def _check_backend():
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "expected Keras on TensorFlow, which writes SavedModels, got the"
-            f" backend {keras.backend.backend()!r}; save the weights, set"
-            " KERAS_BACKEND=tensorflow and load them there"
+            "Keras must run on TensorFlow, which writes SavedModels. Got: the"
+            f" backend {keras.backend.backend()!r}. Save the weights, set"
+            " KERAS_BACKEND=tensorflow and load them there."
         )
 
 
@@ -148,7 +146,7 @@ def _check_encoder(encoder):
     """Checks that the output is vectors; returns the number of features."""
     if not isinstance(encoder, keras.layers.Layer):
         raise ValueError(
-            f"expected a keras.Model or layer as encoder, got {type(encoder)}"
+            f"encoder must be a keras.Model or layer. Got: {type(encoder)}"
         )
     # Two sizes, neither square: detects encoders for only one size.
     for height, width in ((64, 96), (80, 72)):
@@ -156,14 +154,14 @@ def _check_encoder(encoder):
         shape = tuple(encoder(images, training=False).shape)
         if len(shape) != 2 or shape[0] != 1:
             raise ValueError(
-                "expected an encoder from images [N, H, W, 3] to features"
-                f" [N, D], got shape {shape} for one image"
+                "encoder must map images [N, H, W, 3] to features [N, D]. Got:"
+                f" shape {shape} for one image"
             )
     if not encoder.trainable_variables:
         raise ValueError(
-            "expected an encoder with trainable variables, got none: set"
+            "encoder must have trainable variables. Got: none. Set"
             " encoder.trainable = True before the export, which users of the"
-            " module decide anew"
+            " module decide anew."
         )
     return int(shape[1])
 
@@ -171,11 +169,13 @@ def _check_encoder(encoder):
 def _check_names(class_names, classifier, num_features):
     """Checks the class names, one per logit; returns them as a list."""
     if classifier is None:
-        raise ValueError("expected class_names only along with a classifier")
+        raise ValueError(
+            "class_names must be given only along with a classifier."
+        )
     logits = classifier(np.zeros((1, num_features), "float32"))
     if len(class_names) != logits.shape[-1]:
         raise ValueError(
-            f"expected {logits.shape[-1]} class_names, one a logit, got"
+            f"class_names must be {logits.shape[-1]}, one a logit. Got:"
             f" {len(class_names)}"
         )
     return [str(name) for name in class_names]
@@ -185,10 +185,10 @@ def check_free(path):
     """Raises FileExistsError if `path` has anything but a SavedModel."""
     path = pathlib.Path(path)
     if path.is_file():
-        raise FileExistsError(f"expected a folder to write, got file {path}")
+        raise FileExistsError(f"path must be a folder. Got: {path}, a file")
     is_module = (path / "saved_model.pb").is_file()
     if path.is_dir() and any(path.iterdir()) and not is_module:
         raise FileExistsError(
-            "expected an empty or new folder or an older SavedModel, got"
+            "path must be an empty or new folder or an older SavedModel. Got:"
             f" {path}, which holds other files"
         )

@@ -63,17 +63,17 @@ _TEST = flags.DEFINE_bool(
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"expected flags alone, got {argv[1:]}")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     if (_WORKDIR.value is None) == (_MODULE.value is None):
-        raise app.UsageError("expected one of --workdir and --module")
+        raise app.UsageError("One of --workdir and --module must be given.")
     if not _OUTPUT.value:
-        raise app.UsageError("expected --output")
+        raise app.UsageError("--output must be given.")
     if _MODULE.value is not None and (
         _EMA.value or _STEP.value or _WEIGHTS_DTYPE.value != "float32"
     ):
         raise app.UsageError(
-            "expected --workdir with --ema, --step and --weights_dtype: a"
-            " module's weights stay as they are"
+            "--ema, --step and --weights_dtype must be given with --workdir: a"
+            " module's weights stay as they are."
         )
     if _EMA.value and _STEP.value == "best":
         raise app.UsageError(
@@ -81,16 +81,16 @@ def main(argv):
         )
     if _FORMAT.value != "tflite" and (_CALIBRATION.value or _IMAGE_SIZE.value):
         raise app.UsageError(
-            "expected --format=tflite with --calibration and --image_size"
+            "--calibration and --image_size must be given with --format=tflite."
         )
     if _PACKAGE.value is not None and _FORMAT.value != "saved_model":
-        raise app.UsageError("expected --package without --format")
+        raise app.UsageError("--package must be given without --format.")
     if _TEST.value and (
         _WORKDIR.value is None or _EMA.value or not _writes_module()
     ):
         raise app.UsageError(
-            "expected --test with --workdir, and without --ema, --format and"
-            " --package"
+            "--test must be given with --workdir, and without --ema, --format"
+            " and --package."
         )
     try:
         batches = None
@@ -134,8 +134,8 @@ def test_batches(workdir):
     batches = batches_lib.test_batches(workdir_lib.read_config(workdir))
     if batches is None:
         raise ValueError(
-            "expected with --test a run of a row with labels, and with a"
-            f" data.images.test_split; {workdir} is none"
+            "The run of --test must be of a row with labels, and with a"
+            f" data.images.test_split. Got: {workdir}, which is none"
         )
     return batches
 

@@ -91,8 +91,8 @@ def read_metadata(path):
     file = pathlib.Path(path) / METADATA_NAME
     if not file.is_file():
         raise FileNotFoundError(
-            f"expected {METADATA_NAME} in {str(path)!r}: not a module written"
-            " by export_encoder, or its metadata was left behind"
+            f"{str(path)!r} must have {METADATA_NAME}: it is not a module"
+            " written by export_encoder, or its metadata was left behind."
         )
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -139,12 +139,12 @@ def check_described(metadata):
     if metadata is None:
         return {}
     if not isinstance(metadata, dict):
-        raise TypeError(f"expected metadata as a dict, got {type(metadata)}")
+        raise TypeError(f"metadata must be a dict. Got: {type(metadata)}")
     taken = sorted(set(metadata) & set(_WRITTEN_HERE))
     if taken:
         raise ValueError(
-            f"expected metadata without {', '.join(_WRITTEN_HERE)}, which the"
-            f" export writes; got {', '.join(taken)}"
+            f"metadata must be without {', '.join(_WRITTEN_HERE)}, which the"
+            f" export writes. Got: {', '.join(taken)}"
         )
     return json.loads(json.dumps(_without_paths(metadata), allow_nan=False))
 
@@ -178,7 +178,7 @@ def read_signatures(path):
     file = pathlib.Path(path) / "saved_model.pb"
     if not file.is_file():
         raise FileNotFoundError(
-            f"expected the folder of a SavedModel, got {str(path)!r}"
+            f"module must be the folder of a SavedModel. Got: {str(path)!r}"
         )
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     graph = saved.meta_graphs[0]

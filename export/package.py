@@ -33,8 +33,8 @@ def write_packages(module, name, output):
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            "expected publisher/name/version, in lower case and with a whole"
-            f" number as version, got {name!r}"
+            "name must be publisher/name/version, in lower case and with a"
+            f" whole number as version. Got: {name!r}"
         )
     metadata = metadata_lib.read_metadata(module)
     with _new_folder(module, output) as folder:
@@ -72,7 +72,7 @@ def check_outside(module, output):
     module, output = pathlib.Path(module), pathlib.Path(output)
     if output.resolve().is_relative_to(module.resolve()):
         raise ValueError(
-            f"expected an output outside the module {module}, got {output}"
+            f"output must be outside the module {module}. Got: {output}"
         )
 
 
@@ -82,7 +82,9 @@ def _new_folder(module, output):
     check_outside(module, output)
     output = pathlib.Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise FileExistsError(f"expected a new or empty folder, got {output}")
+        raise FileExistsError(
+            f"output must be a new or empty folder. Got: {output}"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=output.parent, prefix=".export-"

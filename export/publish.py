@@ -268,9 +268,9 @@ def _write_registry(file, entries):
 
 def main(argv):
     if len(argv) > 2:
-        raise app.UsageError(f"expected one folder of a module, got {argv[1:]}")
+        raise app.UsageError(f"MODULE must be one folder. Got: {argv[1:]}")
     if (len(argv) == 2) != (_NAME.value is not None):
-        raise app.UsageError("expected MODULE and --name together")
+        raise app.UsageError("MODULE and --name must be given together.")
     if len(argv) == 2:
         entry = publish(
             argv[1],

@@ -91,15 +91,15 @@ def _copy_variables(encoder, weights, weights_dtype):
     unknown = sorted(set(weights) - known)
     if unknown:
         raise ValueError(
-            f"expected weights for variables of the encoder, got {unknown}"
+            f"weights must be of variables of the encoder. Got: {unknown}"
         )
 
     def copy(variable, trainable):
         value = np.asarray(weights.get(variable.path, variable.numpy()))
         if value.shape != tuple(variable.shape):
             raise ValueError(
-                f"expected weights of shape {tuple(variable.shape)} for"
-                f" {variable.path}, got {value.shape}"
+                f"Weights of {variable.path} must be of shape"
+                f" {tuple(variable.shape)}. Got: {value.shape}"
             )
         # Vectors (batch norm) stay float32: float16's range is too small.
         half = trainable and weights_dtype == "float16" and value.ndim > 1
@@ -130,8 +130,8 @@ def _copy_hub(module, encoder, weights, weights_dtype):
 
     if weights_dtype != "float32":
         raise ValueError(
-            "expected weights_dtype='float32' for a module's encoder, whose"
-            f" graph has fixed dtypes, got {weights_dtype!r}"
+            "weights_dtype must be 'float32' for a module's encoder, whose"
+            f" graph has fixed dtypes. Got: {weights_dtype!r}"
         )
     module.start, trainable, frozen = encoder.copy_module()
     new = dict(weights) if weights is not None else {}
@@ -141,7 +141,7 @@ def _copy_hub(module, encoder, weights, weights_dtype):
             copy.assign(new.pop(variable.path))
     if new:
         raise ValueError(
-            f"expected weights for variables of the encoder, got {sorted(new)}"
+            f"weights must be of variables of the encoder. Got: {sorted(new)}"
         )
     pool = encoder.pool
 

@@ -37,12 +37,12 @@ def verify(path):
     folder = pathlib.Path(path).absolute()
     if not folder.is_dir():
         raise NotADirectoryError(
-            f"expected the folder of a SavedModel, got {str(path)!r}"
+            f"module must be the folder of a SavedModel. Got: {str(path)!r}"
         )
     if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
-            f"expected the folder of a SavedModel, got {str(path)!r}, which"
-            " holds no saved_model.pb"
+            f"module must be the folder of a SavedModel. Got: {str(path)!r},"
+            " which holds no saved_model.pb"
         )
     with tempfile.TemporaryDirectory() as aside:
         results = pathlib.Path(aside) / "results.json"
@@ -104,7 +104,8 @@ def table(rows):
 def main(argv):
     if len(argv) != 2:
         raise app.UsageError(
-            f"expected one module (folder, name or archive), got {argv[1:]}"
+            "Arguments must be one module (folder, name or archive). Got:"
+            f" {argv[1:]}"
         )
     rows = verify(registry.find(argv[1]))
     print(table(rows))

@@ -163,14 +163,14 @@ def test_errors_while_tensorflow_loads_are_shown(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--module=nowhere"], "evaluate: Expected a SavedModel folder"),
+        (["--module=nowhere"], "evaluate: module must be a SavedModel f"),
         (
             ["--module=keras.applications.No"],
             "evaluate: The network of .* must be one of .* Got: 'No'",
         ),
         (
             ["--module={shipped}", "--output_name=a"],
-            "evaluate: Module .* has one output; got 'a'",
+            "evaluate: .* module .* has one output. Got: 'a'",
         ),
         (["--module={shipped}", "--suite=vtab"], "no task could run"),
     ],

@@ -164,7 +164,7 @@ def test_moving_averages_are_what_ema_exports(dataset, tmp_path):
         "--ema",
         status=1,
     )
-    assert "keeps moving averages" in printed
+    assert "must keep moving averages" in printed
 
 
 def _fine_tunes_in_tf_keras(module):
@@ -238,7 +238,7 @@ def test_an_unknown_row_is_named_with_the_nearest():
 
 def test_a_value_without_a_config_is_told():
     printed = run("vivi-pretrain", "--config.train.steps=3", status=1)
-    assert "--config is missing" in printed
+    assert "--config must be given" in printed
 
 
 @pytest.mark.parametrize("config", ["vivi_ex4_demo", "{folder}/own.py"])

@@ -44,10 +44,10 @@ _SCALE = flags.DEFINE_enum(
 def main(argv):
     """Adapts an encoder as the flags say."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     for flag in (_DATASET, _LABELS, _OUTPUT):
         if not flag.value:
-            raise app.UsageError(f"--{flag.name} is missing.")
+            raise app.UsageError(f"--{flag.name} must be given.")
     try:
         rates = [float(rate) for rate in _RATES.value]
     except ValueError:

@@ -25,7 +25,7 @@ TRAINING_FILMS_SEED = 21
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     from vivi_keras.demo import corpus
 
     folder = pathlib.Path(OUTPUT.value)

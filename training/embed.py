@@ -60,10 +60,10 @@ _THRESHOLD = flags.DEFINE_float(
 def main(argv):
     """Embeds what the flags name; prints a summary."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     for flag in (_OUTPUT,) if _DUPLICATES.value else (_MODULE, _OUTPUT):
         if not flag.value:
-            raise app.UsageError(f"--{flag.name} is missing.")
+            raise app.UsageError(f"--{flag.name} must be given.")
     from vivi_keras import archive
 
     if _DUPLICATES.value:

@@ -62,11 +62,13 @@ def pair_baselines(modules, names):
     """Baseline names -> module paths; the names must match in number."""
     if len(names) != len(modules):
         raise app.UsageError(
-            f"Expected one --baseline_name for each --baseline_module; got"
-            f" {len(names)} and {len(modules)}."
+            "--baseline_name must be given once for each --baseline_module."
+            f" Got: {len(names)} and {len(modules)}"
         )
     if len(set(names)) != len(names):
-        raise app.UsageError(f"Expected different names; got {names}.")
+        raise app.UsageError(
+            f"Values of --baseline_name must be different. Got: {names}"
+        )
     return dict(zip(names, modules, strict=True))
 
 
@@ -74,17 +76,17 @@ def main(argv):
     if _COMPARE.value:
         return _compare(argv[1:])
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     if _PREPARE.value:
         return _prepare()
     if not _MODULE.value or not _OUTPUT.value:
-        raise app.UsageError("Expected --module and --output.")
+        raise app.UsageError("--module and --output must be given.")
     baselines = pair_baselines(_BASELINE_MODULES.value, _BASELINE_NAMES.value)
     settings = {name: option.value for name, option in _SETTINGS.items()}
     if _SUITE.value == settings_lib.VIDEO:
         _refuse("--suite=video", "workdir", "data_dir")
         if _DATASET.value is None:
-            raise app.UsageError("Expected --dataset with --suite=video.")
+            raise app.UsageError("--dataset must be given with --suite=video.")
         settings["data_dir"] = _DATASET.value
     elif _SUITE.value in settings_lib.ROBUST_SUITES:
         _refuse(f"--suite={_SUITE.value}", "workdir", "dataset")
@@ -150,8 +152,8 @@ def _evaluate(baselines, settings):
 def _prepare():
     if _SUITE.value not in settings_lib.TASK_SUITES:
         raise app.UsageError(
-            f"Expected --prepare with a suite of {settings_lib.TASK_SUITES};"
-            f" the data of {_SUITE.value} is read as published."
+            f"--suite must be one of {', '.join(settings_lib.TASK_SUITES)} with"
+            f" --prepare. Got: {_SUITE.value}, whose data is read as published"
         )
     is_vtab = _SUITE.value == settings_lib.VTAB
     folder = "data_dir" if is_vtab else "cache_dir"
@@ -184,7 +186,7 @@ def _compare(folders):
     _refuse_others("--compare", "output")
     if not folders or _OUTPUT.value is None:
         raise app.UsageError(
-            "Expected results folders after --compare, and --output."
+            "Results folders after --compare, and --output, must be given."
         )
     from vivi_keras.evaluation.reports import comparison_page
 

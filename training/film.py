@@ -31,7 +31,7 @@ _FILM = flags.DEFINE_string(
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     folder = pathlib.Path(demo.OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     film = _FILM.value

@@ -42,15 +42,17 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of choices drawn by chance.")
 def main(argv):
     """Does what one of --suggest, --fit and --apply says."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     if (_SUGGEST.value is not None) + _FIT.value + _APPLY.value != 1:
-        raise app.UsageError("expected one of --suggest, --fit and --apply")
+        raise app.UsageError(
+            "One of --suggest, --fit and --apply must be given."
+        )
     needed = [_INDEX, _OUTPUT]
     needed += [_LABELS] if _FIT.value else []
     needed += [_MODULE] if _APPLY.value else []
     for flag in needed:
         if not flag.value:
-            raise app.UsageError(f"--{flag.name} is missing.")
+            raise app.UsageError(f"--{flag.name} must be given.")
     from vivi_keras import archive
 
     index = archive.open_index(_INDEX.value)

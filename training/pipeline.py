@@ -233,7 +233,7 @@ def _try(choices, folder, trial_steps, train):
     images = {name: batches.images_per_step(c) for name, c in choices.items()}
     if len({*images.values()}) > 1:
         raise ValueError(
-            f"levels must see equally many images a step. Got: {images}."
+            f"levels must see equally many images a step. Got: {images}"
         )
     found = []
     for name, config in choices.items():

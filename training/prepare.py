@@ -44,7 +44,7 @@ _OPTIONS = (
 def main(argv):
     """Prepares the videos named by the flags; prints a summary."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     options = {option.name: option.value for option in _OPTIONS}
     try:
         report = prepare.prepare(

@@ -39,13 +39,13 @@ def main(argv):
         print(encoder_table())
         return
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     if _PRINT_CONFIG.value and _CONFIG.value:
         print(_CONFIG.value.to_json(indent=2))
         return
     for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value)):
         if not value:
-            raise app.UsageError(f"--{name} is missing.")
+            raise app.UsageError(f"--{name} must be given.")
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import config_checks
 
@@ -54,7 +54,7 @@ def main(argv):
         if batches_lib.needs_videos(_CONFIG.value) and not (
             _CONFIG.value.data.dataset
         ):
-            raise app.UsageError("--config.data.dataset is missing.")
+            raise app.UsageError("--config.data.dataset must be given.")
         options = {option.name: option.value for option in _OPTIONS}
         model = run_lib.pretrain(_CONFIG.value, _WORKDIR.value, **options)
         if options["keep_best"] and run_lib.is_chief(model.distribute_strategy):

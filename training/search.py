@@ -36,13 +36,15 @@ _MODULE = flags.DEFINE_string(
 def main(argv):
     """Searches as the flags say; prints what was found."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     if not _INDEX.value:
-        raise app.UsageError("--index is missing.")
+        raise app.UsageError("--index must be given.")
     if (_IMAGE.value is None) == (_VIDEO.value is None):
-        raise app.UsageError("expected one of --image and --video")
+        raise app.UsageError("One of --image and --video must be given.")
     if (_VIDEO.value is None) != (_SECONDS.value is None):
-        raise app.UsageError("expected --seconds with --video, and only then")
+        raise app.UsageError(
+            "--seconds must be given with --video, and only then."
+        )
     from vivi_keras import archive
     from vivi_keras.archive import search
 

@@ -25,29 +25,27 @@ def reason(error) -> str:
     return re.sub(r"^ValueError: ", "", told[0]) if told else str(error)
 
 
-def one_of(what: str, value, known):
-    """Raises ValueError, naming the nearest known value, if it is unknown."""
-    if value not in known:
-        near = difflib.get_close_matches(str(value), known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{what} must be one of {sorted(known)}. Got: {value!r}.{hint}"
-        )
-
-
 def check_choice(name, value, choices):
+    """Raises ValueError if a value is none of the choices; names a near one."""
     if value not in choices:
+        texts = [choice for choice in choices if isinstance(choice, str)]
+        near = difflib.get_close_matches(str(value), texts, 1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"{name}: expected one of {', '.join(choices)}, got {value!r}"
+            f"{name} must be one of {', '.join(map(str, choices))}."
+            f" Got: {value!r}{hint}"
         )
 
 
-def check_range(name, value, low, high, kind=numbers.Real):
+def check_range(name, value, low, high, kind="a number"):
     """Raises ValueError if an argument is not a number in [low, high]."""
-    if not isinstance(value, kind) or not low <= value <= high:
-        raise ValueError(f"{name}: expected {low} to {high}, got {value!r}")
+    wanted = numbers.Integral if kind == "an int" else numbers.Real
+    if not isinstance(value, wanted) or not low <= value <= high:
+        raise ValueError(
+            f"{name} must be {kind} from {low} to {high}. Got: {value!r}"
+        )
 
 
 def check_whole(name, value, low, high):
     """Raises ValueError if an argument is not an integer in [low, high]."""
-    check_range(name, value, low, high, numbers.Integral)
+    check_range(name, value, low, high, "an int")

@@ -6,7 +6,7 @@ import math
 import keras
 from keras import layers, ops, regularizers
 
-from vivi_keras.checks import one_of
+from vivi_keras.checks import check_choice
 from vivi_keras.levels import (
     FrameExemplar,
     Level,
@@ -60,7 +60,7 @@ def make_level(kind: str, **arguments) -> Level:
     >>> make_level("video_info_nce", weight=0.5).weight
     0.5
     """
-    one_of("The kind of a level", kind, LEVELS)
+    check_choice("The kind of a level", kind, LEVELS)
     known = {
         name
         for cls in LEVELS[kind].__mro__
@@ -68,7 +68,7 @@ def make_level(kind: str, **arguments) -> Level:
         for name in inspect.signature(cls.__init__).parameters
     } - {"self", "kwargs"}
     for argument in arguments:
-        one_of(f"An argument of level {kind!r}", argument, known)
+        check_choice(f"An argument of level {kind!r}", argument, sorted(known))
     return LEVELS[kind](**{"name": kind, **arguments})
 
 
@@ -110,24 +110,23 @@ class Objective(layers.Layer):
         for level in levels:
             if not isinstance(level, Level):
                 raise ValueError(
-                    "Objective expects a list of Level."
-                    f" Got an item of type {type(level).__name__}: {level!r}"
+                    "levels must be a list of Level. Got: an item of type"
+                    f" {type(level).__name__}: {level!r}"
                 )
         names = [level.name for level in levels]
         if not names or len(set(names)) != len(names):
             raise ValueError(
-                "Objective expects at least one level, each with its own"
-                f" name. Got names: {names}"
+                "levels must hold at least one level, each with its own name."
+                f" Got: names {names}"
             )
         if not any(level.weight > 0 for level in levels):
             raise ValueError(
-                "Objective expects a level with weight > 0. Got weights:"
+                "levels must hold one with weight > 0. Got: weights"
                 f" { {level.name: level.weight for level in levels} }"
             )
         if not 0 <= weight_decay < math.inf:
             raise ValueError(
-                "Objective expects a finite weight_decay >= 0."
-                f" Got: {weight_decay}"
+                f"weight_decay must be finite and >= 0. Got: {weight_decay}"
             )
         self.levels = list(levels)
         self.weight_decay = weight_decay
@@ -189,8 +188,8 @@ class Objective(layers.Layer):
         height, width = images.shape[-3:-1]
         if height != width:
             raise ValueError(
-                "Rotation expects square images, so that all turns have one"
-                f" size. Got height {height} and width {width}"
+                "Images to rotate must be square, so that all turns have one"
+                f" size. Got: height {height} and width {width}"
             )
         turned = [ops.rot90(images, k=t, axes=(1, 2)) for t in range(4)]
         stacked = ops.stack(turned, axis=1)  # [N, 4, H, W, 3]

@@ -207,7 +207,7 @@ def film_dataset(output, way):
     from vivi_keras.demo import big_buck_bunny
 
     if way.films:
-        raise ValueError(f"Expected a way with the films as they are: {way}")
+        raise ValueError(f"way must keep the films as they are. Got: {way}")
     dataset = output / "film_dataset"
     if not (dataset / "report.json").exists():
         path = big_buck_bunny.fetch_film(output / big_buck_bunny.MEMBER)

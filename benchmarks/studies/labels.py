@@ -89,10 +89,10 @@ LEAST_TRANSFERRED = 0.1  # smallest share of labels for the claims
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected only flags; got {argv[1:]}.")
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
     videos = dict(_pair(text) for text in _VIDEOS.value)
     if not videos:
-        raise app.UsageError("Expected --videos=NAME=DATASET.")
+        raise app.UsageError("--videos=NAME=DATASET must be given.")
     output, start, results = pathlib.Path(_OUTPUT.value), time.time(), []
     sets = dict(map(_pair, _SETS.value))
     settings = {

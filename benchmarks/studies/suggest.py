@@ -130,7 +130,9 @@ def interval(values):
 
 def main(argv):
     if len(argv) > 1 or not _MODULES.value:
-        raise app.UsageError("Expected --module, once for each to compare.")
+        raise app.UsageError(
+            "--module must be given, once for each to compare."
+        )
     from vivi_keras import archive
     from vivi_keras.archive import choose
 

@@ -318,8 +318,8 @@ def test_bad_arguments(copied, tmp_path):
     fails("one of dataset and images", copied, images=copied)
     fails("one of dataset and images", copied, dataset=None)
     fails("image_size must be that of the index", copied, image_size=48)
-    fails("image_size: expected", copied, image_size=1)
-    fails("batch_size: expected", copied, batch_size=0)
+    fails("image_size must be", copied, image_size=1)
+    fails("batch_size must be", copied, batch_size=0)
     fails("is not a folder", copied, dataset=None, images=tmp_path / "no")
     (tmp_path / "empty").mkdir()
     fails(
@@ -398,7 +398,7 @@ def test_the_command(made, tmp_path):
     assert done.returncode == 1
     assert "pip install 'vivi-keras[archive]'" in done.stderr.splitlines()[-1]
     done = run("--dataset=data", output)
-    assert done.returncode == 1 and "--module is missing" in done.stderr
+    assert done.returncode == 1 and "--module must be given" in done.stderr
 
 
 def test_memory_does_not_grow_with_the_archive(made):

@@ -380,9 +380,9 @@ def test_a_classifier_of_another_encoder_is_refused(made, tmp_path):
 
 def test_bad_flags(made):
     for flags, message in (
-        (["--fit", "--apply"], "one of --suggest, --fit and --apply"),
-        (["--fit", "--index=index", "--output=o"], "--labels is missing"),
-        (["--apply", "--index=index", "--output=o"], "--module is missing"),
+        (["--fit", "--apply"], "One of --suggest, --fit and --apply"),
+        (["--fit", "--index=index", "--output=o"], "--labels must be given"),
+        (["--apply", "--index=index", "--output=o"], "--module must be given"),
         (["--suggest=0", "--index=index"], "flag --suggest=0"),
     ):
         done = command(made, *flags)

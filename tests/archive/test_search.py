@@ -114,7 +114,7 @@ def test_bad_vectors_and_an_empty_index(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             index.search(vector)
-    with pytest.raises(ValueError, match="k: expected 1"):
+    with pytest.raises(ValueError, match="k must be an int from 1"):
         index.search(np.ones(8), 0)
     empty = archive_helpers.write_index(tmp_path / "none", vectors[:0], [])
     assert empty.search(np.ones(8)) == []
@@ -199,7 +199,7 @@ def test_moved_files(copied, tmp_path):
     flags = ["--index=index", video, "--seconds=0.2", "--k=4"]
     done = command(copied, *flags)
     assert done.returncode == 1
-    assert "say where it is with --module" in done.stderr
+    assert "Say where it is with --module" in done.stderr
     flags.append(f"--module={tmp_path / 'moved module'}")
     page = tmp_path / "hits.html"
     done = command(copied, *flags, f"--output={page}")
@@ -262,9 +262,12 @@ def test_queries_that_cannot_be_read(made, tmp_path):
 
 def test_bad_flags(made):
     for flags, message in (
-        (["--index=index"], "one of --image and --video"),
-        (["--index=index", "--video=a.mp4"], "--seconds with --video"),
-        (["--image=a.jpg"], "--index is missing"),
+        (["--index=index"], "One of --image and --video"),
+        (
+            ["--index=index", "--video=a.mp4"],
+            "--seconds must be given with --video",
+        ),
+        (["--image=a.jpg"], "--index must be given"),
         (["--index=films", "--image=films/a.mp4"], "written by vivi-embed"),
     ):
         done = command(made, *flags)

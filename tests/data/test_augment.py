@@ -127,7 +127,7 @@ def test_bad_arguments():
     images = random_images()
     with pytest.raises(ValueError, match="policy.*'colour'"):
         colour_views(images, 0, "colour")
-    with pytest.raises(ValueError, match="uint8.*got float64"):
+    with pytest.raises(ValueError, match="uint8.*Got: float64"):
         colour_views(images / 255, 0)
     with pytest.raises(ValueError, match=r"N, H, W, 3.*\(6, 5, 7, 1\)"):
         colour_views(images[..., :1], 0)

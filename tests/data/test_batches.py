@@ -138,18 +138,21 @@ def test_videos_are_counted_evenly(dataset):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 8}, "at most the 7 records.*got 8"),
-        ({"batch_size": 0}, "batch_size.*at least 1; got 0"),
+        ({"batch_size": 8}, "at most the 7 records.*Got: 8"),
+        ({"batch_size": 0}, "batch_size.*at least 1. Got: 0"),
         ({"batch_size": True}, "batch_size.*int"),
         ({"num_shots": 0}, "num_shots.*at least 1"),
         ({"frames_per_shot": 1.5}, "frames_per_shot.*int.*1.5"),
-        ({"image_size": 4}, "image_size.*at least 8; got 4"),
+        ({"image_size": 4}, "image_size.*at least 8. Got: 4"),
         ({"image_size": "64"}, "image_size.*'64'"),
         ({"copies": 0}, "copies.*at least 1"),
-        ({"crop": "random"}, "'inception' or None; got 'random'"),
-        ({"split": "test"}, "splits.*train.*got 'test'"),
-        ({"shard": (2, 2)}, "shard index < count"),
-        ({"shard": (0, 3)}, "number of shards divides"),
+        (
+            {"crop": "random"},
+            "crop must be one of inception, None. Got: 'random'",
+        ),
+        ({"split": "test"}, "splits.*train.*Got: 'test'"),
+        ({"shard": (2, 2)}, "shard must be .* index < count"),
+        ({"shard": (0, 3)}, "multiple of the number of shards"),
         ({"first_step": -1}, "first_step.*at least 0"),
         ({"num_steps": 0}, "num_steps.*at least 1"),
         ({"seed": 0.5}, "seed.*int"),
@@ -179,7 +182,7 @@ def test_one_video_is_too_few(tmp_path):
 def test_other_file_formats_are_named(tmp_path):
     examples = [data_helpers.video_example(v, [2, 2]) for v in range(2)]
     dataset = data_helpers.write_dataset(tmp_path, examples, "tfrecord")
-    with pytest.raises(ValueError, match="array_record.*got 'tfrecord'"):
+    with pytest.raises(ValueError, match="array_record.*Got: 'tfrecord'"):
         data.video_batches(dataset, 2)
 
 

@@ -77,11 +77,11 @@ def test_folder_takes_all_kinds_and_sets_damaged_files_aside(tmp_path):
 
 def test_bad_input_is_named(tmp_path):
     arrays, labels = make_images()
-    with pytest.raises(ValueError, match=r"\[0, 2\); got \[2\]"):
+    with pytest.raises(ValueError, match=r"\[0, 2\). Got: \[2\]"):
         labelled.from_arrays(arrays, labels, ["a", "b"])
     with pytest.raises(ValueError, match="12 images and 3 labels"):
         labelled.from_arrays(arrays, labels[:3])
-    with pytest.raises(ValueError, match="at least 2 images.*'2' has 1"):
+    with pytest.raises(ValueError, match="at least 2 images.*1 of '2'"):
         labelled.from_arrays(arrays[:5], labels[:5])
     with pytest.raises(ValueError, match="none"):
         image_folder.from_folder(tmp_path)
@@ -162,9 +162,15 @@ def test_rand_augment_is_a_pure_function_and_uses_every_operation():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"augment": "auto"}, "augment 'rand_augment' or None; got 'auto'"),
-        ({"copies": 0}, "copies to be an int of at least 1; got 0"),
-        ({"unlabelled_batch_size": 4}, "unlabelled images, since .* is 4"),
+        (
+            {"augment": "auto"},
+            "augment must be one of rand_augment, None. Got: 'auto'",
+        ),
+        ({"copies": 0}, "copies must be an int of at least 1. Got: 0"),
+        (
+            {"unlabelled_batch_size": 4},
+            "unlabelled must be given, since .* is 4",
+        ),
     ],
 )
 def test_arguments_of_batches_are_checked(arguments, message):
@@ -187,7 +193,7 @@ def test_open_images_finds_folders_splits_and_tfds_folders(tmp_path):
     assert len(image_sources.open_images(pets + "/train")) == 6
     with pytest.raises(ValueError, match="folder 'val' of class folders"):
         image_sources.open_images(pets, "val")
-    with pytest.raises(ValueError, match="'.*nowhere' is not a folder"):
+    with pytest.raises(ValueError, match="'.*nowhere', which is not a folder"):
         image_sources.open_images(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="name of a TFDS data set; got 'no_s"):
+    with pytest.raises(ValueError, match="name of a TFDS data set. Got: 'no_s"):
         image_sources.open_images("tfds:no_such_set_at_all")

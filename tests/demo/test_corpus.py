@@ -320,9 +320,9 @@ def test_a_finished_corpus_is_kept_and_another_refused(corpus_dir):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_films": 0}, "num_films: expected >= 1, got 0"),
-        ({"height": 97}, "height: expected an even number"),
-        ({"categories": ("gear", "geer")}, r"got \['geer'\]"),
+        ({"num_films": 0}, "num_films must be >= 1. Got: 0"),
+        ({"height": 97}, "height must be an even number"),
+        ({"categories": ("gear", "geer")}, r"Got: \['geer'\]"),
         ({"objects_per_shot": (1, 3)}, "objects_per_shot"),
         ({"shot_seconds": (2.0, 1.0)}, "shot_seconds"),
         ({"dissolve_share": 1.5}, "dissolve_share"),

@@ -230,7 +230,7 @@ def test_keras_application_is_an_encoder():
 def test_weights_are_for_keras_applications(module):
     with pytest.raises(ValueError, match="SavedModel has its own. Got: 'image"):
         load_encoder(module, weights="imagenet")
-    with pytest.raises(ValueError, match="one output; got 'a'"):
+    with pytest.raises(ValueError, match="one output. Got: 'a'"):
         load_encoder("keras.applications.MobileNetV2", output="a")
 
 
@@ -379,7 +379,7 @@ class OneRow(evaluation_modules.TinyEncoder):
     [
         (Failing(), "cannot be called: .*assertion failed"),
         (Words(), "cannot be called: .*string to float is not supported"),
-        (OneRow(), "one row an image; got 1 rows for 3 images"),
+        (OneRow(), "one row an image. Got: 1 rows for 3 images"),
     ],
 )
 def test_modules_that_fail_are_named(tmp_path, encoder, message):
@@ -416,9 +416,9 @@ def test_a_module_without_a_score_is_no_success(tmp_path, module):
     ("flag", "message"),
     [
         ("--workdir=nowhere", "nowhere/metrics.csv"),
-        ("--dataset=nowhere", "prepared data set; nowhere has no"),
-        ("--budget_minutes=nan", "above 0 minutes; got nan"),
-        ("--protocols=knn,knn", "each once; got"),
+        ("--dataset=nowhere", "prepared data set. Got: nowhere, which has no"),
+        ("--budget_minutes=nan", "must be above 0. Got: nan"),
+        ("--protocols=knn,knn", "each once. Got:"),
     ],
 )
 def test_flags_are_refused_before_any_work(tmp_path, module, flag, message):

@@ -50,7 +50,7 @@ def test_defaults_are_the_suites():
         ("vid_robust", {"data_dir": "d"}, "Suite vid_robust needs train_dir"),
         ("video", {"data_dir": "d", "tasks": ["a", "b"]}, "must be one task"),
         ("vtb", {}, "suite"),
-        ("offline", {"protocols": ["knn", "knn"]}, "each once; got knn, knn"),
+        ("offline", {"protocols": ["knn", "knn"]}, "each once. Got: knn, knn"),
         ("offline", {"protocols": ["nn"]}, "protocols must be of knn, linear,"),
         ("offline", {"steps": ["x"]}, "steps must be numbers"),
         ("offline", {"image_size": 4}, "image_size"),

@@ -98,7 +98,7 @@ def test_bad_calibration_is_refused(path, frames, tmp_path):
         (frames * 255, r"in \[0, 1\]"),
         (frames[:0], "at least one"),
         (frames[:, :40], "48, 64"),
-        ((frames * 255).astype("uint8"), "got uint8"),
+        ((frames * 255).astype("uint8"), "Got: uint8"),
     ):
         with pytest.raises(ValueError, match=message):
             convert.to_tflite(path, tmp_path / "m.tflite", calibration=bad)
@@ -116,7 +116,7 @@ def test_a_wrong_conversion_is_noticed(path, tmp_path, monkeypatch):
         convert.to_onnx(path, tmp_path / "m.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     assert (tmp_path / "m.onnx").read_text() == "an older one"
-    with pytest.raises(IsADirectoryError, match="expected a file"):
+    with pytest.raises(IsADirectoryError, match="output must be a file"):
         convert.to_onnx(path, tmp_path)
 
 
@@ -131,13 +131,16 @@ def test_a_missing_package_is_named(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({}, "one of --workdir and --module"),
-        ({"workdir": "a", "module": "b"}, "one of --workdir and --module"),
-        ({"module": "b"}, "expected --output"),
-        ({"module": "b", "output": "o", "ema": True}, "with --ema"),
+        ({}, "One of --workdir and --module"),
+        ({"workdir": "a", "module": "b"}, "One of --workdir and --module"),
+        ({"module": "b"}, "--output must be given"),
+        (
+            {"module": "b", "output": "o", "ema": True},
+            "--ema and --weights_dtype must be given with",
+        ),
         (
             {"module": "b", "output": "o", "calibration": "d"},
-            "expected --format=tflite",
+            "must be given with --format=tflite",
         ),
         (
             {

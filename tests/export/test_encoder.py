@@ -196,7 +196,7 @@ def test_an_older_module_is_replaced_other_files_are_not(encoder, tmp_path):
     (tmp_path / "b" / "thesis.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="holds other files"):
         vivi_keras.export_encoder(encoder, tmp_path / "b")
-    with pytest.raises(FileExistsError, match="expected a folder"):
+    with pytest.raises(FileExistsError, match="path must be a folder"):
         vivi_keras.export_encoder(encoder, tmp_path / "b" / "thesis.txt")
     assert (tmp_path / "b" / "thesis.txt").read_text() == "keep"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
@@ -211,7 +211,7 @@ def test_an_older_module_is_replaced_other_files_are_not(encoder, tmp_path):
         ({"class_names": ["a"]}, "along with a classifier"),
         (
             {"class_names": ["a"], "classifier": keras.layers.Dense(2)},
-            "expected 2 class_names",
+            "class_names must be 2",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """vivi-export: what it refuses, what it says, and that no half stays."""
 
 import contextlib
+import re
 import resource
 import sys
 
@@ -58,8 +59,9 @@ def test_a_folder_that_is_no_run_is_told(export, path, tmp_path):
     (tmp_path / "empty").mkdir()
     for workdir in (tmp_path / "none", tmp_path / "empty", path):
         said = export(workdir=str(workdir), output=str(tmp_path / "o"))
-        assert said.startswith("vivi-export: Expected the folder of a vivi-pre")
-        assert str(workdir) in said
+        assert said.startswith(
+            f"vivi-export: {workdir} must be the folder of a vivi-pre"
+        )
     assert not (tmp_path / "o").exists()
 
 
@@ -96,17 +98,17 @@ def test_a_run_is_exported_with_its_weights_or_their_averages(export, tmp_path):
     ]
     assert max(apart) > 1e-6
     said = export(workdir=str(run), output=str(run))
-    assert "expected an empty or new folder" in said
+    assert "must be an empty or new folder" in said
 
 
 def test_what_is_no_module_is_told(export, tmp_path):
     output = str(tmp_path / "o")
     said = export(module=str(tmp_path / "none"), output=output)
-    assert "expected a folder" in said and "none" in said
+    assert "must be a folder" in said and "none" in said
     (tmp_path / "empty").mkdir()
     for values in ({"format": "onnx"}, {"package": "a/b/1"}, {}):
         said = export(module=str(tmp_path / "empty"), output=output, **values)
-        assert said.startswith("vivi-export: expected"), said
+        assert re.match("vivi-export: .* must (be|have) ", said), said
         assert str(tmp_path / "empty") in said
     assert not (tmp_path / "o").exists()
 
@@ -120,12 +122,12 @@ def test_no_output_is_written_over_or_into_the_module(
     before = files.tree_sha256(path)
     for output in (path, f"{path}/inside", f"{path}/../module/x/y"):
         said = export(module=path, output=output, **values)
-        assert "expected an output outside the module" in said
+        assert "output must be outside the module" in said
     assert files.tree_sha256(path) == before
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis").write_text("keep")
     said = export(module=path, output=str(tmp_path / "taken"), **values)
-    assert "expected a" in said and "taken" in said
+    assert "must be a" in said and "taken" in said
     assert files.tree_sha256(tmp_path / "taken") == files.tree_sha256(
         tmp_path / "taken"
     )

@@ -212,7 +212,7 @@ def test_the_command_passes_our_module_in_a_clean_process(path, tmp_path):
 
 def test_wrong_usage_is_no_miss(path, tmp_path):
     for words, message in (
-        ((), "expected one module"),
+        ((), "must be one module"),
         ((path, "--no_flag"), "Unknown command line flag"),
         ((path, f"--json={tmp_path}/no/rows.json"), "No such file"),
     ):

@@ -203,20 +203,20 @@ def test_bad_input_says_what_was_expected(loss):
     rows, groups = np.ones((4, 2), "float32"), np.array([0, 0, 1, 1])
     pairs = np.ones((4, 4), bool)
     cases = [
-        ("together. Got only: candidates", (rows, groups, 0.5, rows)),
+        ("together. Got: only candidates", (rows, groups, 0.5, rows)),
         (r"groups \[N\].*\(4, 2\) and", (rows, groups[:3])),
-        (r"embeddings \[N, D\]", (rows[:, 0], groups)),
-        ("groups of integers.*float64", (rows, groups / 2)),
-        (r"groups of integers \[N\].*\[4, 1\]", (rows, groups[:, None])),
+        (r"embeddings must be \[N, D\]", (rows[:, 0], groups)),
+        ("groups must be integers.*float64", (rows, groups / 2)),
+        (r"groups must be integers \[N\].*\[4, 1\]", (rows, groups[:, None])),
         ("one size D. Got: 2 and 1", (rows, groups, 1, rows[:, :1], groups)),
         ("> 0. Got: -0.1", (rows, groups, -0.1)),
         ("> 0. Got: inf", (rows, groups, np.inf)),
         (
-            r"exclude of bool \[4, 4\].*\[4, 1\]",
+            r"exclude must be bool \[4, 4\].*\[4, 1\]",
             (rows, groups, 1, None, None, pairs[:, :1]),
         ),
         (
-            r"exclude of bool.*float64",
+            r"exclude must be bool.*float64",
             (rows, groups, 1, None, None, pairs / 2),
         ),
     ]
@@ -228,18 +228,22 @@ def test_bad_input_says_what_was_expected(loss):
 def test_bad_input_of_the_other_losses():
     rows, labels = np.ones((4, 4), "float32"), np.arange(4)
     cases = [
-        ("temperature > 0. Got: 0", losses.info_nce, (rows, rows, 0)),
+        (
+            "temperature must be finite and > 0. Got: 0",
+            losses.info_nce,
+            (rows, rows, 0),
+        ),
         (r"keys \[.*\(4, 3\)", losses.info_nce, (rows, rows[:, :3])),
         (r"\[0, M - N\].* 2", losses.info_nce, (rows[:3], rows, 1, None, 2)),
         (r"\[0, M - N\].*-1", losses.info_nce, (rows, rows, 1, None, -1)),
-        ("exclude of bool", losses.info_nce, (rows, rows, 1, rows)),
-        (r"logits \[N, 4\]", losses.rotation, (rows[:, :3], labels)),
-        ("labels of integers", losses.rotation, (rows, labels / 1.0)),
+        ("exclude must be bool", losses.info_nce, (rows, rows, 1, rows)),
+        (r"logits must be \[N, 4\]", losses.rotation, (rows[:, :3], labels)),
+        ("labels must be integers", losses.rotation, (rows, labels / 1.0)),
         (r"\(4, 4\) and \(3,\)", losses.rotation, (rows, labels[:3])),
         ("broadcastable", losses.order, (rows[0], labels[:, None] > 1)),
-        ("groups of integers", losses.num_positives, (rows[0],)),
+        ("groups must be integers", losses.num_positives, (rows[0],)),
         (
-            "max_group_size >= 1",
+            "max_group_size must be >= 1",
             losses.semi_hard_triplet,
             (rows, labels, 1, None, None, None, 0),
         ),

@@ -113,7 +113,7 @@ def test_a_failed_download_is_one_message(monkeypatch):
         ("applications:MobileNetV3Smal", "'applications:MobileNetV3Small'"),
         ("MobileNetV3small", "'applications:MobileNetV3Small'"),
         ("module:", "model.encoder must be"),
-        ("xyzzy", "Got: 'xyzzy'.$"),
+        ("xyzzy", "Got: 'xyzzy'$"),
     ],
 )
 def test_an_unknown_name_is_met_with_the_nearest(name, nearest):
@@ -169,7 +169,11 @@ def test_any_layer_is_an_encoder():
 @pytest.mark.parametrize(
     ("layers", "size", "message"),
     [
-        (["conv"], (16, 16), r"average maps .* one image: \[1, 16, 16, 4\]"),
+        (
+            ["conv"],
+            (16, 16),
+            r"average maps .* Got: \[1, 16, 16, 4\] for one image",
+        ),
         (["inf", "mean"], (4, 4), "not finite .* may be too small"),
         (["conv8", "mean"], (4, 4), "cannot take images of 4 x 4 pixels: .*8"),
         (["fixed", "mean"], (16, 16), "cannot take images of 16 x 16"),

@@ -137,12 +137,12 @@ def test_uint8_is_rescaled(path, images):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x[..., :2], "images of shape"),
+        (lambda x: x[..., :2], "images must be of shape"),
         (lambda x: x * 255, r"in \[0, 1\]"),
         (lambda x: x * np.nan, r"in \[0, 1\]"),
         (lambda x: x[:, :20], "at least 32 x 32"),
-        (lambda x: x.astype("int32"), "got int32"),
-        (lambda x: x.astype("bool"), "got bool"),
+        (lambda x: x.astype("int32"), "Got: int32"),
+        (lambda x: x.astype("bool"), "Got: bool"),
         (lambda x: x - 0.5, r"in \[0, 1\]"),
         (lambda x: x[:, :, :, None], "N, H, W"),
         (lambda x: x[0], "N, H, W"),
@@ -298,7 +298,7 @@ def test_a_savedmodel_cut_short_is_told(path, tmp_path, name):
     shutil.copytree(path, tmp_path / "m")
     file = tmp_path / "m" / name
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="expected a whole SavedModel in"):
+    with pytest.raises(ValueError, match="must be a whole SavedModel. Got: "):
         vivi_keras.HubEncoder(tmp_path / "m")
 
 

@@ -282,23 +282,23 @@ def test_damaged_cache_is_made_again(tmp_path):
 
 def test_arguments_are_checked(tmp_path):
     (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match="found none"):
+    with pytest.raises(ValueError, match="Got: none"):
         prepare.prepare(tmp_path / "in", tmp_path / "out")
     with pytest.raises(ValueError, match="another folder"):
         prepare.prepare(tmp_path / "in", tmp_path / "in")
-    with pytest.raises(ValueError, match="expected a folder"):
+    with pytest.raises(ValueError, match="must be a folder"):
         prepare.prepare(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(ValueError, match="short_side: expected 16"):
+    with pytest.raises(ValueError, match="short_side must be an int from 16"):
         prepare.prepare(tmp_path / "in", tmp_path / "out", short_side=2)
     (tmp_path / "list.txt").write_text("\n  \n")
-    with pytest.raises(ValueError, match="list.txt, found none"):
+    with pytest.raises(ValueError, match="list.txt. Got: none"):
         prepare.prepare(tmp_path / "list.txt", tmp_path / "out")
     (tmp_path / "list.bin").write_bytes(b"ab\0cd")
     with pytest.raises(ValueError, match="bytes of another kind"):
         prepare.prepare(tmp_path / "list.bin", tmp_path / "out")
     with pytest.raises(ValueError, match="workers"):
         prepare.prepare(tmp_path / "in", tmp_path / "out", workers=0)
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="must be given. Got: none"):
         prepare.prepare(None, tmp_path / "out")
 
 

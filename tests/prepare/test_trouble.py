@@ -36,7 +36,7 @@ from vivi_keras.video import shots, sources
 def test_an_argument_out_of_range_is_named(tmp_path, wrong):
     render(tmp_path / "a.mp4", 0)
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"^{name}: expected.*got"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*Got: "):
         prepare.prepare(tmp_path / "a.mp4", tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
 
@@ -45,9 +45,9 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
     """As from --dataset=$UNSET."""
     render(tmp_path / "a.mp4", 0)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="dataset: expected a folder"):
+    with pytest.raises(ValueError, match="dataset must be a folder"):
         prepare.prepare("a.mp4", "")
-    with pytest.raises(ValueError, match="videos: expected a folder"):
+    with pytest.raises(ValueError, match="videos must be a folder"):
         prepare.prepare("", "out")
     assert not (tmp_path / "prepared").exists()
 
@@ -188,7 +188,7 @@ def test_a_pipe_named_like_an_image_is_not_read(tmp_path):
 
 def test_nothing_found_names_where(tmp_path):
     (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match="expected videos in .*in, found none"):
+    with pytest.raises(ValueError, match="must be videos in .*in. Got: none"):
         prepare.prepare(None, tmp_path / "out", frames_dirs=tmp_path / "in")
 
 

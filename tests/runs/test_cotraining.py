@@ -215,7 +215,7 @@ def test_bad_batches_and_settings_are_named():
     with pytest.raises(ValueError, match="needs separate_passes=True"):
         model_of(shot, statistics="videos")
     with pytest.raises(
-        ValueError, match="images.batch_size > 0, as level 'sup"
+        ValueError, match="images.batch_size must be > 0, as level 'sup"
     ):
         config = tiny("sup_100_demo")
         config.data.images.batch_size = 0
@@ -293,7 +293,7 @@ def test_a_folder_is_learned_and_tested(pets, tmp_path, capsys):
         [np.asarray(v) for v in began.encoder.variables],
     )
     other.model.width = 0.25
-    with pytest.raises(ValueError, match="model.init=.*to have the same"):
+    with pytest.raises(ValueError, match="model.init=.*must have the same"):
         run.pretrain(other, tmp_path / "wider", verbose=0)
 
 

@@ -164,20 +164,28 @@ def test_a_mixed_run_survives_signals(data, tmp_path):
 
 
 BAD = {
-    "data.images.label_fraction=0": "0 < fraction <= 1; got 0",
-    "data.images.label_fraction=1.5": "0 < fraction <= 1; got 1.5",
+    "data.images.label_fraction=0": r"fraction must be in \(0, 1\]. Got: 0",
+    "data.images.label_fraction=1.5": r"fraction must be in \(0, 1\]. Got: 1.5",
     "data.images.label_fraction=0.01": "'cat' leaves none",
-    "data.images.label_subset=mine": "label_subset='15 images.*Got: 'mine'",
-    "data.images.class_names=('cat', 'cow')": "class_names=.*Got: .'cat', 'cow",
-    "data.images.batch_size=0": "images.batch_size > 0, as level 'supervised'",
+    "data.images.label_subset=mine": (
+        "label_subset must be '15 images.*Got: 'mine'"
+    ),
+    "data.images.class_names=('cat', 'cow')": (
+        "class_names must .*Got: .'cat', 'cow"
+    ),
+    "data.images.batch_size=0": (
+        "images.batch_size must be > 0, as level 'supervised'"
+    ),
     "data.images.batch_size=-1": "config.data.images.batch_size must be .*-1",
-    "data.batch_size=9": "config.data: .*at most the 8 records.*got 9",
+    "data.batch_size=9": "config.data: .*at most the 8 records.*Got: 9",
     "data.images.split=val": r"a folder 'val' .*\['test', 'train'\]",
     "data.images.test_split=val": "'val' .*test_split='val'; with 'none'",
-    "data.images.dataset=no_set": "'tfds:NAME' or a folder; 'no_set' is not",
-    "data.images.dataset=tfds:no_set": "name of a TFDS data set; got 'no_set'",
+    "data.images.dataset=no_set": (
+        "'tfds:NAME' or a folder .*'no_set', which is not"
+    ),
+    "data.images.dataset=tfds:no_set": "name of a TFDS data set. Got: 'no_set'",
     "objective.supervised.weight=-1.0": "weight of level 'supervised'.*-1",
-    "objective.supervised.num_classes=4": "num_classes=3, as .* Got: 4",
+    "objective.supervised.num_classes=4": "num_classes must be 3, as .* Got: 4",
 }
 
 
@@ -204,7 +212,7 @@ def test_bad_settings_are_told_and_leave_no_folder(
 def test_a_run_without_labels_cannot_be_tested_at_its_export(tmp_path):
     config = configs.get_config("vivi_ex4_demo")
     workdir_lib.claim_workdir(tmp_path, config, "none")
-    with pytest.raises(ValueError, match="--test a run of a row with labels"):
+    with pytest.raises(ValueError, match="--test must be of a row with labels"):
         export.test_batches(tmp_path)
 
 

@@ -226,7 +226,7 @@ def test_a_damaged_config_or_no_folder_is_told(tmp_path):
     workdir_lib.claim_workdir(tmp_path, config, "a" * 64)
     file = tmp_path / workdir_lib.CONFIG_FILE
     file.write_text(file.read_text()[:100])
-    with pytest.raises(ValueError, match="config.json .* is damaged"):
+    with pytest.raises(ValueError, match="config.json must .* a damaged file"):
         workdir_lib.claim_workdir(tmp_path, config, "a" * 64)
     with (
         pytest.raises(OSError, match=r"config\.json"),
@@ -241,11 +241,11 @@ def test_a_work_directory_that_cannot_be_written_is_told(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     for workdir in (file, file / "run"):
-        with pytest.raises(ValueError, match="file is a file"):
+        with pytest.raises(ValueError, match="file, which is a file"):
             workdir_lib.check_writable(workdir)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").write_text("mine")
-    with pytest.raises(ValueError, match="checkpoints is a file"):
+    with pytest.raises(ValueError, match="checkpoints, which is a file"):
         workdir_lib.check_writable(tmp_path / "run")
 
 
@@ -257,7 +257,9 @@ def test_a_read_only_place_is_told():
         if me == 0:  # who may write everywhere
             os.seteuid(nobody)
         try:
-            with pytest.raises(ValueError, match=f"{folder} may not be writt"):
+            with pytest.raises(
+                ValueError, match=f"{folder}, which may not be writt"
+            ):
                 workdir_lib.check_writable(folder + "/run")
         finally:
             os.seteuid(me)

@@ -89,7 +89,9 @@ def test_overwritten_bytes_are_named(tmp_path):
     for error in errors:
         assert error.startswith("Record ") and str(folder) in error
     (folder / "features.json").write_text("{")
-    with pytest.raises(ValueError, match="data' as vivi-prepare wrote it"):
+    with pytest.raises(
+        ValueError, match="data' must be as vivi-prepare wrote it"
+    ):
         Records(folder)
 
 

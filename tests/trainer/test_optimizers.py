@@ -275,5 +275,7 @@ def test_adamw_decays_kernels_whatever_the_models_decay():
 def test_objective_refuses_a_bad_decay():
     from vivi_keras.objective import Objective, Rotation
 
-    with pytest.raises(ValueError, match="weight_decay >= 0. Got: -1"):
+    with pytest.raises(
+        ValueError, match="weight_decay must be finite and >= 0. Got: -1"
+    ):
         Objective([Rotation()], weight_decay=-1)

@@ -48,7 +48,7 @@ def test_a_probe_set_of_one_class_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 2 classes"):
         run.pretrain(config, tmp_path / "run", probe=str(folder))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="'digits'.*got 'no_such_set'"):
+    with pytest.raises(ValueError, match="'digits'.*Got: 'no_such_set'"):
         probe_lib.ProbeData("no_such_set", 16)
 
 

@@ -30,7 +30,7 @@ def test_what_is_missing_is_named(tmp_path):
     if tf.__version__.startswith("2.16."):
         pytest.skip("TensorFlow is the one that tensorflow-io fits")
     write(tmp_path / "x.mp4")
-    with pytest.raises(ValueError, match="needs TensorFlow 2.16.*got"):
+    with pytest.raises(ValueError, match="needs TensorFlow 2.16.*Got: "):
         prepare.prepare(tmp_path / "x.mp4", tmp_path / "out", decoder="tfio")
 
 

@@ -44,7 +44,7 @@ def prepare_argv(argv):
     ]
     if not values:
         if keys:
-            raise app.UsageError("--config is missing.")
+            raise app.UsageError("--config must be given.")
         ARGV[:] = [argv[0], *others, *rest]
         return ARGV[:]
     if len(values) > 1:

@@ -112,7 +112,7 @@ def duplicates(index, threshold=THRESHOLD):
     """
     if not 0 < threshold <= 1:
         raise ValueError(
-            f"threshold must be in (0, 1]. Got: threshold={threshold}."
+            f"threshold must be in (0, 1]. Got: threshold={threshold}"
         )
     videos = index.shots["video_id"].to_numpy()
     pairs = []

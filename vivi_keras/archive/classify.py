@@ -79,7 +79,7 @@ def fit(index, labelled, seed=0):
     if len(names) < 2:
         raise ValueError(
             "labels must be of at least two classes. Got: only"
-            f" {', '.join(names)}."
+            f" {', '.join(names)}"
         )
     data = _Data(index, labelled)
     everything = np.arange(len(labelled.labels))
@@ -267,7 +267,7 @@ def read_head(index, module):
     if not (folder / "saved_model.pb").is_file():
         raise ValueError(
             "module must be a classifier that vivi-label --fit wrote. Got:"
-            f" {module}, which is no SavedModel."
+            f" {module}, which is no SavedModel"
         )
     told = files.read_json(folder / _METADATA) or {}
     with encoder_lib.naming(str(module), "be loaded"):
@@ -277,7 +277,7 @@ def read_head(index, module):
     if names is None or [len(v.shape) for v in variables] != [2, 1]:
         raise ValueError(
             f"module must have a linear head and class names. Got: {module},"
-            " which has not."
+            " which has not"
         )
     digest = told.get("encoder_sha256", encoder_lib.module_digest(folder))
     own = index.manifest["module"]
@@ -285,7 +285,7 @@ def read_head(index, module):
         raise ValueError(
             "module must have the encoder of the index. Got: an index of"
             f" {own['path']} with hash {own['sha256']}, and {module} with the"
-            f" encoder of hash {digest}."
+            f" encoder of hash {digest}"
         )
     kernel, bias = (variable.numpy() for variable in variables)
     return Head(kernel, bias, tuple(names))

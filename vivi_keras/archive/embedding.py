@@ -70,14 +70,14 @@ def embed(
     if (dataset is None) == (images is None):
         raise ValueError(
             "one of dataset and images must be given. Got:"
-            f" dataset={dataset!r}, images={images!r}."
+            f" dataset={dataset!r}, images={images!r}"
         )
     checks.check_whole("batch_size", batch_size, 1, 100_000)
     if image_size is not None:
         checks.check_whole("image_size", image_size, 8, 10_000)
     output = pathlib.Path(output)
     if output.exists() and not output.is_dir():
-        raise ValueError(f"output must be a folder. Got: {output}, a file.")
+        raise ValueError(f"output must be a folder. Got: {output}, a file")
     encoder = open_encoder(module)
     source = (
         sources_lib.DatasetSource(dataset)
@@ -105,7 +105,7 @@ def check_module(told, encoder):
             "the index must be of the module given. Got: an index of module"
             f" {told['module']['path']} with hash"
             f" {told['module']['sha256']}, and module {encoder.path} with hash"
-            f" {encoder.digest}."
+            f" {encoder.digest}"
         )
 
 
@@ -119,13 +119,13 @@ def _open(output, encoder, source, image_size):
         if image_size is not None and told != [image_size] * 2:
             raise ValueError(
                 f"image_size must be that of the index {output}, {told}. Got:"
-                f" image_size={image_size}."
+                f" image_size={image_size}"
             )
         return store
     if any(path.name != ".lock" for path in output.iterdir()):
         raise ValueError(
             "output must be a new folder or an index. Got:"
-            f" {output}, which holds other files."
+            f" {output}, which holds other files"
         )
     size = encoder.size_for(_image_size(encoder, image_size))
     empty = np.zeros((1, *size, 3), np.float32)
@@ -182,7 +182,7 @@ def _check_source(store, source):
         raise ValueError(
             f"the index {store.folder} must be of the data set given. Got: an"
             f" index of {told['path']} with fingerprint {told['fingerprint']},"
-            f" and {source.path} with fingerprint {source.fingerprint}: {why}."
+            f" and {source.path} with fingerprint {source.fingerprint}: {why}"
         )
 
 
@@ -332,7 +332,7 @@ def _checked(encoder, images, pending):
     if most > _MOST:
         raise ValueError(
             f"features must be at most {_MOST}, to be kept as float16. Got:"
-            f" {most} from module {encoder.path}."
+            f" {most} from module {encoder.path}"
         )
     return features
 

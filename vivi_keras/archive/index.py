@@ -166,13 +166,13 @@ class Index:
         if vector.shape != (self.num_features,):
             raise ValueError(
                 f"vector must be of shape ({self.num_features},), as the"
-                f" index. Got: {vector.shape}."
+                f" index. Got: {vector.shape}"
             )
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length == 0:
             raise ValueError(
                 "vector must be finite and not all zero. Got: a vector of"
-                f" length {length}."
+                f" length {length}"
             )
         find = self._nearest_in_graph if approximate else self._nearest
         return [
@@ -231,7 +231,7 @@ class Index:
         """
         if not self.num_frames:
             raise ValueError(
-                f"the index {self.folder} must have frames. Got: 0."
+                f"the index {self.folder} must have frames. Got: 0"
             )
         with files.locked(self.folder, ".lock"):
             built = graph.build(self._store, self.vectors)

@@ -36,7 +36,7 @@ def write_suggestions(path, index, rows, videos=None):
     if path.exists() or path == sheet:
         raise ValueError(
             "output must be a new CSV file, so that no label is lost. Got:"
-            f" {path}."
+            f" {path}"
         )
     pictures = pictures_lib.Pictures(index)
     shots = [_shot(index, row, sheet, pictures, videos) for row in rows]

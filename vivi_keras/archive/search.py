@@ -20,7 +20,7 @@ def read_image(path):
     Raises: ValueError: it cannot be read; names it.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"image must be a file. Got: {path}, which is none.")
+        raise ValueError(f"image must be a file. Got: {path}, which is none")
     try:
         return sources.read_image(path)
     except (OSError, ValueError) as error:
@@ -38,9 +38,9 @@ def read_frame(path, seconds, short_side=sources.SHORT_SIDE):
     Raises: ValueError: it cannot be read, or is not so long.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"video must be a file. Got: {path}, which is none.")
+        raise ValueError(f"video must be a file. Got: {path}, which is none")
     if not seconds >= 0:
-        raise ValueError(f"seconds must be 0 or more. Got: {seconds}.")
+        raise ValueError(f"seconds must be 0 or more. Got: {seconds}")
     try:
         with decode.Video(os.fspath(path)) as video:
             held = None
@@ -52,7 +52,7 @@ def read_frame(path, seconds, short_side=sources.SHORT_SIDE):
                 if seconds >= video.end_seconds:
                     raise ValueError(
                         f"seconds must be in the video {path}, which is"
-                        f" {video.end_seconds:.2f} s long. Got: {seconds}."
+                        f" {video.end_seconds:.2f} s long. Got: {seconds}"
                     )
             aspect = video.sample_aspect_ratio
             return decode.to_bgr(held.picture, aspect, short_side)[..., ::-1]
@@ -73,7 +73,7 @@ def open_encoder(index, module=None):
     told = index.manifest["module"]["path"]
     if module is None and not pathlib.Path(told).is_dir():
         raise ValueError(
-            f"the index's module must be in {told}. Got: no such folder; say"
+            f"the index's module must be in {told}. Got: no such folder. Say"
             " where it is with --module."
         )
     encoder = embedding.open_encoder(told if module is None else module)

@@ -218,7 +218,7 @@ class ImageSource:
         if not os.path.isdir(directory):
             raise ValueError(
                 "images must be a folder of images. Got:"
-                f" {readable(directory)}, which is not a folder."
+                f" {readable(directory)}, which is not a folder"
             )
         self.path, self.skipped = os.path.abspath(directory), {}
         self._paths = sorted(
@@ -233,7 +233,7 @@ class ImageSource:
         if not self._paths:
             raise ValueError(
                 f"images must be a folder of images. Got: {self.path}, with no"
-                f" file that ends in one of {image_folder.EXTENSIONS}."
+                f" file that ends in one of {image_folder.EXTENSIONS}"
             )
         self.videos, self._contents = {}, {}
         digest = hashlib.sha256()

@@ -206,7 +206,7 @@ def open_store(folder):
     if manifest is None:
         raise ValueError(
             f"index must be a folder written by vivi-embed. Got: {folder},"
-            f" which has no {MANIFEST}."
+            f" which has no {MANIFEST}"
         )
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(

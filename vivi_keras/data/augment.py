@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 from PIL import Image, ImageEnhance, ImageOps
 
+from vivi_keras import checks
 from vivi_keras.data import sampling
 
 NUM_OPERATIONS = 2  # [O]; the RandAugment paper uses 2 for ImageNet
@@ -126,14 +127,13 @@ def colour_views(
     >>> data.colour_views(images, seed=(0, 1)).shape
     TensorShape([2, 32, 32, 3])
     """
-    if policy not in POLICIES:
-        raise ValueError(f"Expected policy in {POLICIES}; got {policy!r}.")
+    checks.check_choice("policy", policy, POLICIES)
     images = ops.convert_to_tensor(images)
     shape = tuple(images.shape)
     if ops.dtype(images) != "uint8" or len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
-            "Expected images of type uint8 and shape [N, H, W, 3]; got "
-            f"{ops.dtype(images)} {shape}."
+            "images must be uint8 of shape [N, H, W, 3]. Got:"
+            f" {ops.dtype(images)} {shape}"
         )
     if policy is None:
         return ops.cast(images, "float32") / 255

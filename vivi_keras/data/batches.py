@@ -4,6 +4,7 @@ import numbers
 
 import numpy as np
 
+from vivi_keras import checks
 from vivi_keras.data import crops, pipeline, sampling
 from vivi_keras.data import records as records_lib
 from vivi_keras.data.records import Records
@@ -73,11 +74,10 @@ def video_batches(
         copies=(copies, 1),
         num_steps=(num_steps, 1),
     )
-    if crop not in ("inception", None):
-        raise ValueError(f"Expected crop 'inception' or None; got {crop!r}.")
+    checks.check_choice("crop", crop, ("inception", None))
     if not 0 < crop_area[0] <= crop_area[1] <= 1:
         raise ValueError(
-            f"Expected 0 < low <= high <= 1 as crop_area; got {crop_area!r}."
+            f"crop_area must be 0 < low <= high <= 1. Got: {crop_area!r}"
         )
     rows = shard_rows(shard, batch_size)
     records = Records(dataset_dir, split)
@@ -164,8 +164,7 @@ def check_arguments(**arguments):
             or value < least
         ):
             raise ValueError(
-                f"Expected {name} to be an int of at least {least}; "
-                f"got {value!r}."
+                f"{name} must be an int of at least {least}. Got: {value!r}"
             )
 
 
@@ -178,8 +177,7 @@ def check_image_size(image_size):
     )
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(
-            "Expected image_size to be an int or (height, width); "
-            f"got {image_size!r}."
+            f"image_size must be an int or (height, width). Got: {image_size!r}"
         )
     height, width = pair
     check_arguments(
@@ -194,11 +192,13 @@ def shard_rows(shard, batch_size):
     index, count = shard
     check_arguments(shard_index=(index, 0), shard_count=(count, 1))
     if index >= count:
-        raise ValueError(f"Expected shard index < count; got {shard}.")
+        raise ValueError(
+            f"shard must be (index, count) with index < count. Got: {shard}"
+        )
     if batch_size % count:
         raise ValueError(
-            "Expected a batch_size that the number of shards divides; got "
-            f"batch_size={batch_size} and {count} shards."
+            "batch_size must be a multiple of the number of shards. Got:"
+            f" batch_size={batch_size} and {count} shards"
         )
     rows = batch_size // count
     return range(index * rows, (index + 1) * rows)
@@ -208,13 +208,13 @@ def _check_records(records, batch_size):
     """Raises ValueError if the records cannot fill a batch of videos."""
     if batch_size > len(records):
         raise ValueError(
-            f"Expected batch_size to be at most the {len(records)} records "
-            f"of {str(records.directory)!r}; got {batch_size}."
+            f"batch_size must be at most the {len(records)} records of"
+            f" {str(records.directory)!r}. Got: {batch_size}"
         )
     if not _has_two_videos(records):
         raise ValueError(
-            "Expected a data set with at least 2 videos, since other videos "
-            f"are the negatives; {str(records.directory)!r} has 1."
+            f"{str(records.directory)!r} must have at least 2 videos, since"
+            " other videos are the negatives. Got: 1"
         )
 
 

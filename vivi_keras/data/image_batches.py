@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vivi_keras import checks
 from vivi_keras.data import batches, crops, pipeline, sampling
 from vivi_keras.data.augment import DRAWS_PER_IMAGE, rand_augment
 from vivi_keras.data.labelled import without_labels
@@ -60,16 +61,12 @@ def labelled_batches(
         unlabelled_batch_size=(unlabelled_batch_size, unlabelled is not None),
         num_steps=(num_steps, 1),
     )
-    if crop not in ("inception", None):
-        raise ValueError(f"Expected crop 'inception' or None; got {crop!r}.")
-    if augment not in ("rand_augment", None):
-        raise ValueError(
-            f"Expected augment 'rand_augment' or None; got {augment!r}."
-        )
+    checks.check_choice("crop", crop, ("inception", None))
+    checks.check_choice("augment", augment, ("rand_augment", None))
     if unlabelled is None and unlabelled_batch_size:
         raise ValueError(
-            "Expected unlabelled images, since unlabelled_batch_size is"
-            f" {unlabelled_batch_size}; got None."
+            "unlabelled must be given, since unlabelled_batch_size is"
+            f" {unlabelled_batch_size}. Got: None"
         )
     sources = [(images, batch_size, seed ^ _IMAGE_SEED)]
     if unlabelled is not None:

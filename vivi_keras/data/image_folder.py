@@ -35,8 +35,8 @@ def from_folder(directory, class_names=None):
     strange = [name for name in folders if name not in names]
     if strange:
         raise ValueError(
-            f"Expected folders of the classes {names[:5]} in"
-            f" {str(directory)!r}; got also {strange[:5]}."
+            f"{str(directory)!r} must have only folders of the classes"
+            f" {names[:5]}. Got: also {strange[:5]}"
         )
     files = [
         (path, names.index(name))
@@ -58,9 +58,9 @@ def from_folder(directory, class_names=None):
             skipped[readable(file[0].relative_to(directory))] = trouble
     if not kept:
         raise ValueError(
-            f"Expected images in the class folders {names[:5]} of"
-            f" {str(directory)!r}; found none, and set {len(skipped)} files"
-            f" aside{_first(skipped)}."
+            f"{str(directory)!r} must have images in the class folders"
+            f" {names[:5]}. Got: none, and {len(skipped)} files set"
+            f" aside{_first(skipped)}"
         )
     return checked(
         lambda index: _read(kept[index][0]),
@@ -82,8 +82,8 @@ def _class_folders(directory):
     """Dict of name -> folder of each class, in the order of the folders."""
     if not directory.is_dir():
         raise ValueError(
-            f"Expected a folder of class folders; {str(directory)!r} is not "
-            "a folder."
+            "directory must be a folder of class folders. Got:"
+            f" {str(directory)!r}, which is not a folder"
         )
     folders = [p for p in sorted(directory.iterdir()) if p.is_dir()]
     folders = {
@@ -94,8 +94,9 @@ def _class_folders(directory):
             p.suffix.lower() in EXTENSIONS for p in directory.iterdir()
         )
         raise ValueError(
-            f"Expected a folder of class folders; {str(directory)!r} has none"
-            f" and {images} images: each class needs a folder of its own."
+            "directory must be a folder of class folders. Got:"
+            f" {str(directory)!r}, which has none and {images} images. Each"
+            " class needs a folder of its own."
         )
     return folders
 

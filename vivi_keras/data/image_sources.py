@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from vivi_keras import checks
 from vivi_keras.data.image_folder import from_folder
 from vivi_keras.data.labelled import checked, decode_rgb, from_arrays
 from vivi_keras.data.records import split_of
@@ -50,8 +51,9 @@ def open_images(source, split="train", class_names=None):
     folder = pathlib.Path(source)
     if not source or not folder.is_dir():
         raise ValueError(
-            "Expected labelled images: 'fashion_mnist', 'tfds:NAME' or a"
-            f" folder; {readable(source)!r} is not a folder."
+            "source must be 'fashion_mnist', 'tfds:NAME' or a folder of"
+            f" labelled images. Got: {readable(source)!r}, which is not a"
+            " folder"
         )
     if (folder / "dataset_info.json").is_file():
         return from_tfds(source, split, class_names)
@@ -60,8 +62,8 @@ def open_images(source, split="train", class_names=None):
         return from_folder(folder / split, class_names)
     if splits or split != "train":
         raise ValueError(
-            f"Expected a folder {split!r} of class folders in"
-            f" {readable(source)!r}; it has {sorted(splits)}."
+            f"{readable(source)!r} must have a folder {split!r} of class"
+            f" folders. Got: {sorted(splits)}"
         )
     return from_folder(folder, class_names)
 
@@ -99,13 +101,13 @@ def from_tfds(name, split="train", class_names=None, data_dir=None):
             builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
-            f"Expected the name of a TFDS data set; got {name!r}."
+            f"name must be the name of a TFDS data set. Got: {name!r}"
         ) from error
     names = _classes(builder, name)
     if class_names is not None and tuple(class_names) != names:
         raise ValueError(
-            f"Expected the classes {tuple(class_names)[:5]} in {name!r}; got"
-            f" {names[:5]}."
+            f"{name!r} must have the classes {tuple(class_names)[:5]}. Got:"
+            f" {names[:5]}"
         )
     source = _examples(builder, name, split)
     checks = builder.info.splits[split].num_bytes <= MOST_BYTES_CHECKED
@@ -162,9 +164,9 @@ def _classes(builder, name):
         label, tfds.features.ClassLabel
     ):
         raise ValueError(
-            "Expected a TFDS data set with the features 'image' (Image) and"
-            f" 'label' (ClassLabel); {name!r} has"
-            f" { {key: type(f).__name__ for key, f in features.items()} }."
+            f"{name!r} must be a TFDS data set with the features 'image'"
+            " (Image) and 'label' (ClassLabel). Got:"
+            f" { {key: type(f).__name__ for key, f in features.items()} }"
         )
     return tuple(label.names)
 
@@ -204,15 +206,14 @@ def fashion_mnist(split="train", directory=FASHION_MNIST):
     Raises: ValueError: no such split, or the files are not there.
     """
     prefixes = {"train": "train", "test": "t10k"}
-    if split not in prefixes:
-        raise ValueError(f"Expected split in {list(prefixes)}; got {split!r}.")
+    checks.check_choice("split", split, prefixes)
     arrays = []
     for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
         path = pathlib.Path(directory) / f"{prefixes[split]}-{kind}-ubyte.gz"
         if not path.is_file():
             raise ValueError(
-                f"Expected {path.name} in {str(directory)!r}: install "
-                "Debian's package dataset-fashion-mnist."
+                f"{str(directory)!r} must have {path.name}. Install Debian's"
+                " package dataset-fashion-mnist."
             )
         content = gzip.decompress(path.read_bytes())
         arrays.append(np.frombuffer(content, np.uint8, offset=header))

@@ -49,12 +49,12 @@ def _pixels(image):
         pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > 0xFFFF:
             raise ValueError(
-                "Expected pixels of at most 16 bits; got values in"
-                f" [{pixels.min()}, {pixels.max()}]."
+                "pixels must be of at most 16 bits. Got: values in"
+                f" [{pixels.min()}, {pixels.max()}]"
             )
         return pixels.astype(np.uint16)
     if image.mode == "F":  # floats of unknown range
-        raise ValueError("Expected pixels of 8 or 16 bits; got floats.")
+        raise ValueError("pixels must be of 8 or 16 bits. Got: floats")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
@@ -77,8 +77,8 @@ def to_rgb(pixels):
         or pixels.shape[-1] not in (1, 3, 4)
     ):
         raise ValueError(
-            "Expected uint8 or uint16 pixels [H, W] or [H, W, 1, 3 or 4]; "
-            f"got {pixels.dtype} {pixels.shape}."
+            "pixels must be uint8 or uint16 [H, W] or [H, W, 1, 3 or 4]. Got:"
+            f" {pixels.dtype} {pixels.shape}"
         )
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
@@ -134,8 +134,8 @@ def from_arrays(images, labels, class_names=None):
     labels = np.asarray(labels)
     if len(images) != len(labels):
         raise ValueError(
-            f"Expected one label an image; got {len(images)} images and "
-            f"{len(labels)} labels."
+            f"labels must be one an image. Got: {len(images)} images and"
+            f" {len(labels)} labels"
         )
     if class_names is None:
         whole = len(labels) and np.issubdtype(labels.dtype, np.integer)
@@ -158,15 +158,16 @@ def take_fraction(images, fraction, seed=0):
     Raises: ValueError: the fraction is out of range or leaves a class empty.
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"Expected 0 < fraction <= 1; got {fraction!r}.")
+        raise ValueError(f"fraction must be in (0, 1]. Got: {fraction!r}")
     kept = []
     for label, name in enumerate(images.class_names):
         members = np.flatnonzero(images.labels == label)
         count = math.floor(fraction * len(members) + 0.5)
         if count < 1:
             raise ValueError(
-                f"Expected at least one image of each class; fraction "
-                f"{fraction} of the {len(members)} of {name!r} leaves none."
+                "fraction must leave at least one image of each class. Got:"
+                f" {fraction}, which of the {len(members)} of {name!r} leaves"
+                " none"
             )
         order = np.random.default_rng([seed % 2**63, label])
         kept.append(order.permutation(members)[:count])
@@ -215,24 +216,26 @@ def checked(read, labels, class_names, skipped=None, least=2):
         a class.
     """
     if not len(labels):
-        raise ValueError("Expected at least one labelled image; got none.")
+        raise ValueError(
+            "images must hold at least one with a label. Got: none"
+        )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            "Expected an integer label for each image; got"
-            f" {labels.dtype} {list(labels.shape)}."
+            f"labels must be an integer for each image. Got: {labels.dtype}"
+            f" {list(labels.shape)}"
         )
     wrong = (labels < 0) | (labels >= len(class_names))
     if wrong.any():
         raise ValueError(
-            f"Expected labels in [0, {len(class_names)}); got "
-            f"{sorted(set(labels[wrong].tolist()))[:5]}."
+            f"labels must be in [0, {len(class_names)}). Got:"
+            f" {sorted(set(labels[wrong].tolist()))[:5]}"
         )
     counts = np.bincount(labels, minlength=len(class_names))
     for name, count in zip(class_names, counts, strict=True):
         if count < least:
             raise ValueError(
-                f"Expected at least {least} images of each class; "
-                f"{name!r} has {count}."
+                f"Each class must have at least {least} images. Got: {count} of"
+                f" {name!r}"
             )
     labels = labels.astype(np.int64)
     skipped = {} if skipped is None else skipped

@@ -57,7 +57,7 @@ def read_range_labels(file):
     if not lines:
         raise ValueError(
             f"{name} must start with a row of the columns {','.join(COLUMNS)}."
-            " Got: an empty file."
+            " Got: an empty file"
         )
     separator, places = _header(name, lines[0][1])
     labels, num_empty = [], 0
@@ -66,7 +66,7 @@ def read_range_labels(file):
         if len(values) <= max(places.values()):
             raise ValueError(
                 f"row {row} of {name} must have a value for each column. Got:"
-                f" {len(values)} values in {line!r}."
+                f" {len(values)} values in {line!r}"
             )
         given = {key: values[place].strip() for key, place in places.items()}
         if not given["label"]:
@@ -82,7 +82,7 @@ def _lines(file):
         content = pathlib.Path(file).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(
-            f"labels must be a CSV file. Got: {readable(file)}, which is none."
+            f"labels must be a CSV file. Got: {readable(file)}, which is none"
         ) from None
     utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -91,7 +91,7 @@ def _lines(file):
         row = content[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{readable(file)} must be UTF-8 text. Got: other bytes in row"
-            f" {row}."
+            f" {row}"
         ) from error
     lines = io.StringIO(text, newline=None).read().split("\n")
     return [(row, line) for row, line in enumerate(lines, 1) if line.strip()]
@@ -103,7 +103,7 @@ def _split(name, row, line, separator):
     except csv.Error as error:
         raise ValueError(
             f"row {row} of {name} must be a line of CSV. Got: {line!r}"
-            f" ({error})."
+            f" ({error})"
         ) from error
     return values
 
@@ -124,7 +124,7 @@ def _header(name, line):
         if twice:
             raise ValueError(
                 f"row 1 of {name} must name a column once. Got: {twice[0]!r}"
-                " twice."
+                " twice"
             )
     places, separator = best
     missing = [c for c in _REQUIRED if c not in places]
@@ -132,20 +132,20 @@ def _header(name, line):
         raise ValueError(
             f"row 1 of {name} must name the columns {', '.join(COLUMNS)} (the"
             f" seconds may be left out). Got: {line!r}, without"
-            f" {' and '.join(missing)}."
+            f" {' and '.join(missing)}"
         )
     return separator, places
 
 
 def _label(name, row, given, separator):
     if not given["path"]:
-        raise ValueError(f"row {row} of {name} must have a path. Got: none.")
+        raise ValueError(f"row {row} of {name} must have a path. Got: none")
     start = _number(name, row, "start_seconds", given, separator, 0.0)
     stop = _number(name, row, "stop_seconds", given, separator, None)
     if start < 0 or (stop is not None and stop <= start):
         raise ValueError(
             f"row {row} of {name} must have 0 <= start_seconds < stop_seconds."
-            f" Got: {start} and {stop}."
+            f" Got: {start} and {stop}"
         )
     return RangeLabel(given["path"], start, stop, given["label"], row)
 
@@ -161,7 +161,7 @@ def _number(name, row, column, given, separator, default):
     except ValueError:
         raise ValueError(
             f"{column} in row {row} of {name} must be a number of seconds."
-            f" Got: {text!r}."
+            f" Got: {text!r}"
         ) from None
     return value
 
@@ -230,7 +230,7 @@ def join(footage, file):
     if not rows:
         raise ValueError(
             f"{readable(file)} must have rows with a label. Got: none, and"
-            f" {num_empty} without."
+            f" {num_empty} without"
         )
     find = _Videos(footage, file)
     ranges = collections.defaultdict(list)
@@ -286,13 +286,13 @@ class _Videos:
             video_id = self._by_name.get(_plain(inside))
         if video_id is None:
             try:
-                checks.one_of("path", row.path, [*self._by_name])
+                checks.check_choice("path", row.path, [*self._by_name])
             except ValueError as error:
-                near = str(error).rpartition(" Did you")
-                hint = f" Did you{near[2]}" if near[1] else ""
+                near = str(error).rpartition(". Did you")
+                hint = f". Did you{near[2]}" if near[1] else ""
             raise ValueError(
                 f"path in row {row.row} of {self._file} must be a video of"
-                f" {self._footage.name}. Got: {row.path!r}.{hint}"
+                f" {self._footage.name}. Got: {row.path!r}{hint}"
             )
         end = float(self._stops[self._rows[video_id]].max())
         late = row.stop_seconds is not None and (
@@ -302,7 +302,7 @@ class _Videos:
             raise ValueError(
                 f"row {row.row} of {self._file} must lie within {row.path},"
                 f" which is {end:.2f} s long. Got: {row.start_seconds} to"
-                f" {row.stop_seconds}."
+                f" {row.stop_seconds}"
             )
         return video_id, end
 
@@ -317,7 +317,7 @@ class _Videos:
             raise ValueError(
                 f"row {row.row} of {self._file} must meet a shot that"
                 f" vivi-prepare kept of {row.path}. Got: {start} to {stop},"
-                " where all frames were dropped."
+                " where all frames were dropped"
             )
         frames = np.concatenate(
             [np.arange(*self._first[[shot, shot + 1]]) for shot in shots[meets]]
@@ -349,7 +349,7 @@ def _check_overlaps(ranges, file):
                     f"rows {other.row} and {row.row} of {readable(file)} must"
                     f" not overlap, since their classes differ. Got:"
                     f" {other.label!r} and {row.label!r} at {start:.2f} s of"
-                    f" {row.path}."
+                    f" {row.path}"
                 )
         if stop >= latest.get(row.label, (-1.0,))[0]:
             latest[row.label] = stop, row

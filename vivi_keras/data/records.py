@@ -70,8 +70,7 @@ class Example:
     def _place(self, name):
         if name not in self._lists:
             raise ValueError(
-                f"Expected a record with {name!r}; it has"
-                f" {sorted(self._lists)}."
+                f"A record must have {name!r}. Got: {sorted(self._lists)}"
             )
         return self._lists[name]
 
@@ -89,7 +88,7 @@ def _fields(data, start, stop):
         elif kind == _FOUR_BYTES:
             start += 4
         if kind not in (_BYTES, _VARINT, _FOUR_BYTES) or start > stop:
-            raise ValueError("Expected a serialized tf.train.Example.")
+            raise ValueError("A record must be a serialized tf.train.Example.")
         yield key >> 3, kind, first, start
 
 
@@ -139,9 +138,9 @@ class Records:
         ]
         if missing:
             raise ValueError(
-                f"Expected a data set with the features {list(features)}; "
-                f"{self.directory} lacks {missing} and has "
-                f"{sorted(builder.info.features)}."
+                f"{self.directory} must be a data set with the features"
+                f" {list(features)}. Got: one that lacks {missing} and has"
+                f" {sorted(builder.info.features)}"
             )
         instructions = _file_instructions(builder, split)
         self.files = sorted({item.filename for item in instructions})
@@ -219,13 +218,13 @@ def _open_builder(directory):
     """The TFDS builder of a folder, or an error that says what was found."""
     if not directory.is_dir():
         raise ValueError(
-            f"Expected the folder of a data set made by vivi-prepare; "
-            f"{str(directory)!r} is not a folder."
+            "The data set must be a folder made by vivi-prepare. Got:"
+            f" {str(directory)!r}, which is not a folder"
         )
     if not (directory / "dataset_info.json").is_file():
         raise ValueError(
-            f"Expected the folder of a data set made by vivi-prepare; "
-            f"{str(directory)!r} has no dataset_info.json."
+            "The data set must be a folder made by vivi-prepare. Got:"
+            f" {str(directory)!r}, which has no dataset_info.json"
         )
     import tensorflow_datasets as tfds
 
@@ -233,8 +232,8 @@ def _open_builder(directory):
         return tfds.builder_from_directory(directory)
     except Exception as error:  # damaged files raise many kinds of errors
         raise ValueError(
-            f"Expected {str(directory)!r} as vivi-prepare wrote it; its"
-            f" dataset_info.json or features.json is damaged: {error}"
+            f"{str(directory)!r} must be as vivi-prepare wrote it. Got: a"
+            f" damaged dataset_info.json or features.json: {error}"
         ) from error
 
 
@@ -244,9 +243,9 @@ def split_of(builder, split):
         return builder.info.splits[split]
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"Expected one of the splits {sorted(builder.info.splits)} or a"
-            " part of one, such as 'train[:10%]', of"
-            f" {str(builder.data_dir)!r}; got {split!r}."
+            f"split must be one of the splits {sorted(builder.info.splits)} or"
+            " a part of one, such as 'train[:10%]', of"
+            f" {str(builder.data_dir)!r}. Got: {split!r}"
         ) from error
 
 
@@ -255,8 +254,8 @@ def _file_instructions(builder, split):
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         raise ValueError(
-            "Expected a data set in the array_record format, whose records "
-            f"can be read in any order; got {file_format!r}."
+            "The data set must be in the array_record format, whose records can"
+            f" be read in any order. Got: {file_format!r}"
         )
     instructions = split_of(builder, split).file_instructions
     if not instructions:

@@ -30,8 +30,8 @@ def fetch_film(file):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest != SHA256:
         raise RuntimeError(
-            f"{file} is not the film: expected SHA-256 {SHA256}, got {digest}."
-            " Delete it to fetch it again."
+            f"{file} must be the film, with the SHA-256 {SHA256}. Got:"
+            f" {digest}. Delete it to fetch it again."
         )
     return file
 

@@ -161,7 +161,7 @@ def _stored_corpus(directory, corpus, num_films):
     )
     if others:
         raise FileExistsError(
-            f"{directory}: expected no other films, got {others[:5]}."
+            f"{directory} must hold no other films. Got: {others[:5]}"
         )
     return None
 

@@ -36,8 +36,8 @@ def labelled_crops(
     directory = Path(directory)
     if not (directory / "corpus.json").is_file():
         raise FileNotFoundError(
-            f"{directory}: expected corpus.json, which render_corpus writes "
-            "last; got none."
+            f"{directory} must have corpus.json, which render_corpus writes"
+            " last. Got: none"
         )
     corpus = json.loads((directory / "corpus.json").read_text())
     names = corpus["all_categories"]

@@ -31,7 +31,7 @@ def check_settings(settings, num_films, processes):
     unknown = sorted(set(settings.categories) - set(CATEGORIES))
     if unknown:
         raise ValueError(
-            f"categories: expected names among {CATEGORIES}, got {unknown}."
+            f"categories must be of {', '.join(CATEGORIES)}. Got: {unknown}"
         )
     shots, crowd = settings.num_shots, settings.objects_per_shot
     seconds = settings.shot_seconds
@@ -90,7 +90,7 @@ def check_settings(settings, num_films, processes):
         rules.append((name, side, "an even number >= 32", good))
     for name, value, expected, good in rules:
         if not good:
-            raise ValueError(f"{name}: expected {expected}, got {value!r}.")
+            raise ValueError(f"{name} must be {expected}. Got: {value!r}")
 
 
 _CAST_STREAM, _CUT_STREAM = 21, 22

@@ -117,7 +117,7 @@ def cost(rung, speeds, num_tasks, num_test):
 def check(minutes):
     """Raises ValueError unless `minutes` is a valid time (NaN is not)."""
     if not minutes > 0:
-        raise ValueError(f"Expected a budget above 0 minutes; got {minutes}.")
+        raise ValueError(f"budget_minutes must be above 0. Got: {minutes}")
 
 
 def choose(minutes, speeds, num_tasks, num_test, max_test=None):

@@ -192,8 +192,8 @@ def check_names(encoders):
     names = [encoder.name for encoder in encoders]
     if len(set(names)) != len(names):
         raise ValueError(
-            f"Expected a name of its own for each encoder; got {names}."
-            " Name them (--name, --baseline_name)."
+            f"Each encoder must have a name of its own. Got: {names}. Name them"
+            " (--name, --baseline_name)."
         )
 
 

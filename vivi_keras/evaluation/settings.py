@@ -144,8 +144,8 @@ class Settings:
         found = PROTOCOLS if self.protocols is None else self.protocols
         if not found or {*found} - {*PROTOCOLS} or len({*found}) < len(found):
             raise ValueError(
-                f"protocols must be of {', '.join(PROTOCOLS)}, each once; got"
-                f" {', '.join(found)}"
+                f"protocols must be of {', '.join(PROTOCOLS)}, each once. Got:"
+                f" {', '.join(found) or 'none'}"
             )
 
     @property

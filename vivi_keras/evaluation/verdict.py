@@ -133,7 +133,7 @@ def _splits(own, draws):
             return found
     raise ValueError(
         f"labels must be of enough videos for {draws} draws. Got:"
-        f" {len(np.unique(own.groups))} videos for the verdict."
+        f" {len(np.unique(own.groups))} videos for the verdict"
     )
 
 

@@ -87,8 +87,8 @@ class Encoder:
             values = tf.reduce_mean(values, axis=(1, 2))
         if values.shape.rank != 2:
             raise ValueError(
-                f"Module {self.path} must give vectors [N, D] or maps"
-                f" [N, h, w, D]; got an output of shape {values.shape}."
+                f"Module {self.path} must give vectors [N, D] or maps [N, h, w,"
+                f" D]. Got: an output of shape {values.shape}"
             )
         return tf.cast(values, tf.float32)  # [N, D]
 
@@ -105,8 +105,8 @@ class Encoder:
             values = self._all_features(np.asarray(images, np.float32))
         if len(values) != len(images):
             raise ValueError(
-                f"Module {self.path} must give one row an image; got"
-                f" {len(values)} rows for {len(images)} images."
+                f"Module {self.path} must give one row an image. Got:"
+                f" {len(values)} rows for {len(images)} images"
             )
         if not np.all(np.isfinite(values)):
             raise Unfit(
@@ -183,7 +183,8 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
     if text.startswith(KERAS_PREFIX):
         if output is not None:
             raise ValueError(
-                f"Module {text} has one output; got {output!r} (--output_name)."
+                f"`output` (--output_name) must not be given for module {text},"
+                f" which has one output. Got: {output!r}"
             )
         return _load_application(text, name, weights, seed)
     if weights is not None:
@@ -194,8 +195,8 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
     folder = pathlib.Path(text)
     if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
-            f"Expected a SavedModel folder (with saved_model.pb) or"
-            f" {KERAS_PREFIX}NAME; got {text}."
+            "module must be a SavedModel folder (with saved_model.pb) or"
+            f" {KERAS_PREFIX}NAME. Got: {text}"
         )
     with naming(text, "be loaded"):
         loaded = tf.saved_model.load(files.tensorflow_path(text))
@@ -279,8 +280,8 @@ def _signature_call(loaded, path):
     inputs = function.structured_input_signature[1]
     if len(inputs) != 1:
         raise ValueError(
-            f"Signature {names[0]!r} of {path} must take one input (images);"
-            f" got {sorted(inputs)}."
+            f"Signature {names[0]!r} of {path} must take one input (images)."
+            f" Got: {sorted(inputs)}"
         )
     ((key, spec),) = inputs.items()
     # Keep `loaded` alive: the function does not work without it.
@@ -305,7 +306,10 @@ def _pick(outputs, wanted, path):
     if not isinstance(outputs, dict | list | tuple):
         if wanted is None:
             return outputs
-        raise ValueError(f"Module {path} has one output; got {wanted!r}.")
+        raise ValueError(
+            f"`output` (--output_name) must not be given for module {path},"
+            f" which has one output. Got: {wanted!r}"
+        )
     if not isinstance(outputs, dict):
         outputs = {str(i): value for i, value in enumerate(outputs)}
     if wanted is not None and wanted in outputs:
@@ -316,8 +320,8 @@ def _pick(outputs, wanted, path):
         return outputs["default"]
     shapes = {key: tuple(value.shape) for key, value in outputs.items()}
     raise ValueError(
-        f"Module {path} has several outputs, {shapes}; name the one to use"
-        f" (--output_name, or load_encoder's output). Got {wanted!r}."
+        f"Module {path} has several outputs, {shapes}: `output` (--output_name)"
+        f" must name one. Got: {wanted!r}"
     )
 
 

@@ -34,8 +34,8 @@ def nearest(queries, keys, num_neighbours=NUM_NEIGHBOURS):
     queries, keys = normalise(queries), normalise(keys)
     if queries.shape[1] != keys.shape[1]:
         raise ValueError(
-            f"Expected queries and keys of one width; got {queries.shape}"
-            f" and {keys.shape}."
+            f"queries and keys must be of one width. Got: {queries.shape} and"
+            f" {keys.shape}"
         )
     count = min(num_neighbours, len(keys))
     resident = tf.constant(keys)

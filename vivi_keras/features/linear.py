@@ -110,6 +110,6 @@ def _fit(values, labels, strength, model):
 def _check_classes(labels):
     if len(np.unique(labels)) < 2:
         raise Unfit(
-            "Expected labels of at least two classes; got only"
-            f" {np.unique(labels).tolist()}."
+            "labels must be of at least two classes. Got: only"
+            f" {np.unique(labels).tolist()}"
         )

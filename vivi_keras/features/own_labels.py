@@ -68,7 +68,7 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
     if len(np.unique(found.labels)) < 2:
         raise ValueError(
             f"{labels} must have labels of at least 2 classes. Got: only"
-            f" {found.class_names[int(found.labels[0])]!r}."
+            f" {found.class_names[int(found.labels[0])]!r}"
         )
     return found
 
@@ -88,7 +88,7 @@ def of_images(source, most=MOST_IMAGES) -> OwnLabels:
 def _of_ranges(file, dataset, most):
     if not dataset:
         raise ValueError(
-            f"dataset must be given with a file of labels. Got: {file} alone."
+            f"dataset must be given with a file of labels. Got: {file} alone"
         )
     stored = frames.StoredFrames(dataset)
     joined = range_labels.join(stored.footage, file)
@@ -126,7 +126,7 @@ def halves(labels, groups, seed=0):
     count = len(np.unique(groups))
     if count < 2:
         raise ValueError(
-            f"labels must be of at least 2 videos or images. Got: {count}."
+            f"labels must be of at least 2 videos or images. Got: {count}"
         )
     folds = StratifiedGroupKFold(2, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -137,7 +137,7 @@ def halves(labels, groups, seed=0):
             raise ValueError(
                 "labels must be of so many videos that each half of them has 2"
                 f" classes. Got: {count} videos, of which one half has"
-                f" {len(np.unique(labels[rows]))}."
+                f" {len(np.unique(labels[rows]))}"
             )
     return first, second
 

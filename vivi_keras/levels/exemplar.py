@@ -41,8 +41,8 @@ class Exemplar(base.Level):
         **kwargs,
     ):
         super().__init__(weight, name, **kwargs)
-        checks.one_of("loss", loss, LOSSES)
-        checks.one_of("negatives", negatives, base.NEGATIVES)
+        checks.check_choice("loss", loss, LOSSES)
+        checks.check_choice("negatives", negatives, base.NEGATIVES)
         self.require(margin > 0, "margin > 0", margin)
         self.require(temperature > 0, "temperature > 0", temperature)
         self.require(head_units >= 1, "head_units >= 1", head_units)

@@ -51,10 +51,10 @@ class VideoInfoNCE(base.Level):
         **kwargs,
     ):
         super().__init__(weight, name, **kwargs)
-        checks.one_of("predictor", predictor, heads.PREDICTORS)
-        checks.one_of("critic", critic, heads.CRITICS)
-        checks.one_of("pool", pool, heads.POOLINGS)
-        checks.one_of("negatives", negatives, base.NEGATIVES)
+        checks.check_choice("predictor", predictor, heads.PREDICTORS)
+        checks.check_choice("critic", critic, heads.CRITICS)
+        checks.check_choice("pool", pool, heads.POOLINGS)
+        checks.check_choice("negatives", negatives, base.NEGATIVES)
         self._given = {
             "predictor": predictor,
             "critic": critic,
@@ -163,7 +163,7 @@ class ShotOrder(base.Level):
         **kwargs,
     ):
         super().__init__(weight, name, **kwargs)
-        checks.one_of("pool", pool, heads.POOLINGS)
+        checks.check_choice("pool", pool, heads.POOLINGS)
         self.require(units >= 1, "units >= 1", units)
         self._given = {"units": units, "pool": pool}
         self.pool = heads.POOLINGS[pool](name="pool")

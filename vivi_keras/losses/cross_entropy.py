@@ -24,7 +24,7 @@ def order(logits, swapped):
     swapped = ops.cast(swapped, logits.dtype)
     if not grouping.broadcasts(swapped.shape, logits.shape):
         raise ValueError(
-            "Expected swapped broadcastable to the logits. Got shapes:"
+            "swapped must be broadcastable to the logits. Got: shapes"
             f" {tuple(swapped.shape)} and {tuple(logits.shape)}"
         )
     # -log sigmoid(+-x) = softplus(-+x), exact for large x of either sign.
@@ -48,7 +48,7 @@ def rotation(logits, turns):
     logits = ops.convert_to_tensor(logits)
     if len(logits.shape) != 2 or logits.shape[1] != 4:
         raise ValueError(
-            f"Expected logits [N, 4]. Got shape: {tuple(logits.shape)}"
+            f"logits must be [N, 4]. Got: shape {tuple(logits.shape)}"
         )
     return cross_entropy(logits, turns)
 
@@ -70,7 +70,7 @@ def cross_entropy(logits, labels):
         sizes = {logits.shape[0], labels.shape[0]} - {None}
     if sizes is None or len(sizes) > 1:
         raise ValueError(
-            "Expected logits [N, K] and labels [N]. Got shapes:"
+            "logits must be [N, K] and labels [N]. Got: shapes"
             f" {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
     num_classes = logits.shape[1]

@@ -51,7 +51,7 @@ def rows_and_candidates(
     if (candidates is None) != (candidate_groups is None):
         given = "candidates" if candidate_groups is None else "candidate_groups"
         raise ValueError(
-            "candidates and candidate_groups belong together. Got only:"
+            "candidates and candidate_groups must be given together. Got: only"
             f" {given}"
         )
     if candidates is not None:
@@ -63,7 +63,7 @@ def rows_and_candidates(
         rows, ids = normalised(rows), group_numbers(ids, groups_name)
         if len(rows.shape) != 2 or not _one_size(rows.shape[:1], ids.shape):
             raise ValueError(
-                f"Expected {name} [N, D] and {groups_name} [N]. Got shapes:"
+                f"{name} must be [N, D] and {groups_name} [N]. Got: shapes"
                 f" {tuple(rows.shape)} and {tuple(ids.shape)}"
             )
         found += [rows, ids]
@@ -72,7 +72,7 @@ def rows_and_candidates(
     rows, ids, others, other_ids = found
     if rows.shape[1] != others.shape[1]:
         raise ValueError(
-            "Expected embeddings and candidates of one size D. Got:"
+            "embeddings and candidates must be of one size D. Got:"
             f" {rows.shape[1]} and {others.shape[1]}"
         )
     if exclude is not None:
@@ -92,7 +92,7 @@ def group_numbers(groups, name="groups"):
     kind = keras.backend.standardize_dtype(groups.dtype)
     if not kind.startswith(("int", "uint")) or len(groups.shape) != 1:
         raise ValueError(
-            f"Expected {name} of integers [N]. Got: {kind} {list(groups.shape)}"
+            f"{name} must be integers [N]. Got: {kind} {list(groups.shape)}"
         )
     wide = kind in ("int64", "uint32", "uint64")
     return ops.cast(groups, "int64" if wide else "int32")
@@ -107,7 +107,7 @@ def excluded(exclude, shape, fits):
     kind = keras.backend.standardize_dtype(exclude.dtype)
     if kind != "bool" or not fits(exclude.shape, shape):
         raise ValueError(
-            f"Expected exclude of bool {list(shape)}. Got: {kind}"
+            f"exclude must be bool {list(shape)}. Got: {kind}"
             f" {list(exclude.shape)}"
         )
     return exclude
@@ -134,7 +134,7 @@ def above_zero(**arguments):
     """Raises ValueError if an argument is not finite and > 0; names it."""
     for name, value in arguments.items():
         if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise ValueError(f"Expected {name} > 0. Got: {value!r}")
+            raise ValueError(f"{name} must be finite and > 0. Got: {value!r}")
 
 
 def num_positives(groups):
@@ -197,7 +197,7 @@ def positives(groups, max_group_size: int | None = None):
         counts = num_positives(groups)
         max_group_size = _known_or_dynamic(ops.max(counts, initial=0) + 1)
     elif max_group_size < 1:
-        raise ValueError(f"Expected max_group_size >= 1. Got: {max_group_size}")
+        raise ValueError(f"max_group_size must be >= 1. Got: {max_group_size}")
     num_rows = ops.shape(groups)[0]
     order = ops.argsort(groups)  # sorted: rows of one group are adjacent
     rank = ops.argsort(order)  # each row's position in that order
@@ -226,5 +226,5 @@ def _known_or_dynamic(count):
             return count
         raise ValueError(
             "max_group_size must be given where the groups' values are not"
-            f" known, as in a traced function. Got groups: {count}"
+            f" known, as in a traced function. Got: groups {count}"
         ) from error

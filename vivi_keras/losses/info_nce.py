@@ -67,8 +67,8 @@ def _check_keys(queries, keys, offset):
         fits = 0 <= offset <= keys[-2] - queries[-2]
     if not fits:
         raise ValueError(
-            "Expected queries [..., N, D] and keys [..., M, D], and offset in"
-            f" [0, M - N]. Got: {tuple(queries)}, {tuple(keys)} and {offset}"
+            "queries must be [..., N, D], keys [..., M, D] and offset in [0, M"
+            f" - N]. Got: {tuple(queries)}, {tuple(keys)} and {offset}"
         )
 
 

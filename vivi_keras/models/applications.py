@@ -73,7 +73,7 @@ def build(name, weights=None) -> keras.Model:
     >>> encoder(np.zeros((2, 32, 48, 3), "float32")).shape
     TensorShape([2, 576])
     """
-    checks.one_of("The network of keras.applications", name, names())
+    checks.check_choice("The network of keras.applications", name, names())
     images = keras.Input((None, None, 3), name="images")
     try:
         network = getattr(keras.applications, name)(

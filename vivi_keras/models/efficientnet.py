@@ -5,6 +5,7 @@ import math
 import keras
 from keras import layers, regularizers
 
+from vivi_keras import checks
 from vivi_keras.files.packages import Package
 from vivi_keras.models import weights as weights_lib
 from vivi_keras.models.resnet import BatchNorm
@@ -78,10 +79,7 @@ class EfficientNetLite(keras.Model):
         synchronized: bool = True,
         name: str | None = None,
     ):
-        if version not in VERSIONS:
-            raise ValueError(
-                f"version must be one of {sorted(VERSIONS)}. Got: {version!r}"
-            )
+        checks.check_choice("version", version, VERSIONS)
         width, depth, _ = VERSIONS[version]
         build = _Builder(weight_decay, synchronized)
         images = keras.Input((None, None, 3), name="images")

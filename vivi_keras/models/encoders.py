@@ -142,8 +142,8 @@ def _unknown(name):
         ends = {one.rpartition(":")[2].lower(): one for one in known}
         end = name.rpartition(":")[2].lower()
         near = [ends[n] for n in difflib.get_close_matches(end, ends, 1)]
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"model.encoder must be {FORMS}. Got: {name!r}.{hint}"
+    hint = f". Did you mean {near[0]!r}?" if near else ""
+    return f"model.encoder must be {FORMS}. Got: {name!r}{hint}"
 
 
 def _check_size(name, image_size):
@@ -259,8 +259,8 @@ def check_encoder(encoder, size) -> int:
     if shape is None or len(shape) != 2 or shape[0] != 1:
         got = type(features).__name__ if shape is None else list(shape)
         raise ValueError(
-            f"{what} must give features [N, D]; average maps and tokens"
-            f" first. Got for one image: {got}"
+            f"{what} must give features [N, D]; average maps and tokens first."
+            f" Got: {got} for one image"
         )
     if not bool(ops.all(ops.isfinite(ops.cast(features, "float32")))):
         raise ValueError(

@@ -184,13 +184,13 @@ class HubEncoder(keras.layers.Layer):
             name = keras.backend.standardize_dtype(dtype)
             if name != "uint8" and "float" not in name:
                 raise ValueError(
-                    "expected images as uint8, or as floats in [0, 1], got"
-                    f" {name}; cast them first"
+                    f"images must be uint8, or floats in [0, 1]. Got: {name}."
+                    " Cast them first."
                 )
         shape = tuple(shape)
         if len(shape) != 4:
             raise ValueError(
-                "expected images of shape [N, H, W, channels], got"
+                "images must be of shape [N, H, W, channels]. Got:"
                 f" {list(shape)}"
             )
         if any(
@@ -198,15 +198,15 @@ class HubEncoder(keras.layers.Layer):
             for size, got in zip(self._traced_shape, shape, strict=True)
         ):
             raise ValueError(
-                f"expected images of shape {list(self._traced_shape)}, got"
+                f"images must be of shape {list(self._traced_shape)}. Got:"
                 f" {list(shape)}"
             )
         smallest = self._smallest()
         sides = [side for side in shape[1:3] if side is not None]
         if sides and min(sides) < smallest:
             raise ValueError(
-                f"expected images of at least {smallest} x {smallest} pixels,"
-                f" got {list(shape)}; enlarge them first"
+                f"images must be of at least {smallest} x {smallest} pixels."
+                f" Got: {list(shape)}. Enlarge them first."
             )
 
     def _smallest(self):
@@ -248,9 +248,9 @@ def _load_module(folder, trainable):
     """Loads a SavedModel and checks that it is reusable."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "expected Keras on TensorFlow, which alone runs SavedModels, got"
-            f" the backend {keras.backend.backend()!r}; set"
-            " KERAS_BACKEND=tensorflow"
+            "Keras must run on TensorFlow, which alone runs SavedModels. Got:"
+            f" the backend {keras.backend.backend()!r}. Set"
+            " KERAS_BACKEND=tensorflow."
         )
     import tensorflow as tf
 
@@ -258,7 +258,7 @@ def _load_module(folder, trainable):
         module = tf.saved_model.load(files.tensorflow_path(folder))
     except Exception as error:  # foreign files may raise anything
         raise ValueError(
-            f"expected a whole SavedModel in {str(folder)!r}, got"
+            f"{str(folder)!r} must be a whole SavedModel. Got:"
             f" {type(error).__name__}: {error}"
         ) from error
     missing = [] if callable(module) else ["__call__"]
@@ -269,10 +269,9 @@ def _load_module(folder, trainable):
     if missing:
         signatures = sorted(getattr(module, "signatures", {}))
         raise ValueError(
-            "expected a reusable SavedModel, got"
-            f" {str(folder)!r}, which lacks {', '.join(missing)}; its"
-            f" signatures {signatures} serve keras.layers.TFSMLayer"
-            " (inference alone)"
+            f"module must be a reusable SavedModel. Got: {str(folder)!r}, which"
+            f" lacks {', '.join(missing)}. Its signatures {signatures} serve"
+            " keras.layers.TFSMLayer (inference alone)."
         )
     return module
 
@@ -298,8 +297,8 @@ def _read_interface(module):
                     others.append(value)
     if shape is None:
         raise ValueError(
-            "expected a module whose __call__ takes images float32 [N, H, W,"
-            f" 3], got one that takes {others}"
+            "__call__ of a module must take images float32 [N, H, W, 3]. Got:"
+            f" one that takes {others}"
         )
     return shape, modes
 
@@ -311,8 +310,8 @@ def _check_trainable(module, modes, path):
         lacking.append("a trace of __call__ with training=True")
     if lacking:
         raise ValueError(
-            f"expected a module that can be trained, got {path!r}, which"
-            f" lacks {', '.join(lacking)}; use trainable=False"
+            f"module must be one that can be trained. Got: {path!r}, which"
+            f" lacks {', '.join(lacking)}. Use trainable=False."
         )
 
 
@@ -322,9 +321,9 @@ def _num_features(module, pool):
     for function in module.__call__.concrete_functions:
         shape = getattr(function.structured_outputs, "shape", None)
         if shape is None or shape.rank not in (None, *ranks):
-            hint = "; pool=True averages maps" if not pool else ""
+            hint = ". pool=True averages maps." if not pool else ""
             raise ValueError(
-                "expected a module whose __call__ gives features [N, D], got"
+                "__call__ of a module must give features [N, D]. Got:"
                 f" {function.structured_outputs}{hint}"
             )
         if shape.rank is not None:
@@ -347,8 +346,8 @@ def _check_range(images):
     # Written so that NaN fails it, and an empty batch passes.
     fits = tf.logical_and(low >= _RANGE[0], high <= _RANGE[1])
     message = (
-        "expected float images in [0, 1] (divide by 255, or pass uint8, in a"
-        " model through keras.Input(..., dtype='uint8')); got"
+        "float images must be in [0, 1] (divide by 255, or pass uint8, in a"
+        " model through keras.Input(..., dtype='uint8')). Got:"
     )
     if tf.executing_eagerly():
         if not fits:
@@ -362,7 +361,7 @@ def _check_sides(images, smallest):
     import tensorflow as tf
 
     sides = tf.shape(images)[1:3]
-    message = f"expected images of at least {smallest} pixels a side; got"
+    message = f"images must be of at least {smallest} pixels a side. Got:"
     fits = tf.reduce_all(sides >= smallest)
     return _after(tf.debugging.Assert(fits, [message, sides]), images)
 

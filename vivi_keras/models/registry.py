@@ -37,18 +37,18 @@ def read_registry(path=None):
     """
     path = pathlib.Path(bundled_registry() if path is None else path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected a registry, found no file {path}")
+        raise FileNotFoundError(f"registry must be a file. Got: no file {path}")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         modules = (document or {}).get("modules") or []
         entries = {_checked(entry): entry for entry in modules}
     except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(
-            f"expected a registry with a list `modules`, got {path}: {error}"
+            f"{path} must be a registry with a list `modules`: {error}"
         ) from error
     if len(entries) < len(modules):
         raise ValueError(
-            f"expected each name and version once in {path}, got"
+            f"{path} must hold each name and version once. Got:"
             f" {[_checked(entry) for entry in modules]}"
         )
     return entries
@@ -63,13 +63,13 @@ def _checked(entry):
         missing.append("archive_sha256")
     if missing:
         raise ValueError(
-            f"expected {', '.join(missing)} in every entry, got {entry}"
+            f"Every entry must have {', '.join(missing)}. Got: {entry}"
         )
     for key in ("sha256", "archive_sha256"):
         if key in entry:
             _check_digest(entry[key])
     if type(entry["version"]) is not int:
-        raise ValueError(f"expected a whole number as version, got {entry}")
+        raise ValueError(f"version must be a whole number. Got: {entry}")
     return f"{entry['name']}/{entry['version']}"
 
 
@@ -77,7 +77,7 @@ def _check_digest(sha256):
     """Raises ValueError for text that is not a SHA-256, such as a path."""
     if not _SHA256.fullmatch(str(sha256)):
         raise ValueError(
-            f"expected a SHA-256 of 64 digits 0-9 and a-f, got {sha256!r}"
+            f"A SHA-256 must be of 64 digits 0-9 and a-f. Got: {sha256!r}"
         )
 
 
@@ -104,8 +104,8 @@ def find(name, registry=None, cache=None, sha256=None):
     folder = _find(os.fspath(name), registry, cache, sha256)
     if not os.path.isfile(os.path.join(folder, "saved_model.pb")):
         raise ValueError(
-            f"expected the folder of a SavedModel, got {folder!r}, which holds"
-            " no saved_model.pb"
+            f"module must be the folder of a SavedModel. Got: {folder!r}, which"
+            " holds no saved_model.pb"
         )
     return folder
 
@@ -116,15 +116,16 @@ def _find(name, registry, cache, sha256):
         _check_digest(sha256)
         if not (is_url or os.path.isfile(name)):
             raise ValueError(
-                f"expected sha256 only with an archive or a URL, got {name!r}"
+                "sha256 must be given only with an archive or a URL. Got:"
+                f" {name!r}"
             )
     if os.path.isdir(name):
         return name
     if is_url:
         if sha256 is None:
             raise ValueError(
-                f"expected sha256 of the archive with the URL {name!r}, got"
-                " none: a module is a program, and a URL may change"
+                f"sha256 of the archive must be given with the URL {name!r}: a"
+                " module is a program, and a URL may change."
             )
         return _fetch(name, sha256, cache)
     if os.path.isfile(name):
@@ -135,8 +136,8 @@ def _find(name, registry, cache, sha256):
     key = _newest(name, entries)
     if key is None:
         raise FileNotFoundError(
-            "expected a folder, a .tar.gz, a URL or a registered module, got"
-            f" {name!r}; registered: {', '.join(entries) or 'none'}"
+            "module must be a folder, a .tar.gz, a URL or a registered name."
+            f" Got: {name!r}. Registered: {', '.join(entries) or 'none'}"
         )
     return _find_entry(key, entries[key], registry, cache)
 
@@ -169,7 +170,7 @@ def _find_entry(key, entry, registry, cache):
         folder = pathlib.Path(root).parent / entry["path"]
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"expected the module {key} in {folder}, found no such folder"
+                f"The module {key} must be in {folder}. Got: no such folder"
             )
     else:
         folder = _fetch(entry["archive"], entry["archive_sha256"], cache)
@@ -180,7 +181,10 @@ def _find_entry(key, entry, registry, cache):
 def _fetch(url, sha256, cache):
     """Downloads an archive once, checks its hash, and unpacks it."""
     if urllib.parse.urlsplit(url).scheme not in _URL_SCHEMES:
-        raise ValueError(f"expected a URL with {_URL_SCHEMES}, got {url!r}")
+        raise ValueError(
+            f"The scheme of a URL must be one of {', '.join(_URL_SCHEMES)}."
+            f" Got: {url!r}"
+        )
     folder = _cached(sha256, cache)
     if folder is not None:
         return folder
@@ -190,7 +194,7 @@ def _fetch(url, sha256, cache):
                 shutil.copyfileobj(source, file, 1 << 20)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise ConnectionError(
-                f"expected an archive at {url!r}, got {error}"
+                f"{url!r} must lead to an archive. Got: {error}"
             ) from error
         file.flush()
         _compare(url, sha256, files.file_sha256(file.name))
@@ -247,6 +251,6 @@ def _note(folder):
 def _compare(what, expected, got):
     if expected != got:
         raise ValueError(
-            f"expected SHA-256 {expected} of {what}, got {got}: changed or"
+            f"{what} must have the SHA-256 {expected}. Got: {got}: changed or"
             " damaged, not loaded"
         )

@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops, regularizers
 
+from vivi_keras import checks
+
 STRIDES = (1, 2, 2, 2)  # of the four stages; in the 3x3 of the first unit
 NORMS = ("batch", "group")
 # Whatever image_data_format Keras's settings name: features are [N, D].
@@ -245,6 +247,5 @@ def _checked(width, units, weight_decay, norm):
         )
     if weight_decay < 0:
         raise ValueError(f"weight_decay must be >= 0. Got: {weight_decay}")
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {NORMS}. Got: {norm!r}")
+    checks.check_choice("norm", norm, NORMS)
     return units

@@ -91,8 +91,8 @@ def find_videos(videos, skip):
         return [_file(name, sources.Source("video", text))], 0
     if not os.path.isfile(videos):
         raise ValueError(
-            "videos: expected a folder, a list of paths or a pattern with"
-            f" ://, got {readable(text)!r}"
+            "videos must be a folder, a list of paths or a pattern with ://."
+            f" Got: {readable(text)!r}"
         )
     return _listed(text)
 
@@ -111,8 +111,8 @@ def _listed(path):
         lines = [line.rstrip("\r\n") for line in file]
     if any("\0" in line for line in lines):
         raise ValueError(
-            "videos: expected a folder, a video file or a text file with a"
-            f" path a line, got bytes of another kind: {readable(path)!r}"
+            "videos must be a folder, a video file or a text file with a path a"
+            f" line. Got: bytes of another kind in {readable(path)!r}"
         )
     files, others = [], 0
     for line in dict.fromkeys(line for line in lines if line.strip()):
@@ -169,7 +169,7 @@ def find_frames(folder, frames_per_second, skip):
     """Finds folders of already extracted frames; each counts as a video."""
     if not os.path.isdir(folder):
         raise ValueError(
-            f"frames_dirs: expected a folder, got {readable(folder)!r}"
+            f"frames_dirs must be a folder. Got: {readable(folder)!r}"
         )
     names, broken = _walk(folder, skip)
     images = [n for n in names if _suffix(n) in sources.IMAGES]
@@ -196,7 +196,7 @@ def find_sequences(path, skip):
         paths = [(os.path.basename(path), path)]
     else:
         raise ValueError(
-            "sequence_examples: expected a TFRecord file or a folder, got"
+            "sequence_examples must be a TFRecord file or a folder. Got:"
             f" {readable(path)!r}"
         )
     for name, place in paths:

@@ -81,7 +81,7 @@ def prepare(
         tfio_decoder.check()
     if videos is None and frames_dirs is None and sequence_examples is None:
         raise ValueError(
-            "expected videos, frames_dirs or sequence_examples, got none"
+            "videos, frames_dirs or sequence_examples must be given. Got: none"
         )
     directory = _directory(videos, dataset)
     with files.locked(directory, ".lock"):
@@ -96,8 +96,8 @@ def prepare(
     failed = summary["videos_set_aside"] - summary["duplicates"]
     if strict and failed:
         raise ValueError(
-            f"strict: expected every video to be usable, {failed} of"
-            f" {len(found)} were set aside, see report.json"
+            f"With strict, every video must be usable. Got: {failed} of"
+            f" {len(found)} set aside. See report.json."
         )
     return summary
 
@@ -106,7 +106,7 @@ def _split(options, *kinds):
     """Builds one dataclass of each kind from the options."""
     names = {f.name: kind for kind in kinds for f in dataclasses.fields(kind)}
     for name in options:
-        checks.one_of("argument", name, names)
+        checks.check_choice("argument", name, names)
     return [
         kind(**{n: v for n, v in options.items() if names[n] is kind})
         for kind in kinds
@@ -150,15 +150,15 @@ def _find(directory, inputs, sequence_examples):
 
 def _directory(videos, dataset):
     if not os.fspath(dataset):
-        raise ValueError("dataset: expected a folder, got an empty name")
+        raise ValueError("dataset must be a folder. Got: an empty name")
     directory = pathlib.Path(dataset)
     if directory.exists() and not directory.is_dir():
-        raise ValueError(f"dataset: expected a folder, got a file: {dataset}")
+        raise ValueError(f"dataset must be a folder. Got: {dataset}, a file")
     if videos is not None and os.path.realpath(videos) == os.path.realpath(
         directory
     ):
         raise ValueError(
-            "dataset: expected another folder than that of the videos, got"
+            "dataset must be another folder than that of the videos. Got:"
             f" {dataset}"
         )
     for name, kind in (
@@ -167,15 +167,15 @@ def _directory(videos, dataset):
     ):
         if (directory / name).exists():
             raise ValueError(
-                f"dataset: expected a folder for vivi-prepare, got {kind}:"
-                f" {dataset}"
+                f"dataset must be a folder for vivi-prepare. Got: {dataset},"
+                f" {kind}"
             )
     if (directory / "dataset_info.json").exists() and not (
         directory / "vivi.json"
     ).exists():
         raise ValueError(
-            "dataset: expected a folder for vivi-prepare, got one that holds"
-            f" another data set: {dataset}"
+            f"dataset must be a folder for vivi-prepare. Got: {dataset}, which"
+            " holds another data set"
         )
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -284,7 +284,7 @@ def _take(file, answer, cache, hashes):
 def _nothing(summary, places):
     if not summary["files"]:
         names = " or ".join(os.fspath(p) for p in places if p is not None)
-        return f"videos: expected videos in {names}, found none"
+        return f"There must be videos in {names}. Got: none"
     reasons = "; ".join(
         f"{f['path']}: {f['reason']}" for f in summary["files"][:5]
     )

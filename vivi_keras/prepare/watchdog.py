@@ -48,7 +48,7 @@ class Limits:
                 isinstance(seconds, numbers.Real) and seconds > 0
             ):
                 raise ValueError(
-                    f"{name}: expected seconds above 0, got {seconds!r}"
+                    f"{name} must be seconds above 0. Got: {seconds!r}"
                 )
 
 

@@ -171,7 +171,7 @@ def _write_shards(serialized, directory):
         filled += len(data)
         num_bytes += len(data)
     if writer is None:
-        raise ValueError("expected at least one record, got none")
+        raise ValueError("records must be at least one. Got: none")
     writer.close()
     for number in range(len(lengths)):
         name = f"{NAME}-train.array_record-{number:05d}-of-{len(lengths):05d}"

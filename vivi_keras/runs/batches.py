@@ -43,15 +43,15 @@ def streams(config) -> tuple[str, ...]:
         if not any(sizes[stream] for stream in kinds):
             keys = " or ".join(_BATCH_KEYS[stream] for stream in kinds)
             raise ValueError(
-                f"Expected {keys} > 0, as level {kind!r} learns from"
+                f"{keys} must be > 0, as level {kind!r} learns from"
                 f" {' and '.join(kinds)}. Got: {sizes}"
             )
         learned.update(kinds)
     found = tuple(s for s in sizes if sizes[s] and s in learned)
     if config.train.steps and not found:
         raise ValueError(
-            "Expected a level of config.objective whose weight is not 0; got 0"
-            " for all."
+            "config.objective must have a level whose weight is not 0. Got: 0"
+            " for all"
         )
     return found
 
@@ -110,7 +110,7 @@ def name_labels(config) -> None:
     given = tuple(data.class_names)
     if given not in ((), names):
         raise ValueError(
-            f"Expected data.images.class_names={names[:5]}..., the classes of"
+            f"data.images.class_names must be {names[:5]}..., the classes of"
             f" {data.dataset!r}. Got: {given[:5]}..."
         )
     data.class_names = names
@@ -119,7 +119,7 @@ def name_labels(config) -> None:
         level = config.objective.supervised
         if level.num_classes not in (0, len(names)):
             raise ValueError(
-                f"Expected objective.supervised.num_classes={len(names)}, as"
+                f"objective.supervised.num_classes must be {len(names)}, as"
                 f" {data.dataset!r} has, or 0. Got: {level.num_classes}"
             )
         level.num_classes = len(names)
@@ -136,9 +136,8 @@ def _name_subset(data, images):
     )
     if data.label_subset not in ("", subset):
         raise ValueError(
-            f"Expected data.images.label_subset={subset!r}, the labels of"
-            f" {data.dataset!r} that the seed draws. Got:"
-            f" {data.label_subset!r}"
+            f"data.images.label_subset must be {subset!r}, the labels of"
+            f" {data.dataset!r} that the seed draws. Got: {data.label_subset!r}"
         )
     data.label_subset = subset
 

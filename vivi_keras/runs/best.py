@@ -81,7 +81,7 @@ def read(workdir):
     ) as error:
         raise ValueError(
             f"{file} must be as vivi-pretrain wrote it. Got: a damaged file"
-            f" ({error})."
+            f" ({error})"
         ) from error
 
 
@@ -96,7 +96,7 @@ def restore(encoder, workdir) -> dict:
     if found is None:
         raise FileNotFoundError(
             f"{workdir} must hold {FILE}, which vivi-pretrain writes with"
-            " --keep_best. Got: a folder without it."
+            " --keep_best. Got: a folder without it"
         )
     record, values = found
     there = [values[name].shape for name in sorted(values)]
@@ -104,7 +104,7 @@ def restore(encoder, workdir) -> dict:
     if there != here:
         raise ValueError(
             f"{FILE} in {workdir} must be of the run's encoder. Got:"
-            f" {len(there)} arrays, not its {len(here)}."
+            f" {len(there)} arrays, not its {len(here)}"
         )
     for name, variable in zip(sorted(values), encoder.variables, strict=True):
         variable.assign(values[name])

@@ -258,8 +258,8 @@ def restore_model(workdir, ema=False, step=None):
         step = "best" if best.has_best(workdir) and not ema else "last"
     if ema and not config.train.average_decay:
         raise ValueError(
-            f"Expected a run that keeps moving averages; {workdir} does not:"
-            " train with --config.train.average_decay=0.999 or the like."
+            f"The run must keep moving averages. Got: {workdir}, which keeps"
+            " none. Train with --config.train.average_decay=0.999 or the like."
         )
     start = workdir_lib.read_start(workdir) or find_start(config)
     model = build_model(
@@ -270,7 +270,7 @@ def restore_model(workdir, ema=False, step=None):
     last_step = manager.restore()
     if last_step is None:
         raise FileNotFoundError(
-            f"Expected a checkpoint in {manager.folder}; found none."
+            f"{manager.folder} must have a checkpoint. Got: none"
         )
     if ema:
         for variable, average in zip(
@@ -315,8 +315,8 @@ def start_from(encoder, workdir) -> None:
     here, there = ([tuple(w.shape) for w in x] for x in (mine, theirs))
     if here != there:
         raise ValueError(
-            f"Expected the run of model.init={str(workdir)!r} to have the same"
-            f" model. Got: {len(there)} weights of"
+            f"The run of model.init={str(workdir)!r} must have the same model."
+            f" Got: {len(there)} weights of"
             f" {sum(w.size for w in other.get_weights()):,} numbers, not"
             f" {len(here)} of {sum(w.size for w in encoder.get_weights()):,}"
         )

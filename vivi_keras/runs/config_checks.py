@@ -72,6 +72,6 @@ def check_numbers(config) -> None:
     level = config.objective.get("video_info_nce", {"weight": 0})
     if level["weight"] and config.data.batch_size == 1:
         raise ValueError(
-            "Level 'video_info_nce' expects config.data.batch_size >= 2: the"
-            " other videos of a batch are its negatives. Got: 1"
+            "config.data.batch_size must be >= 2 for level 'video_info_nce':"
+            " the other videos of a batch are its negatives. Got: 1"
         )

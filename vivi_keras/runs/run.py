@@ -62,7 +62,7 @@ class Options:
         if self.keep_best and self.probe is None:
             raise ValueError(
                 "probe must be given with keep_best: it says which step is"
-                " best. Got: none."
+                " best. Got: none"
             )
         if self.profile_steps is not None:
             try:
@@ -118,7 +118,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
     if best.has_best(workdir) and not options.keep_best:
         raise ValueError(
             f"keep_best must be given, as when the run in {workdir} began:"
-            f" {best.FILE} there holds its best step. Got: False."
+            f" {best.FILE} there holds its best step. Got: False"
         )
 
     @functools.lru_cache(maxsize=1)

@@ -36,12 +36,13 @@ def check_writable(workdir) -> None:
             place = place.parent
         if not place.is_dir():
             raise ValueError(
-                f"Expected a folder as work directory; {place} is a file."
+                f"The work directory must be a folder. Got: {place}, which is a"
+                " file"
             )
         if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
             raise ValueError(
-                f"Expected a work directory that can be written; {place} may"
-                " not be written."
+                "The work directory must be one that can be written. Got:"
+                f" {place}, which may not be written"
             )
 
 
@@ -71,7 +72,7 @@ def claim_workdir(
         steps = saved_steps(folder)
         if steps:
             raise ValueError(
-                f"Expected {CONFIG_FILE} beside the checkpoints in {workdir},"
+                f"{workdir} must have {CONFIG_FILE} beside the checkpoints,"
                 f" which go to step {steps[-1]}; it is missing. Put it back, or"
                 " use another work directory."
             )
@@ -89,10 +90,10 @@ def claim_workdir(
         )
     if record["data_fingerprint"] != fingerprint and not allow_new_data:
         raise ValueError(
-            f"The data set {config.data.dataset} is not the one that the run"
-            f" in {workdir} began with: expected fingerprint"
-            f" {record['data_fingerprint'][:12]}..., got"
-            f" {fingerprint[:12]}... Use --allow_new_data to go on with it."
+            f"The data set must be the one that the run in {workdir} began"
+            f" with, of fingerprint {record['data_fingerprint'][:12]}... Got:"
+            f" {config.data.dataset} of fingerprint {fingerprint[:12]}... Use"
+            " --allow_new_data to go on with it."
         )
     files.write_json(folder / CONFIG_FILE, mine, 2, sort_keys=False)
 
@@ -139,7 +140,8 @@ def _read(workdir):
     file = pathlib.Path(workdir) / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"Expected the folder of a vivi-pretrain run; {file} is missing."
+            f"{workdir} must be the folder of a vivi-pretrain run. Got: one"
+            f" where {file} is missing"
         )
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -150,6 +152,6 @@ def _read(workdir):
         return {key: record[key] for key in ("config", *_RECORD)}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"Expected {file} as vivi-pretrain wrote it; it is damaged:"
-            f" {error!r}."
+            f"{file} must be as vivi-pretrain wrote it. Got: a damaged file:"
+            f" {error!r}"
         ) from None

@@ -7,6 +7,7 @@ import math
 import keras
 from keras import ops
 
+from vivi_keras import checks
 from vivi_keras.levels import replicas as replicas_lib
 from vivi_keras.models import adapt
 from vivi_keras.models.encoders import check_encoder
@@ -121,10 +122,7 @@ class ViviModel(keras.Model):
             ("image_views", image_views, VIEW_POLICIES),
             ("statistics", statistics, STATISTICS),
         ):
-            if value not in known:
-                raise ValueError(
-                    f"{argument} must be one of {known}. Got: {value!r}"
-                )
+            checks.check_choice(argument, value, known)
         if statistics != "both" and not separate_passes:
             raise ValueError(
                 f"statistics={statistics!r} needs separate_passes=True:"
@@ -683,7 +681,7 @@ def _fields(data):
     if any(part is not None for part in rest):
         raise ValueError(
             "A batch must be a dict of fields, without targets and sample"
-            f" weights beside it: {_LABELS}, and {_LOSSES}. Got a tuple of"
+            f" weights beside it: {_LABELS}, and {_LOSSES}. Got: a tuple of"
             f" {len(data)}"
         )
     return batch

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from vivi_keras import checks
+
 OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
 SCHEDULES = ("piecewise", "cosine", "constant")
 
@@ -25,11 +27,7 @@ def build_optimizer(config) -> keras.optimizers.Optimizer:
 
 def _build(config):
     optimizer = config.optimizer
-    if optimizer.name not in OPTIMIZERS:
-        raise ValueError(
-            f"optimizer.name must be one of {', '.join(OPTIMIZERS)}."
-            f" Got: {optimizer.name!r}"
-        )
+    checks.check_choice("optimizer.name", optimizer.name, OPTIMIZERS)
     arguments = {"learning_rate": build_schedule(config)}
     if optimizer.clip_norm > 0:
         arguments["global_clipnorm"] = optimizer.clip_norm

@@ -96,8 +96,8 @@ class ProbeData:
             source = _source(name)
             if len(source.class_names) < 2:
                 raise ValueError(
-                    f"The probe set {name!r} must have at least 2 classes."
-                    f" Got: only {', '.join(source.class_names)!r}."
+                    "A probe set must have at least 2 classes. Got: only"
+                    f" {', '.join(source.class_names)!r} in {name!r}"
                 )
             if hold_back:
                 own = own_labels.of_images(source)
@@ -110,8 +110,8 @@ class ProbeData:
         for half in np.split(self.labels, [self.num_train]):
             if len(np.unique(half)) < 2:
                 raise ValueError(
-                    f"The probe set {name!r} must have several images of each"
-                    " class. Got: halves of which one has one class alone."
+                    "A probe set must have several images of each class. Got:"
+                    f" {name!r}, whose drawn halves hold one class alone"
                 )
         self.class_names = own.class_names
         self.images = np.stack(
@@ -143,9 +143,8 @@ def _source(name):
         return image_sources.from_tfds(name)
     except ValueError as error:
         raise ValueError(
-            "Expected the probe to be 'digits', 'fashion_mnist', a folder of"
-            " class folders or the name of a TFDS data set; got"
-            f" {name!r}. {error}"
+            "probe must be 'digits', 'fashion_mnist', a folder of class folders"
+            f" or the name of a TFDS data set. Got: {name!r}. {error}"
         ) from error
 
 

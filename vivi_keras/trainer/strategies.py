@@ -6,6 +6,7 @@ import os
 import keras
 from absl import logging
 
+from vivi_keras import checks
 from vivi_keras.trainer import batch as batch_lib
 from vivi_keras.trainer import workers
 
@@ -28,11 +29,7 @@ def computing_in(precision: str):
             TPU, whose matrix unit has no other type, else float32.
     Raises: ValueError: unknown name.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(PRECISIONS)}."
-            f" Got: {precision!r}"
-        )
+    checks.check_choice("precision", precision, PRECISIONS)
     if precision == "auto":
         precision = "bfloat16" if _has_tpu() else "float32"
     before = keras.config.dtype_policy()
@@ -66,10 +63,7 @@ def make_strategy(name="auto"):
     """
     import tensorflow as tf
 
-    if name not in STRATEGIES:
-        raise ValueError(
-            f"strategy must be one of {', '.join(STRATEGIES)}. Got: {name!r}"
-        )
+    checks.check_choice("strategy", name, STRATEGIES)
     if name == "multiworker":  # must be made before devices are listed
         return _multiworker_strategy(tf)
     gpus = tf.config.list_logical_devices("GPU")

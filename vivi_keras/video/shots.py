@@ -7,6 +7,7 @@ import dataclasses
 
 import cv2
 
+from vivi_keras import checks
 from vivi_keras.video import decode, transitions
 
 DETECTORS = ("adaptive", "content", "histogram")
@@ -45,11 +46,7 @@ class CutDetector:
     """
 
     def __init__(self, detector):
-        if detector not in DETECTORS:
-            raise ValueError(
-                f"detector: expected one of {', '.join(DETECTORS)},"
-                f" got {detector!r}"
-            )
+        checks.check_choice("detector", detector, DETECTORS)
         if detector == "adaptive":
             self._detector = transitions.Transitions()
         else:

@@ -203,7 +203,7 @@ def _sequence(data):
     lists = example.feature_lists.feature_list
     if "image/encoded" not in lists:
         raise decode.VideoError(
-            "expected a feature list image/encoded, got"
+            "must have a feature list image/encoded. Got:"
             f" {', '.join(sorted(lists)) or 'none'}"
         )
     encoded = [
@@ -218,8 +218,8 @@ def _sequence(data):
     ]
     if len(stamps) != len(encoded):
         raise decode.VideoError(
-            f"expected as many image/timestamp as image/encoded,"
-            f" got {len(stamps)} and {len(encoded)}"
+            "must have as many image/timestamp as image/encoded. Got:"
+            f" {len(stamps)} and {len(encoded)}"
         )
     if not stamps:
         raise decode.VideoError("holds no images")

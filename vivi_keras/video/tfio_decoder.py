@@ -21,7 +21,7 @@ def _decode_video():
     if tf.__version__.split(".")[:2] != ["2", "16"]:
         raise decode.VideoError(
             "decoder=tfio needs TensorFlow 2.16 (pip install"
-            f" 'vivi-keras[tfio]'), got TensorFlow {tf.__version__}"
+            f" 'vivi-keras[tfio]'). Got: TensorFlow {tf.__version__}"
         )
     try:
         import tensorflow_io as tfio

@@ -132,7 +132,7 @@ def test_one_encoder_in_several_folders(tmp_path):
     assert other.cell("x", "knn") == [70.0]
     assert one.folders == [[first, second]]
     assert any("image_size 32" in line for line in found.left_out)
-    with pytest.raises(ValueError, match="'n' that were scored alike"):
+    with pytest.raises(ValueError, match="'n' must be scored alike"):
         compare.load([f"n={first},{small}"])
 
 
@@ -355,7 +355,7 @@ def test_maps_that_cannot_be_made_are_refused_at_once(tmp_path, monkeypatch):
     evaluation_modules.save(tmp_path / "tiny")
     with pytest.raises(ImportError, match=r"pip install 'vivi-keras\[maps\]'"):
         evaluate.evaluate(tmp_path / "tiny", maps=["umap"], show=None)
-    with pytest.raises(ValueError, match="Expected maps of .*; got .*tsne"):
+    with pytest.raises(ValueError, match="maps must be of .* Got: .*tsne"):
         evaluate.evaluate(tmp_path / "tiny", maps=["tsne"], show=None)
 
 
@@ -363,7 +363,7 @@ def test_damaged_results_are_named(tmp_path):
     (tmp_path / "results.json").write_text('{"rows": [')
     with pytest.raises(ValueError, match="results.json is damaged"):
         compare.load([str(tmp_path)])
-    with pytest.raises(FileNotFoundError, match="with results.json; got"):
+    with pytest.raises(FileNotFoundError, match="with results.json. Got: "):
         compare.load([str(tmp_path / "no")])
 
 
@@ -382,11 +382,13 @@ def test_json_that_is_no_results_is_named(tmp_path, change):
     file = tmp_path / "results.json"
     compare.load([str(tmp_path)])
     files_lib.write_json(file, change(files_lib.read_json(file)))
-    with pytest.raises(ValueError, match="Expected the results .*results.json"):
+    with pytest.raises(ValueError, match="results.json must hold the results"):
         compare.load([str(tmp_path)])
 
 
 def test_a_name_is_given_once(tmp_path):
     folder = write(tmp_path, [row("a", "x", 0, 0.5)])
-    with pytest.raises(ValueError, match=r"different names; got \['A'\] twice"):
+    with pytest.raises(
+        ValueError, match=r"different names. Got: \['A'\] twice"
+    ):
         compare.load([f"A={folder}", f"A={folder}"])

@@ -183,8 +183,8 @@ def corrupt(images, name, severity, seed=0):
     """
     if name not in CORRUPTIONS or severity not in SEVERITIES:
         raise ValueError(
-            f"Expected a corruption of {list(CORRUPTIONS)} at a severity of"
-            f" {SEVERITIES}; got {name!r} at {severity!r}."
+            f"name must be one of {', '.join(CORRUPTIONS)} and severity one of"
+            f" {SEVERITIES}. Got: {name!r} at {severity!r}"
         )
     images = np.asarray(images, np.float32)
     place = list(CORRUPTIONS).index(name)

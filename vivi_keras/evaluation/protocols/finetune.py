@@ -48,12 +48,12 @@ class Sweep:
             values = getattr(self, name)
             if not values or min(values) <= 0:
                 raise ValueError(
-                    f"Expected {name} above 0, at least one; got {values}."
+                    f"{name} must be one or more numbers above 0. Got: {values}"
                 )
         if self.batch_size < 1 or self.runs < 1:
             raise ValueError(
-                "Expected batch_size and runs of at least 1; got"
-                f" {self.batch_size} and {self.runs}."
+                "batch_size and runs must be at least 1. Got:"
+                f" {self.batch_size} and {self.runs}"
             )
 
     @property

@@ -162,5 +162,7 @@ def run_frozen(
                 **draws,
             )
         else:
-            raise ValueError(f"Expected a protocol of {FROZEN}; got {name!r}.")
+            raise ValueError(
+                f"A protocol must be one of {', '.join(FROZEN)}. Got: {name!r}"
+            )
     return results

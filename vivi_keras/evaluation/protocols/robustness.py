@@ -46,8 +46,8 @@ def mean_corruption_error(errors):
     for name, values in errors.items():
         if len(values) != NUM_SEVERITIES:
             raise ValueError(
-                f"Expected {NUM_SEVERITIES} errors of {name}; got"
-                f" {len(values)}."
+                f"errors must hold {NUM_SEVERITIES} errors of {name}. Got:"
+                f" {len(values)}"
             )
     if not set(ALEXNET_ERRORS) <= set(errors):
         return None
@@ -66,8 +66,8 @@ def pm_k(anchors, neighbours):
     """
     if not len(anchors) or len(anchors) != len(neighbours):
         raise ValueError(
-            "Expected neighbours for each of at least one anchor; got"
-            f" {len(anchors)} anchors and {len(neighbours)} lists."
+            "neighbours must be given for each of at least one anchor. Got:"
+            f" {len(anchors)} anchors and {len(neighbours)} lists"
         )
     together = [
         right and all(frames)
@@ -145,7 +145,7 @@ def imagenet_c(predict, folder, show=print):
         severities = [first.with_name(str(s + 1)) for s in range(5)]
         if not all(s.is_dir() for s in severities):
             raise Unavailable(
-                f"expected severities 1 to 5 in {first.parent}; got"
+                f"{first.parent} must have severities 1 to 5. Got:"
                 f" {sorted(p.name for p in first.parent.iterdir())}"
             )
         name = first.parent.name

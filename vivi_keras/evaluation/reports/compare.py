@@ -23,8 +23,8 @@ def difference(values, others, confidence=0.95):
     values, others = np.asarray(values, float), np.asarray(others, float)
     if values.shape != others.shape or values.ndim != 1 or not len(values):
         raise ValueError(
-            "Expected as many runs of both, at least one; got shapes"
-            f" {values.shape} and {others.shape}."
+            "values and others must be as many runs, at least one. Got: shapes"
+            f" {values.shape} and {others.shape}"
         )
     from scipy import stats
 
@@ -148,8 +148,8 @@ def load(specs):
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise ValueError(
-            f"Expected different names; got {sorted(twice)} twice (NAME=DIR,DIR"
-            " is one encoder trained several times)."
+            f"Encoders must have different names. Got: {sorted(twice)} twice."
+            " NAME=DIR,DIR is one encoder trained several times."
         )
     for spec in specs:
         name, _, folders = spec.rpartition("=")
@@ -162,9 +162,7 @@ def load(specs):
                 _add(columns, name, folder, encoder, found)
     suites = {found["settings"]["suite"] for found in results}
     if len(suites) != 1:
-        raise ValueError(
-            f"Expected results of one suite; got {sorted(suites)}."
-        )
+        raise ValueError(f"Results must be of one suite. Got: {sorted(suites)}")
     tasks, left_out = _common_tasks(results)
     return Comparison(
         list(columns.values()), results[0]["settings"], tasks, left_out, results
@@ -176,13 +174,13 @@ def _read(folder):
     found = files_lib.read_json(file)
     if found is None:
         raise FileNotFoundError(
-            f"Expected a folder that vivi-evaluate wrote, with results.json;"
-            f" got {folder}."
+            "Results must be in a folder that vivi-evaluate wrote, with"
+            f" results.json. Got: {folder}"
         )
     if not _are_results(found):
         raise ValueError(
-            f"Expected the results of an evaluation in {file}; it lacks what"
-            " vivi-evaluate writes."
+            f"{file} must hold the results of an evaluation. Got: a file that"
+            " lacks what vivi-evaluate writes"
         )
     return {**found, "folder": str(folder)}
 
@@ -225,8 +223,8 @@ def _add(columns, name, folder, encoder, found):
                 return
     if name and digest in columns.get(key, Column(key)).digests:
         raise ValueError(
-            f"Expected modules of {key!r} that were scored alike; {folder}"
-            f" scored one of them again, with {settings}."
+            f"Modules of {key!r} must be scored alike. Got: {folder}, which"
+            f" scored one of them again, with {settings}"
         )
     if key in columns and not name:
         key = f"{key} ({pathlib.Path(folder).name})"

@@ -55,7 +55,7 @@ def check(kinds):
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise ValueError(f"Expected maps of {KINDS}; got {unknown}.")
+        raise ValueError(f"maps must be of {', '.join(KINDS)}. Got: {unknown}")
     if UMAP in kinds:
         _umap()
 

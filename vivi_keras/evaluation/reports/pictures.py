@@ -45,8 +45,8 @@ def check(workdir=None, dataset=None):
         file = pathlib.Path(dataset) / "dataset_info.json"
         if not file.is_file():
             raise FileNotFoundError(
-                f"Expected the folder of a prepared data set; {dataset} has no"
-                f" {file.name}."
+                "dataset must be the folder of a prepared data set. Got:"
+                f" {dataset}, which has no {file.name}"
             )
 
 
@@ -56,8 +56,8 @@ def _losses(metrics):
     losses = {k: v for k, v in columns.items() if "loss" in k}
     if not losses:
         raise ValueError(
-            f"{metrics} has no column with 'loss' in its name; got"
-            f" {list(columns)}."
+            f"{metrics} must have a column with 'loss' in its name. Got:"
+            f" {list(columns)}"
         )
     return steps, losses
 
@@ -98,7 +98,7 @@ def read_metrics(path):
     with open(path, newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or "step" not in rows[0]:
-        raise ValueError(f"Expected rows with a column 'step' in {path}.")
+        raise ValueError(f"{path} must have rows with a column 'step'.")
     columns = {
         name: [_number(row[name]) for row in rows]
         for name in rows[0]
@@ -212,7 +212,9 @@ def draw_retrieval(
     encoder = module if isinstance(module, Encoder) else load_encoder(module)
     shots = shot_frames(dataset, frames_per_shot=2)
     if len(shots) < 2:
-        raise ValueError(f"Expected at least 2 shots in {dataset}.")
+        raise ValueError(
+            f"{dataset} must have at least 2 shots. Got: {len(shots)}"
+        )
     frames = [frame for shot in shots for frame in shot.frames]
     owner = np.repeat(np.arange(len(shots)), [len(s.frames) for s in shots])
     features = encoder_lib.frame_features(encoder, frames, image_size)

@@ -50,7 +50,9 @@ def vtab_score(accuracies):
     """
     unknown = sorted(set(accuracies) - set(vtab_tasks.SOURCES))
     if unknown:
-        raise ValueError(f"Expected VTAB tasks alone; got {unknown}.")
+        raise ValueError(
+            f"accuracies must be of VTAB tasks alone. Got: {unknown}"
+        )
     groups = {"mean": list(vtab_tasks.SOURCES)}
     for group in vtab_tasks.GROUPS:
         groups[group] = [

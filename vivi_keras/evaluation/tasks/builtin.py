@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 
+from vivi_keras import checks
 from vivi_keras.evaluation.tasks import packages
 from vivi_keras.evaluation.tasks.packages import Unavailable
 from vivi_keras.evaluation.tasks.task import LabelledImages, shuffled
@@ -62,7 +63,7 @@ def read_idx(path):
         content = stream.read()
     zeros, kind, rank = struct.unpack(">HBB", content[:4])
     if zeros != 0 or kind != 8:
-        raise ValueError(f"Expected an IDX file of bytes; got {path}.")
+        raise ValueError(f"{path} must be an IDX file of bytes.")
     shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
     return values.reshape(shape)
@@ -79,7 +80,7 @@ def demo_crops(films, per_film=64):
     """
     if films is None or not pathlib.Path(films).is_dir():
         raise Unavailable(
-            f"no folder of rendered films was given (--demo_films); got {films}"
+            f"demo_films must be a folder of rendered films. Got: {films}"
         )
     from vivi_keras.demo import crops as crops_lib
 
@@ -149,7 +150,9 @@ def draw(shape, scale, orientation, x, y):
         a, b = 1.15 * u, -1.15 * v
         inside = (a**2 + b**2 - 1.0) ** 3 <= a**2 * b**3
     else:
-        raise ValueError(f"Expected a shape of {SHAPES}; got {shape!r}.")
+        raise ValueError(
+            f"shape must be one of {', '.join(SHAPES)}. Got: {shape!r}"
+        )
     return np.where(inside, 255, 0).astype(np.uint8)
 
 
@@ -160,10 +163,7 @@ def binned(label, num_classes, num_bins=NUM_BINS):
 
 def labelled(factor, count=10_000, seed=0):
     """Random sprites labelled by "position" (x) or "orientation"."""
-    if factor not in ("position", "orientation"):
-        raise ValueError(
-            f"Expected 'position' or 'orientation'; got {factor!r}."
-        )
+    checks.check_choice("factor", factor, ("position", "orientation"))
     generator = np.random.default_rng(seed)
     images = np.empty((count, SIDE, SIDE, 1), np.uint8)
     labels = np.empty(count, np.int64)

@@ -157,5 +157,7 @@ def names(wanted, known_sources=None):
             chosen.append(name)
         else:
             listed = ["all", *GROUPS, *known, *others]
-            raise ValueError(f"Expected tasks of {listed}; got {name!r}.")
+            raise ValueError(
+                f"tasks must be of {', '.join(listed)}. Got: {name!r}"
+            )
     return list(dict.fromkeys(chosen))

@@ -120,7 +120,7 @@ class ArraysOnly(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
-            f"Expected a pickle of NumPy arrays; it names {module}.{name}."
+            f"A pickle must hold NumPy arrays alone. Got: {module}.{name}"
         )
 
 

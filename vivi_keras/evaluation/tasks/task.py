@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from vivi_keras import checks
 from vivi_keras.features import encoder
 
 # VTAB-1k: 800 images to train on, 200 to choose settings with.
@@ -28,17 +29,17 @@ class LabelledImages:
     def __post_init__(self):
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise ValueError(
-                "Expected images [N, H, W, 1 or 3]; got shape"
-                f" {self.images.shape}."
+                "images must be [N, H, W, 1 or 3]. Got: shape"
+                f" {self.images.shape}"
             )
         if self.images.dtype != np.uint8:
-            raise ValueError(f"Expected uint8 images; got {self.images.dtype}.")
+            raise ValueError(f"images must be uint8. Got: {self.images.dtype}")
         for name in ("labels", "groups"):
             values = getattr(self, name)
             if values is not None and values.shape != (len(self.images),):
                 raise ValueError(
-                    f"Expected {len(self.images)} {name}, one an image; got"
-                    f" shape {values.shape}."
+                    f"{name} must be {len(self.images)}, one an image. Got:"
+                    f" shape {values.shape}"
                 )
 
     def take(self, indices):
@@ -77,8 +78,8 @@ class ImageTask:
                 raise ValueError(f"Task {name}: its {part} part is empty.")
             if labels.min() < 0 or labels.max() >= self.num_classes:
                 raise ValueError(
-                    f"Task {name}: expected labels in [0, {self.num_classes});"
-                    f" got {labels.min()} to {labels.max()} in {part}."
+                    f"Labels of task {name} must be in [0, {self.num_classes})."
+                    f" Got: {labels.min()} to {labels.max()} in {part}"
                 )
 
     @property
@@ -132,8 +133,7 @@ class ImageTask:
 
 def check_part(part):
     """Raises ValueError if `part` is not "train" or "test"."""
-    if part not in PARTS:
-        raise ValueError(f"Expected a part of {PARTS}; got {part!r}.")
+    checks.check_choice("part", part, PARTS)
 
 
 def draw_split(
@@ -155,9 +155,7 @@ def draw_split(
     """
     wanted = num_train + num_validation
     if num_pool < 2:
-        raise ValueError(
-            f"Expected at least 2 training images; got {num_pool}."
-        )
+        raise ValueError(f"Training images must be at least 2. Got: {num_pool}")
     order = np.arange(num_pool)
     generator = np.random.default_rng(seed)
     if seed:

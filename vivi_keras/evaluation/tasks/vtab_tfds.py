@@ -221,8 +221,8 @@ class TfdsTask:
     def _checked(self, labels):
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise ValueError(
-                f"Task {self.name}: expected labels in [0, {self.num_classes});"
-                f" got {labels.min()} to {labels.max()}."
+                f"Labels of task {self.name} must be in [0,"
+                f" {self.num_classes}). Got: {labels.min()} to {labels.max()}"
             )
         return labels
 
