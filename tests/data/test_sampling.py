@@ -209,3 +209,27 @@ def test_no_crop_is_the_unflipped_centre():
     draws = np.zeros((1, 1, crops.DRAWS_PER_CROP), np.float32)
     result = crop(pixels, [True], draws, size=(48, 48), crop=None)
     assert np.abs(result[0, 0] - pixels[0][:, 16:64].astype(int)).max() < 5
+
+
+def test_frames_of_a_shot_are_so_far_apart():
+    shot_index = np.repeat([0, 1, 2], [12, 3, 1])
+    seconds = np.concatenate(
+        [0.1 * np.arange(12), 2 + 5.0 * np.arange(3), [20.0]]
+    ).astype(np.float32)
+    random, firsts = np.random.default_rng(0), set()
+    for _ in range(300):
+        draws = random.random(1 + 3 * 3, np.float32)
+        frames, _ = sampling.choose_frames(
+            shot_index, 3, 3, draws, seconds, (0.25, 0.4)
+        )
+        plain, _ = sampling.choose_frames(shot_index, 3, 3, draws)
+        apart = np.diff(seconds[frames[0]])
+        assert 0.299 < apart[0] < 0.401
+        # The last frame is repeated where no other one is near.
+        assert 0.299 < apart[1] < 0.401 or (
+            apart[1] == 0 and seconds[frames[0, 1]] > 0.8
+        )
+        firsts.add(int(frames[0, 0]))
+        # Shots without two such frames are as without a gap.
+        np.testing.assert_array_equal(frames[1:], plain[1:])
+    assert firsts == {*range(9)}

@@ -24,6 +24,8 @@ def _adapted(num_shots, frames_per_shot, copies, *levels):
             image_size=64 if is_demo else 224,
             crop_area=(0.3, 1.0),
             colour_strength=0.25,
+            min_gap_seconds=0.25,
+            max_gap_seconds=1.0,
         )
         for level in levels:
             if level == "video_info_nce":

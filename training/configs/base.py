@@ -14,6 +14,9 @@ def paper_config() -> ml_collections.ConfigDict:
                 "num_shots": 4,
                 "frames_per_shot": 2,  # [O]
                 "copies": 1,  # views of each frame
+                # Between frames of a shot; most = 0: spread over the shot.
+                "min_gap_seconds": 0.0,
+                "max_gap_seconds": 0.0,
                 "image_size": 224,  # [R]
                 "crop_area": (0.05, 1.0),  # share of a frame  [G]
                 "batch_size": 512,  # videos  [R]

@@ -22,6 +22,7 @@ def video_batches(
     first_step=0,
     *,
     copies=None,
+    frame_gap_seconds=None,
     crop="inception",
     crop_area=crops.AREA_RANGE,
     split="train",
@@ -46,6 +47,9 @@ def video_batches(
         first_step: int, the step of the first batch.
         copies: None, or int C: independent crops of each frame, along an
             axis of their own.
+        frame_gap_seconds: None for frames spread at random over a shot, or
+            (least, most): seconds between one frame and the next; in a shot
+            without two such frames they are spread over it.
         crop: "inception" (random area, aspect and flip; METHOD [G]) or None
             (the largest centred crop, no flip).
         crop_area: least and most share of the frame in an Inception crop.
@@ -79,6 +83,12 @@ def video_batches(
         raise ValueError(
             f"crop_area must be 0 < low <= high <= 1. Got: {crop_area!r}"
         )
+    gap = frame_gap_seconds
+    if gap is not None and not 0 <= gap[0] <= gap[1] > 0:
+        raise ValueError(
+            "frame_gap_seconds must be 0 <= least <= most, with most > 0."
+            f" Got: {gap!r}"
+        )
     rows = shard_rows(shard, batch_size)
     records = Records(dataset_dir, split)
     _check_records(records, batch_size)
@@ -99,7 +109,11 @@ def video_batches(
         record = records.read(index)
         try:
             clip = _read_clip(
-                record, num_shots, frames_per_shot, draws[: 1 + num_frames]
+                record,
+                num_shots,
+                frames_per_shot,
+                draws[: 1 + num_frames],
+                gap,
             )
             images = crops.crop_frames(
                 clip.pop("jpegs"),
@@ -131,7 +145,7 @@ def video_batches(
     )
 
 
-def _read_clip(record, num_shots, frames_per_shot, draws):
+def _read_clip(record, num_shots, frames_per_shot, draws, gap):
     """Reads only the frames of a record that a clip uses.
 
     Returns: dict of "jpegs", list of S * F byte strings, "shot_mask" bool
@@ -139,7 +153,12 @@ def _read_clip(record, num_shots, frames_per_shot, draws):
     """
     example = records_lib.Example(record)
     frames, shot_mask = sampling.choose_frames(
-        example.integers("shot_index"), num_shots, frames_per_shot, draws
+        example.integers("shot_index"),
+        num_shots,
+        frames_per_shot,
+        draws,
+        None if gap is None else example.floats("time_seconds"),
+        gap,
     )
     places = example.strings("frames")
     return {

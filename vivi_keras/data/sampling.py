@@ -166,7 +166,9 @@ def draws_of_positions(positions, num_draws, seed):
     return uniforms(fold(seed, _CLIP, positions), num_draws)
 
 
-def choose_frames(shot_index, num_shots, frames_per_shot, draws):
+def choose_frames(
+    shot_index, num_shots, frames_per_shot, draws, seconds=None, gap=None
+):
     """Chooses frames of consecutive shots from a random place in a record.
 
     The shots are `num_shots` in a row at a random offset; if the record has
@@ -179,6 +181,9 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
         num_shots: int S.
         frames_per_shot: int F.
         draws: float32 [1 + S * F] in [0, 1).
+        seconds: float [N], times of the frames; needed for `gap`.
+        gap: None, or (least, most) seconds between one frame of a shot and the
+            next; a shot without two such frames is treated as without `gap`.
     Returns: NumPy arrays (frames int64 [S, F] in [0, N), shot_mask bool
         [S]); padding comes last and has frame 0.
     """
@@ -198,7 +203,46 @@ def choose_frames(shot_index, num_shots, frames_per_shot, draws):
     inside = np.where(
         (sizes >= frames_per_shot)[:, np.newaxis], enough, repeated
     )
+    if gap is not None:
+        for row in np.flatnonzero(shot_mask):
+            times = seconds[first[row] : first[row] + sizes[row]]
+            inside[row] = _near_frames(times, draws[row], gap, inside[row])
     frames = np.where(
         shot_mask[:, np.newaxis], first[:, np.newaxis] + inside, 0
     )
     return frames.astype(np.int64), shot_mask  # [S, F], [S]
+
+
+# float32 rounds times of long videos to about this.
+_ROUNDING_SECONDS = 2e-3
+
+
+def _near_frames(times, draws, gap, otherwise):
+    """Frames of a shot, each `gap` seconds after the one before.
+
+    The first is drawn from those that have a next one. Where a frame has none,
+    those after it repeat it.
+
+    Args:
+        times: float [n], ascending.
+        draws: float32 [F] in [0, 1).
+        gap: (least, most) seconds.
+        otherwise: what to return if no frame has a next one.
+    Returns: int64 [F] in [0, n).
+    """
+    times = np.asarray(times, np.float64)
+    least, most = gap[0] - _ROUNDING_SECONDS, gap[1] + _ROUNDING_SECONDS
+    # The next frame is one of [low, high).
+    low = np.searchsorted(times, times + least, "left")
+    low = np.maximum(low, np.arange(len(times)) + 1)
+    high = np.searchsorted(times, times + most, "right")
+    able = np.flatnonzero(high > low)
+    if not len(able):
+        return otherwise
+    place = able[integers(draws[0], len(able))]
+    found = [place]
+    for draw in draws[1:]:
+        if high[place] > low[place]:
+            place = low[place] + integers(draw, high[place] - low[place])
+        found.append(place)
+    return np.array(found, np.int64)

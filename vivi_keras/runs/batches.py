@@ -180,6 +180,11 @@ def _video_batches(config, **place):
         num_shots=data.num_shots,
         frames_per_shot=data.frames_per_shot,
         copies=None if data.copies == 1 else data.copies,
+        frame_gap_seconds=(
+            (data.min_gap_seconds, data.max_gap_seconds)
+            if data.max_gap_seconds
+            else None
+        ),
         image_size=data.image_size,
         crop_area=tuple(data.crop_area),
         seed=config.seed,

@@ -12,6 +12,8 @@ RULES = {
         "adapt.keep_close",
         "data.batch_size",
         "data.colour_strength",
+        "data.min_gap_seconds",
+        "data.max_gap_seconds",
         "data.images.batch_size",
         "data.images.unlabelled_batch_size",
         "model.weight_decay",

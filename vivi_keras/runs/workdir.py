@@ -13,7 +13,11 @@ CONFIG_FILE = "config.json"
 _RECORD = ("data_fingerprint", "start")
 # Keys that configs have got since the first runs, with their defaults.
 _NEW_KEYS = {
-    "data": {"colour_strength": 1.0},
+    "data": {
+        "colour_strength": 1.0,
+        "min_gap_seconds": 0.0,
+        "max_gap_seconds": 0.0,
+    },
     "model": {"encoder": "resnet50v2", "weights": "auto", "pool": False},
     "adapt": {
         "warmup_head_steps": 0,
