@@ -140,10 +140,12 @@ def test_the_smallest_sizes_are_those_of_keras():
             )
 
 
-# Builds 38 networks: minutes.
+# Builds networks of up to 24 million weights: minutes.
 @pytest.mark.slow
 def test_the_list_tells_features_and_parameters():
-    for entry in encoders.list_encoders():
+    small = [e for e in encoders.list_encoders() if e.num_parameters < 2.4e7]
+    assert len(small) > 15
+    for entry in small:
         encoder = encoders.make_encoder(entry.name, "none")
         assert encoder.num_features == entry.num_features, entry.name
         found = encoder.count_params()

@@ -24,7 +24,7 @@ def tiny(name, **objective):
     """The config of a row, small; objective: level -> weight."""
     config = configs.get_config(name)
     config.data.update(image_size=SIZE, num_shots=3)
-    config.model.update(width=0.125, units=(1, 1, 1, 1))
+    config.model.update(encoder="resnet50v2", width=0.125, units=(1, 1, 1, 1))
     for level, weight in objective.items():
         config.objective[level].weight = weight
     if "supervised" in config.objective:
@@ -79,7 +79,7 @@ def test_every_row_builds_its_model(name):
     model.build_from(build.element_spec(config))
     kinds = {"from_scratch": (), "rotation": ("images",)}.get(name)
     if kinds is None:
-        videos = name.startswith(("vivi", "ex_yt"))
+        videos = name.startswith(("vivi", "ex_yt", "adapt"))
         kinds = ("videos",) * videos
         kinds += ("images",) * (not videos or "_co" in name)
     if kinds:

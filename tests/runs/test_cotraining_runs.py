@@ -47,8 +47,11 @@ def small(data, name, **train):
     config.data.update(dataset=str(data / "dataset"), image_size=32)
     config.data.images.update(dataset=str(data / "pets"), test_split="test")
     config.model.update(
-        width=0.125 * (3 if "_big" in name else 1), units=(1, 1, 1, 1)
+        encoder="resnet50v2",
+        width=0.125 * (3 if "_big" in name else 1),
+        units=(1, 1, 1, 1),
     )
+    config.adapt.warmup_head_steps = 0
     for part in (config.data, config.data.images):
         part.batch_size = min(part.batch_size, 4)
     images = config.data.images
@@ -58,8 +61,10 @@ def small(data, name, **train):
     return config
 
 
-@pytest.mark.slow  # 42 configs, a model traced for each
-@pytest.mark.parametrize("name", rows.names())
+@pytest.mark.slow  # a model traced for each row
+@pytest.mark.parametrize(
+    "name", [*rows.ROWS, "vivi_ex4_co10_demo", "adapt_frame_demo"]
+)
 def test_every_row_takes_two_steps(data, tmp_path, name):
     config = small(data, name)
     config.train.steps = min(config.train.steps, 2)
