@@ -32,10 +32,10 @@ OTHER = $(if $(filter file default,$(origin PYTHON)),,$(filter-out $(VERSION),\
 	touch $@
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: install
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
