@@ -35,12 +35,6 @@ _BASELINE_NAMES = flags.DEFINE_multi_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "A training work directory: draws its loss curves."
 )
-_DATASET = flags.DEFINE_string(
-    "dataset",
-    None,
-    "A prepared data set: draws its shots and what the module retrieves."
-    " --suite=video scores on it.",
-)
 _PREPARE = flags.DEFINE_bool(
     "prepare",
     False,
@@ -53,7 +47,7 @@ _COMPARE = flags.DEFINE_bool(
     " one encoder trained several times. Writes to --output.",
 )
 _FLAGS = (
-    *(_MODULE, _NAME, _OUTPUT, _SUITE, *_SETTINGS.values(), _WORKDIR, _DATASET),
+    *(_MODULE, _NAME, _OUTPUT, _SUITE, *_SETTINGS.values(), _WORKDIR),
     *(_BASELINE_MODULES, _BASELINE_NAMES, _PREPARE),
 )
 
@@ -85,9 +79,9 @@ def main(argv):
     settings = {name: option.value for name, option in _SETTINGS.items()}
     if _SUITE.value == settings_lib.VIDEO:
         _refuse("--suite=video", "workdir", "data_dir")
-        if _DATASET.value is None:
+        if _SETTINGS["dataset"].value is None:
             raise app.UsageError("--dataset must be given with --suite=video.")
-        settings["data_dir"] = _DATASET.value
+        settings["data_dir"] = _SETTINGS["dataset"].value
     elif _SUITE.value in settings_lib.ROBUST_SUITES:
         _refuse(f"--suite={_SUITE.value}", "workdir", "dataset")
     settings_lib.for_suite(_SUITE.value, **settings)
@@ -113,7 +107,7 @@ def _evaluate(baselines, settings):
 
     has_tasks = _SUITE.value in settings_lib.TASK_SUITES
     if has_tasks:
-        pictures.check(_WORKDIR.value, _DATASET.value)
+        pictures.check(_WORKDIR.value, _SETTINGS["dataset"].value)
     results = evaluate.evaluate(
         _MODULE.value,
         _OUTPUT.value,
@@ -123,7 +117,7 @@ def _evaluate(baselines, settings):
         progress=True,
         **settings,
     )
-    if has_tasks and (_WORKDIR.value or _DATASET.value):
+    if has_tasks and (_WORKDIR.value or _SETTINGS["dataset"].value):
         encoder = load_encoder(
             _MODULE.value,
             _NAME.value,
@@ -134,7 +128,7 @@ def _evaluate(baselines, settings):
             _OUTPUT.value,
             module=encoder,
             workdir=_WORKDIR.value,
-            dataset=_DATASET.value,
+            dataset=_SETTINGS["dataset"].value,
             image_size=results["settings"]["image_size"],
         ):
             print(f"drew {file}")

@@ -158,7 +158,11 @@ def _score_tasks(suite, encoders, settings, output, show, progress):
 def _offline_task(name, settings, max_test=offline_tfds.MAX_TEST):
     folder = ".cache" if settings.cache_dir is None else settings.cache_dir
     return offline_tfds.load_task(
-        name, pathlib.Path(folder) / "offline", max_test, settings.demo_films
+        name,
+        pathlib.Path(folder) / "offline",
+        max_test,
+        settings.demo_films,
+        settings.dataset,
     )
 
 

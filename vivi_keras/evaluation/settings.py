@@ -44,6 +44,7 @@ _SUITES_OF = {
     ),
     "tasks": (*TASK_SUITES, VIDEO),
     "demo_films": (OFFLINE,),
+    "dataset": (*TASK_SUITES, VIDEO),
     "resize": (VTAB,),
     "train_dir": (IMAGENET_C, VIDEO_ROBUST, YTBB),
 }
@@ -64,8 +65,9 @@ class Settings:
 
     Attributes:
         tasks: Names of tasks, or all, natural, specialized, structured: offline
-            digits,fashion_mnist if not given, all of VTAB. The video suite
-            takes one offline task, to predict its classes.
+            digits,fashion_mnist if not given, all of VTAB. Offline,
+            mine:labels.csv or mine:FOLDER scores on your own labels. The video
+            suite takes one offline task, to predict its classes.
         protocols: Of knn, linear, few_shot, finetune, corruptions: offline
             knn,linear if not given, finetune for VTAB.
         image_size: Pixels a side to resize images to: 64 for the offline and
@@ -91,6 +93,8 @@ class Settings:
         raw_pixels: Also score raw 16x16 pixels, as a baseline.
         maps: Maps of test images for --compare to draw: pca, umap (needs the
             extra maps); pca if not given.
+        dataset: A prepared data set: the videos of mine:labels.csv; draws its
+            shots and what the module retrieves. --suite=video scores on it.
         demo_films: Folder of rendered held-out films, for task demo.
         cache_dir: Folder for downloaded data and computed features.
         data_dir: TFDS's data folder for VTAB; the published folder of a
@@ -117,6 +121,7 @@ class Settings:
     budget_minutes: float | None = None
     raw_pixels: bool = True
     maps: tuple | None = None
+    dataset: str | None = None
     demo_films: str | None = None
     cache_dir: str | None = ".cache"
     data_dir: str | None = None

@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 
+import data_helpers
 import numpy as np
 import pytest
 
@@ -151,3 +152,27 @@ def test_sprites():
     np.testing.assert_array_equal(upside, heart[::-1, ::-1])
     found = builtin.labelled("position", 50)
     assert found.labels.max() < 16 and len(found.images) == 50
+
+
+def test_own_labels_are_a_task(tmp_path):
+    examples = [data_helpers.video_example(v, [3] * 2) for v in range(8)]
+    data_helpers.write_dataset(tmp_path / "data", examples)
+    lines = [f"video_{v}.mp4,{'ab'[v % 2]}" for v in range(8)]
+    labels = tmp_path / "pets.csv"
+    labels.write_text("\n".join(["path,label", *lines]) + "\n")
+    name = f"mine:{labels}"
+    assert offline_tasks.names([name]) == [name]
+    found = offline_tfds.load_task(name, dataset=tmp_path / "data")
+    assert found.name == "mine_pets" and found.class_names == ["a", "b"]
+    groups = [{*part.groups} for part in (found.train, found.test)]
+    assert not groups[0] & groups[1] and len(groups[0] | groups[1]) == 8
+    for part in (found.train, found.test):
+        assert part.images.shape[1:] == (48, 80, 3)
+        # The id of a video is 1000 + its number; red tells the number.
+        np.testing.assert_array_equal(part.labels, part.groups % 2)
+        red = np.median(part.images[..., 0], axis=(1, 2))
+        assert np.abs(red - (20 + 7 * (part.groups - 1000))).max() < 4
+    with pytest.raises(ValueError, match="dataset must be given"):
+        offline_tfds.load_task(name)
+    with pytest.raises(ValueError, match="tasks must be of .*, mine:PATH"):
+        offline_tasks.names(["mime:pets.csv"])

@@ -7,6 +7,7 @@ from vivi_keras.evaluation.tasks import builtin, readers
 
 NATURAL, SPECIALIZED, STRUCTURED = "natural", "specialized", "structured"
 GROUPS = (NATURAL, SPECIALIZED, STRUCTURED)
+MINE = "mine:"  # before the path of a user's own labels
 DEMO = "demo"
 
 
@@ -153,10 +154,11 @@ def names(wanted, known_sources=None):
             chosen += list(known)
         elif name in GROUPS:
             chosen += [s.name for s in known.values() if s.group == name]
-        elif name in known or name in others:
+        elif name in (*known, *others) or (others and name.startswith(MINE)):
             chosen.append(name)
         else:
             listed = ["all", *GROUPS, *known, *others]
+            listed += [f"{MINE}PATH"] if known_sources is None else []
             raise ValueError(
                 f"tasks must be of {', '.join(listed)}. Got: {name!r}"
             )

@@ -4,12 +4,14 @@ import contextlib
 import io
 import pathlib
 
+import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
 from vivi_keras.evaluation.tasks import builtin, offline_tasks, packages
 from vivi_keras.evaluation.tasks.packages import Unavailable
 from vivi_keras.evaluation.tasks.task import ImageTask, LabelledImages, shuffled
+from vivi_keras.features import own_labels
 
 TaskUnavailable = Unavailable  # the exception that callers catch
 # Most images in the training pool and in the test part [O].
@@ -17,7 +19,11 @@ MAX_POOL, MAX_TEST = 5000, 5000
 
 
 def load_task(
-    name, cache_dir=".cache/offline", max_test=MAX_TEST, demo_films=None
+    name,
+    cache_dir=".cache/offline",
+    max_test=MAX_TEST,
+    demo_films=None,
+    dataset=None,
 ):
     """Loads one task by name.
 
@@ -25,10 +31,12 @@ def load_task(
     created now if they need no package.
 
     Args:
-        name: a key of `SOURCES`, or "demo".
+        name: a key of `SOURCES`, "demo", or "mine:PATH" for labels that
+            `own_labels.read` reads.
         cache_dir: folder where `prepare` stored the tasks.
         max_test: int, most test images to use (the first in the fixed order).
         demo_films: folder of rendered films for the task "demo".
+        dataset: prepared data set with the videos of "mine:labels.csv".
     Raises: ValueError for an unknown name, TaskUnavailable.
     """
     offline_tasks.names([name])
@@ -44,6 +52,9 @@ def load_task(
             "ours",
         )
         return limited(task, MAX_POOL, max_test)
+    if name.startswith(offline_tasks.MINE):
+        labels = name.removeprefix(offline_tasks.MINE)
+        return limited(_own_task(labels, dataset), MAX_POOL, max_test)
     source = offline_tasks.SOURCES[name]
     with packages.reading(f"its data under {cache_dir}"):
         parts = _prepared(name, cache_dir)
@@ -124,6 +135,29 @@ def divide(images):
     return (
         images.take(np.flatnonzero(is_pool)),
         images.take(np.flatnonzero(~is_pool)),
+    )
+
+
+def _own_task(labels, dataset):
+    """A task of a user's own labels; no video is in both parts."""
+    own = own_labels.read(labels, dataset)
+    # Images may differ in size; encoders get them resized in any case.
+    height, width = np.median([i.shape[:2] for i in own.images], 0).astype(int)
+    images = np.stack(
+        [
+            cv2.resize(i, (width, height), interpolation=cv2.INTER_AREA)
+            for i in own.images
+        ]
+    )
+    everything = LabelledImages(images, own.labels, own.groups)
+    train, test = own_labels.halves(own.labels, own.groups)
+    return ImageTask(
+        f"mine_{pathlib.Path(labels).stem}",
+        offline_tasks.NATURAL,
+        own.class_names,
+        shuffled(everything.take(train)),
+        everything.take(test),
+        "the user's",
     )
 
 
