@@ -162,7 +162,7 @@ def _facts(metadata):
 
 
 def _use(entry, metadata, bundled):
-    """What card_use.md shows."""
+    """The values for the template card_use.md."""
     key = f"{entry['name']}/{entry['version']}"
     return {
         "bundled": bundled,

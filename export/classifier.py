@@ -19,7 +19,7 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
         path: folder to write; an older SavedModel there is replaced.
         kernel: float [D, K]. bias: float [K].
         class_names: K names, stored as the metadata's "class_names".
-        metadata: dict for vivi.json, beside what the module's own says.
+        metadata: dict for vivi.json, added to the module's own metadata.
     Returns: str, the path.
     Raises:
         ValueError: the module is not reusable, or shapes do not match.
@@ -40,11 +40,11 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
             f" {bias.shape}"
         )
     whole, signatures = _make(module, kernel, bias)
-    told = encoder.describe()["metadata"] or {}
+    own = encoder.describe()["metadata"] or {}
     described = {
-        key: told[key]
+        key: own[key]
         for key in ("image_size", "minimum_size", "row", "training_data")
-        if key in told
+        if key in own
     }
     if encoder.required_size is not None:
         described["image_size"] = list(encoder.required_size)
@@ -55,7 +55,7 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
     }
     derived = {
         "num_features": len(kernel),
-        "weights": told.get("weights", {"dtype": "float32", "replaced": False}),
+        "weights": own.get("weights", {"dtype": "float32", "replaced": False}),
     }
     write_module(path, whole, signatures, derived, described)
     return str(path)

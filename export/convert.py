@@ -127,7 +127,7 @@ def calibration_frames(dataset, image_size, count=_NUM_CALIBRATION):
     Args:
         dataset: folder written by vivi-prepare.
         image_size: (H, W) in pixels.
-        count: int, most frames.
+        count: int, maximum number of frames.
     Returns: float32 [N, H, W, 3] in [0, 1].
     """
     from vivi_keras.features import encoder, frames

@@ -160,8 +160,8 @@ def _check_encoder(encoder):
     if not encoder.trainable_variables:
         raise ValueError(
             "encoder must have trainable variables. Got: none. Set"
-            " encoder.trainable = True before the export, which users of the"
-            " module decide anew."
+            " encoder.trainable = True before the export; users of the module"
+            " can change it."
         )
     return int(shape[1])
 
@@ -175,7 +175,7 @@ def _check_names(class_names, classifier, num_features):
     logits = classifier(np.zeros((1, num_features), "float32"))
     if len(class_names) != logits.shape[-1]:
         raise ValueError(
-            f"class_names must be {logits.shape[-1]}, one a logit. Got:"
+            f"class_names must be {logits.shape[-1]}, one per logit. Got:"
             f" {len(class_names)}"
         )
     return [str(name) for name in class_names]

@@ -22,7 +22,7 @@ _MODULE = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder (saved_model, package) or file to write."
 )
-_FORMAT = flags.DEFINE_enum("format", "saved_model", FORMATS, "What to write.")
+_FORMAT = flags.DEFINE_enum("format", "saved_model", FORMATS, "Output format.")
 _WEIGHTS_DTYPE = flags.DEFINE_enum(
     "weights_dtype",
     "float32",
@@ -36,11 +36,11 @@ _STEP = flags.DEFINE_enum(
     "step",
     None,
     ["best", "last"],
-    "Whose encoder: the best step by the probe (--keep_best of vivi-pretrain)"
-    " or the last. The best by default, if the run kept it.",
+    "Step of the encoder: last, or best by the probe (--keep_best of"
+    " vivi-pretrain). Default: best if the run saved it, else last.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "tflite: pixels a side, if not the recommended ones.", 8
+    "image_size", None, "tflite: pixels per side; default: as recommended.", 8
 )
 _CALIBRATION = flags.DEFINE_string(
     "calibration",
@@ -135,7 +135,7 @@ def test_batches(workdir):
     if batches is None:
         raise ValueError(
             "The run of --test must be of a row with labels, and with a"
-            f" data.images.test_split. Got: {workdir}, which is none"
+            f" data.images.test_split. Got: {workdir}, which lacks one of them"
         )
     return batches
 

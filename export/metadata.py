@@ -143,7 +143,7 @@ def check_described(metadata):
     taken = sorted(set(metadata) & set(_WRITTEN_HERE))
     if taken:
         raise ValueError(
-            f"metadata must be without {', '.join(_WRITTEN_HERE)}, which the"
+            f"metadata must not have {', '.join(_WRITTEN_HERE)}, which the"
             f" export writes. Got: {', '.join(taken)}"
         )
     return json.loads(json.dumps(_without_paths(metadata), allow_nan=False))
@@ -156,7 +156,7 @@ def _without_paths(value):
     if isinstance(value, (list, tuple)):
         return [_without_paths(item) for item in value]
     if isinstance(value, str):
-        # Also behind a kind, as in config.model.encoder: "run:/folder".
+        # Also after a prefix, as in config.model.encoder: "run:/folder".
         kind, colon, path = value.rpartition(":")
         if pathlib.PurePath(path).is_absolute() and path[:2] != "//":
             return f"{kind}{colon}{pathlib.PurePath(path).name}"

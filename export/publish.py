@@ -65,7 +65,7 @@ def readme(modules):
 
 
 def index(modules):
-    """index.html, complete in itself; arguments as for `readme`."""
+    """index.html, a self-contained page; arguments as for `readme`."""
     encoders = []
     for key, entry, metadata in modules:
         facts = {
@@ -103,8 +103,8 @@ def _facts(entry, metadata):
     }
 
 
-_NAME = flags.DEFINE_string("name", None, "Its name in the registry.")
-_VERSION = flags.DEFINE_integer("version", 1, "Its version.", 1)
+_NAME = flags.DEFINE_string("name", None, "Name of MODULE in the registry.")
+_VERSION = flags.DEFINE_integer("version", 1, "Version of MODULE.", 1)
 _RESULTS = flags.DEFINE_string(
     "results", None, "results.json of vivi-evaluate on this module."
 )

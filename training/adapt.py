@@ -1,4 +1,4 @@
-"""vivi-adapt: adapts an encoder to your videos, if your labels say it helps.
+"""vivi-adapt: adapts an encoder to your videos, if your labels show it helps.
 
 Example:
   vivi-adapt --encoder=efficientnet_lite0 --dataset=data --labels=labels.csv \
@@ -13,7 +13,7 @@ from vivi_keras.runs import run as run_lib
 _ENCODER = flags.DEFINE_string(
     "encoder",
     "efficientnet_lite0",
-    "Where to start: see vivi-pretrain --list_encoders.",
+    "Encoder to start from; vivi-pretrain --list_encoders lists them.",
 )
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Folder that vivi-prepare wrote.", allow_override=True
@@ -31,9 +31,9 @@ _OUTPUT = flags.DEFINE_string(
 _TRY = flags.DEFINE_list(
     "try",
     ["frame"],
-    "Levels: frame, shot, frame+shot, vivi. Of several, short runs choose.",
+    "Levels: frame, shot, frame+shot, vivi. Short runs compare several.",
 )
-_RATES = flags.DEFINE_list("rates", ["1e-3"], "Learning rates, likewise.")
+_RATES = flags.DEFINE_list("rates", ["1e-3"], "Learning rates to compare.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of the run.", 1)
 _SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side.", 8)
 _SCALE = flags.DEFINE_enum(
@@ -75,7 +75,7 @@ def main(argv):
         commands.end("vivi-adapt", str(error), run_lib.PREEMPTED_STATUS)
     print(
         f"The encoder: {found.module}\n"
-        f"The verdict as a page: {found.module.parent / 'report.html'}"
+        f"Report with the verdict: {found.module.parent / 'report.html'}"
     )
 
 

@@ -17,7 +17,7 @@ from vivi_keras.training import pipeline
 OUTPUT = flags.DEFINE_string("output", ".cache/demo", "Folder of the run.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the training.")
 STEPS = flags.DEFINE_integer("steps", None, "Training steps.", 1)
-_NUM_FILMS = flags.DEFINE_integer("num_films", 160, "Films trained on.", 2)
+_NUM_FILMS = flags.DEFINE_integer("num_films", 160, "Films to train on.", 2)
 
 # Corpora with different seeds have no objects in common.
 TRAINING_FILMS_SEED = 21

@@ -21,7 +21,7 @@ _DATASET = flags.DEFINE_string(
     None,
     "Folder of a data set that vivi-prepare wrote.",
 )
-_IMAGES = flags.DEFINE_string("images", None, "Or a folder of images.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of images to embed.")
 _VIDEOS = flags.DEFINE_string(
     "videos",
     None,
@@ -35,12 +35,12 @@ _OUTPUT = flags.DEFINE_string(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "Pixels a side, if not those that the module recommends.",
+    "Image size in pixels; by default, the one that the module recommends.",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     64,
-    "Frames that the module takes at once.",
+    "Number of frames that are encoded at once.",
 )
 _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
@@ -53,7 +53,7 @@ _DUPLICATES = flags.DEFINE_bool(
     "Only list shots of the index --output that occur again in other videos.",
 )
 _THRESHOLD = flags.DEFINE_float(
-    "threshold", 0.98, "Least cosine of shots that --duplicates lists."
+    "threshold", 0.98, "Minimum cosine of shots that --duplicates lists."
 )
 
 
@@ -80,7 +80,7 @@ def main(argv):
             batch_size=_BATCH_SIZE.value,
             show_progress=True,
         )
-        _tell(done)
+        _print_summary(done)
         if _APPROXIMATE.value:
             recall = archive.open_index(_OUTPUT.value).build_graph()
             print(f"graph for approximate search: recall at 10 {recall:.3f}")
@@ -91,7 +91,7 @@ def main(argv):
 
 
 def _list_duplicates(index):
-    """Prints pairs of shots as CSV, most alike first."""
+    """Prints pairs of shots as CSV, most similar first."""
     from vivi_keras.archive import choose
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -107,7 +107,7 @@ def _list_duplicates(index):
     print(f"vivi-embed: {len(pairs)} pairs", file=sys.stderr)
 
 
-def _tell(done):
+def _print_summary(done):
     print(
         f"{done['frames_added']} frames added, {done['frames_dropped']}"
         f" dropped; {done['videos']} videos, {done['shots']} shots,"

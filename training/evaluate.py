@@ -20,7 +20,7 @@ _MODULE = flags.DEFINE_string(
 _NAME = flags.DEFINE_string("name", None, "The module's name in tables.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for results.")
 _SUITE = flags.DEFINE_enum(
-    "suite", settings_lib.OFFLINE, settings_lib.SUITES, "What to score on."
+    "suite", settings_lib.OFFLINE, settings_lib.SUITES, "Set of tasks."
 )
 _SETTINGS = {
     option.name: option
@@ -33,7 +33,7 @@ _BASELINE_NAMES = flags.DEFINE_multi_string(
     "baseline_name", [], "Its name in tables, in the same order."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "A training work directory: draws its loss curves."
+    "workdir", None, "Work directory of a training run, to plot its losses."
 )
 _PREPARE = flags.DEFINE_bool(
     "prepare",
@@ -43,8 +43,8 @@ _PREPARE = flags.DEFINE_bool(
 _COMPARE = flags.DEFINE_bool(
     "compare",
     False,
-    "Compare results folders, the arguments: DIR, or NAME=DIR,DIR,... for"
-    " one encoder trained several times. Writes to --output.",
+    "Compare the results folders given as arguments: DIR, or NAME=DIR,DIR,..."
+    " for one encoder trained several times. Writes to --output.",
 )
 _FLAGS = (
     *(_MODULE, _NAME, _OUTPUT, _SUITE, *_SETTINGS.values(), _WORKDIR),

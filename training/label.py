@@ -11,7 +11,7 @@ from absl import app, flags
 from vivi_keras import commands
 
 _SUGGEST = flags.DEFINE_integer(
-    "suggest", None, "Write so many shots to label next as CSV and page.", 1
+    "suggest", None, "Number of shots to suggest for labelling.", 1
 )
 _FIT = flags.DEFINE_bool(
     "fit", False, "Fit a classifier on labels and export it."
@@ -24,19 +24,19 @@ _LABELS = flags.DEFINE_string(
     "labels",
     None,
     "CSV with the columns path, start_seconds, stop_seconds, label. --suggest"
-    " leaves out what is labelled.",
+    " leaves out shots that have labels.",
 )
 _MODULE = flags.DEFINE_string(
     "module",
     None,
-    "Classifier: --apply uses it; --suggest prefers shots that it is unsure"
-    " of. For --fit: where the index's module is, if it moved.",
+    "Classifier for --apply; --suggest prefers shots that it is unsure of."
+    " With --fit: the encoder of the index, if it moved.",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "File or folder to write.")
 _VIDEOS = flags.DEFINE_string(
     "videos", None, "Folder of the video files, if they moved."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of choices drawn by chance.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of random choices.")
 
 
 def main(argv):

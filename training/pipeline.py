@@ -1,4 +1,4 @@
-"""Whole pipelines: videos -> encoder -> scores, and start -> verdict."""
+"""Whole pipelines: from videos to scores, and adaptation with a verdict."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ def run_path(videos, folder, settings, **preparation):
         videos: folder of video files.
         folder: folder for all output.
         settings: {"seed": int, "steps": int or None}.
-        preparation: further arguments of `video.prepare`.
+        preparation: further arguments of `prepare.prepare`.
     Returns: the results of the evaluation.
     """
     from vivi_keras import prepare
@@ -121,7 +121,7 @@ class Adapted:
     Attributes:
         encoder: keras.Model, the best one by the probe: images [N, H, W, 3] in
             [0, 1] -> features [N, D].
-        module: folder of the same as a SavedModel.
+        module: folder of the same encoder as a SavedModel.
         verdict: dict, see `evaluation.verdict.judge`.
         trials: list of dicts "name", "score" and "step", best first; empty if
             nothing was tried.
@@ -149,18 +149,18 @@ def adapt(
     fine_tune=True,
     show=print,
 ) -> Adapted:
-    """Adapts an encoder to videos by self-supervision, if that is of use.
+    """Adapts an encoder to videos by self-supervision, if that helps.
 
-    Half of the labels chooses: levels and rates, if there are several, by
-    short runs, and the best step of the whole run, the start included. The
-    other half judges the result.
+    Half of the labels makes the choices: short runs compare levels and rates,
+    if there are several, and the probe selects the best step of the whole run,
+    where the start counts as a step. The other half judges the result.
 
     Args:
         encoder: str, a value of `config.model.encoder`, such as
             "efficientnet_lite0" or "module:PATH".
         dataset: folder written by `vivi-prepare`.
         labels: CSV of labelled ranges, or a folder of class folders.
-        workdir: folder of the run; called again, an unfinished run goes on.
+        workdir: folder of the run; called again, it resumes the run.
         levels: which of LEVELS, rows "adapt_LEVEL", to try.
         rates: learning rates to try.
         steps: int, steps of the run; None for the row's.
@@ -226,14 +226,14 @@ def adapt(
 
 
 def _try(choices, folder, trial_steps, train):
-    """Short runs of all choices; the best by the probe first."""
+    """Short runs of all choices, sorted by the probe's score, best first."""
     from vivi_keras.runs import batches, best
     from vivi_keras.training import configs
 
     images = {name: batches.images_per_step(c) for name, c in choices.items()}
     if len({*images.values()}) > 1:
         raise ValueError(
-            f"levels must see equally many images a step. Got: {images}"
+            f"levels must see the same number of images per step. Got: {images}"
         )
     found = []
     for name, config in choices.items():
@@ -262,7 +262,7 @@ def _trial_table(trials):
 
 
 def judge_run(workdir, labels, **options) -> dict:
-    """The verdict on a run that kept its best step.
+    """The verdict on a run that saved its best step.
 
     Args:
         workdir: folder of the run; "verdict" in it gets the modules `start` and
@@ -270,8 +270,8 @@ def judge_run(workdir, labels, **options) -> dict:
         labels: those of the run's probe.
         **options: further arguments of `evaluation.verdict.judge`.
     Returns: see `evaluation.verdict.judge`.
-    Raises: FileNotFoundError: the run or its start is gone, or it kept no best
-        step. ValueError: see `evaluation.verdict.judge`.
+    Raises: FileNotFoundError: the run or its start is gone, or it saved no
+        best step. ValueError: see `evaluation.verdict.judge`.
     """
     from vivi_keras.evaluation import verdict
     from vivi_keras.export import export_encoder
@@ -284,8 +284,8 @@ def judge_run(workdir, labels, **options) -> dict:
     export_encoder(adapted.encoder, output / "adapted", metadata=metadata)
     start = build.build_encoder(config)
     start.trainable = True
-    told = {k: v for k, v in metadata.items() if k != "chosen_by"}
-    export_encoder(start, output / "start", metadata={**told, "steps": 0})
+    shared = {k: v for k, v in metadata.items() if k != "chosen_by"}
+    export_encoder(start, output / "start", metadata={**shared, "steps": 0})
     return verdict.judge(
         output / "start",
         output / "adapted",

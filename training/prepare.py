@@ -14,8 +14,8 @@ _OPTIONS = (
     flags.DEFINE_string(
         "videos",
         None,
-        "Folder of video files, a text file with a path a line (relative paths"
-        " start at the working directory, lines with # are comments), or a"
+        "Folder of video files, a text file with one path per line (relative"
+        " paths start at the working directory; # begins a comment line), or a"
         " pattern such as gs://bucket/*.mp4.",
     ),
     flags.DEFINE_string("dataset", None, "Folder of the data set."),
@@ -29,14 +29,14 @@ _OPTIONS = (
     flags.DEFINE_string(
         "sequence_examples",
         None,
-        "TFRecord file, or folder of such, of SequenceExamples with"
-        " image/encoded and image/timestamp.",
+        "TFRecord file of SequenceExamples with image/encoded and"
+        " image/timestamp, or a folder of such files.",
     ),
-    flags.DEFINE_integer("shots_per_record", 8, "Most shots of one record."),
-    flags.DEFINE_integer("workers", 1, "Processes that decode at once."),
+    flags.DEFINE_integer("shots_per_record", 8, "Maximum shots per record."),
+    flags.DEFINE_integer("workers", 1, "Number of decoding processes."),
     *commands.define_flags(watchdog.Limits),
     flags.DEFINE_bool(
-        "strict", False, "Exit with status 1 where a video was set aside."
+        "strict", False, "Exit with status 1 if a video was set aside."
     ),
 )
 

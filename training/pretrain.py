@@ -69,21 +69,21 @@ def main(argv):
 
 
 def _judge(workdir, labels):
-    """Prints the verdict on a run that began with weights."""
+    """Prints the verdict on a run that started from pretrained weights."""
     from vivi_keras.runs import workdir as workdir_lib
     from vivi_keras.training import pipeline
 
     if workdir_lib.read_start(workdir)["about"]["weights"] == "random":
         return  # there is no start to compare with
     pipeline.judge_run(workdir, labels)
-    print(f"The verdict as a page: {workdir}/verdict/report.html")
+    print(f"Report with the verdict: {workdir}/verdict/report.html")
 
 
 def _print_rows():
-    """Prints each row with its images a step at both scales."""
+    """Prints each row with its images per step at both scales."""
     from vivi_keras.runs.batches import images_per_step
 
-    print(f"{'images a step':>32}\n{'row':18} {'':>6} {'_demo':>6}")
+    print(f"{'images per step':>32}\n{'row':18} {'':>6} {'_demo':>6}")
     for name, (text, _) in rows.ROWS.items():
         paper, demo = (
             images_per_step(rows.get_config(name + scale))

@@ -118,7 +118,7 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def _warn(name):
     places = ", ".join(f"vivi_keras.{place}" for place in _MOVED[name])
     warnings.warn(
-        f"{name} is no more. Its content is now in {places}.",
+        f"{name} was removed. Its content is now in {places}.",
         DeprecationWarning,
         stacklevel=3,
     )

@@ -21,12 +21,12 @@ def reason(error) -> str:
         )
         for line in str(error).split("\n")
     ]
-    told = [line for line in lines if line and not re.match(_FRAME, line)]
-    return re.sub(r"^ValueError: ", "", told[0]) if told else str(error)
+    useful = [line for line in lines if line and not re.match(_FRAME, line)]
+    return re.sub(r"^ValueError: ", "", useful[0]) if useful else str(error)
 
 
 def check_choice(name, value, choices):
-    """Raises ValueError if a value is none of the choices; names a near one."""
+    """Raises ValueError unless a value is a choice; suggests a similar one."""
     if value not in choices:
         texts = [choice for choice in choices if isinstance(choice, str)]
         near = difflib.get_close_matches(str(value), texts, 1)

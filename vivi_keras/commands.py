@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from vivi_keras import WatchImports
 
-_TOLD = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
+_ERRORS = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
 
 # Lines that TensorFlow's C++ code writes to file descriptor 2 on every start,
 # partly before its log level takes effect.
@@ -178,7 +178,7 @@ def hide_start_lines():
 
     Has no effect if TensorFlow is imported already.
     """
-    # TensorFlow's log repeats its exceptions and has much that is no error.
+    # TensorFlow's log repeats its exceptions and has many lines besides errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _QuietImport())
@@ -212,7 +212,7 @@ def _start_lines_hidden():
 def progress_bar(*args, **kwargs):
     """A `tqdm.tqdm` on standard error.
 
-    Where standard error is no terminal, but a file, it prints a line a minute
+    If standard error is a file, not a terminal, it prints a line a minute
     instead of rewriting one line.
 
     Args:
@@ -254,7 +254,7 @@ def tell(name, main, argv, error_status=1):
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return main(argv)
     except Exception as error:
-        if not isinstance(error, _told()):
+        if not isinstance(error, _errors()):
             raise
         logging.debug("where it was raised", exc_info=True)
         if isinstance(error, BrokenPipeError):  # nothing reads the output
@@ -262,7 +262,7 @@ def tell(name, main, argv, error_status=1):
         said, status = str(error), error_status
         if isinstance(error, app.UsageError):
             said = f"{said}\nSee {name} --help."
-        elif not isinstance(error, _TOLD):  # TensorFlow's, of many lines
+        elif not isinstance(error, _ERRORS):  # TensorFlow's, of many lines
             from vivi_keras.checks import reason
 
             said = reason(error)
@@ -271,10 +271,12 @@ def tell(name, main, argv, error_status=1):
     end(name, said, status)
 
 
-def _told():
+def _errors():
     """Errors to show without traceback; TensorFlow's too if it is imported."""
     tensorflow = sys.modules.get("tensorflow")
-    return _TOLD if tensorflow is None else (*_TOLD, tensorflow.errors.OpError)
+    return (
+        _ERRORS if tensorflow is None else (*_ERRORS, tensorflow.errors.OpError)
+    )
 
 
 def end(name, said, status):

@@ -1,4 +1,4 @@
-"""Rows that adapt an encoder which has learnt before.
+"""Rows that adapt a pretrained encoder.
 
 All values are [O], from trials with EfficientNet-Lite0 (docs/adapting.md).
 """
@@ -7,11 +7,11 @@ from vivi_keras.training.configs.base import EXEMPLAR, INFO_NCE
 
 _NT_XENT = {**EXEMPLAR, "loss": "nt_xent", "temperature": 0.1}
 STEPS, DEMO_STEPS = 2000, 800
-IMAGES, DEMO_IMAGES = 512, 128  # a step
+IMAGES, DEMO_IMAGES = 512, 128  # per step
 
 
 def _adapted(num_shots, frames_per_shot, copies, *levels):
-    """A row of which each step sees as many images as those of the others."""
+    """A row whose steps see as many images as the steps of the others."""
 
     def change(config):
         is_demo = config.name.endswith("_demo")
@@ -41,7 +41,7 @@ def _adapted(num_shots, frames_per_shot, copies, *levels):
 
 
 def set_steps(config, steps) -> None:
-    """Sets the steps of a run, and all that depends on them, in proportion."""
+    """Sets the steps of a run, and the settings in proportion to them."""
     config.train.steps = steps
     config.adapt.warmup_head_steps = steps // 10
     config.schedule.warmup_steps = steps // 20
@@ -50,19 +50,19 @@ def set_steps(config, steps) -> None:
 
 ROWS = {
     "adapt_frame": (
-        "a start adapted by exemplar over copies of a frame",
+        "pretrained, then exemplar over copies of a frame",
         _adapted(1, 1, 2, "frame_exemplar"),
     ),
     "adapt_shot": (
-        "a start adapted by exemplar over the frames of a shot",
+        "pretrained, then exemplar over the frames of a shot",
         _adapted(1, 2, 1, "shot_exemplar"),
     ),
     "adapt_frame_shot": (
-        "a start adapted by both",
+        "pretrained, then both kinds of exemplar",
         _adapted(1, 2, 2, "frame_exemplar", "shot_exemplar"),
     ),
     "adapt_vivi": (
-        "a start adapted by shots + InfoNCE over 4 shots (LSTM)",
+        "pretrained, then shots + InfoNCE over 4 shots (LSTM)",
         _adapted(4, 2, 1, "shot_exemplar", "video_info_nce"),
     ),
 }

@@ -14,7 +14,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "num_shots": 4,
                 "frames_per_shot": 2,  # [O]
                 "copies": 1,  # views of each frame
-                # Between frames of a shot; most = 0: spread over the shot.
+                # Time between frames of a shot; max 0: spread over the shot.
                 "min_gap_seconds": 0.0,
                 "max_gap_seconds": 0.0,
                 "image_size": 224,  # [R]
@@ -43,26 +43,26 @@ def paper_config() -> ml_collections.ConfigDict:
                 # Also efficientnet_lite0, applications:NAME, keras_hub:PRESET,
                 # module:PATH or run:WORKDIR; see --list_encoders.
                 "encoder": "resnet50v2",  # [R]
-                # "auto": those of the encoder, for resnet50v2 random ones;
+                # "auto": the encoder's own weights (resnet50v2: random ones);
                 # or "imagenet", "none" or a weights file.
                 "weights": "auto",
-                "pool": False,  # average the maps of a module
+                "pool": False,  # average the feature maps of a module
                 # The next three are for resnet50v2.
                 "width": 1.0,  # 3 is "Big"  [P]
                 "units": (3, 4, 6, 3),  # ResNet-50  [R]
                 "norm": "batch",
-                "init": "",  # old; use encoder="run:WORKDIR"
+                "init": "",  # deprecated; use encoder="run:WORKDIR"
                 "weight_decay": 1e-4,  # of the kernels, as w^2 / 2  [G]
-                # Whether frames and images pass separately, each with its own
-                # batch statistics, and whose update the moving averages.
+                # Whether to encode frames and images separately, each with
+                # its own batch statistics; which update the moving averages.
                 "separate_passes": False,  # [G], S4L
                 "statistics": "both",
             },
-            "adapt": {  # guards for an encoder that has learnt before
-                "warmup_head_steps": 0,  # the heads alone
+            "adapt": {  # limits the changes of a pretrained encoder
+                "warmup_head_steps": 0,  # first steps that train only the heads
                 "trainable": "all",  # or "last:N" blocks, "norm", "bias"
-                "layer_decay": 1.0,  # of the steps, from block to block
-                "freeze_statistics": False,  # of batch norm
+                "layer_decay": 1.0,  # of the updates, from block to block
+                "freeze_statistics": False,  # those of batch norm
                 "keep_close": 0.0,  # weight of the distance to the start
             },
             "objective": {},  # kind of level -> its arguments
@@ -93,14 +93,14 @@ def paper_config() -> ml_collections.ConfigDict:
                 "checkpoint_every_steps": 1000,
                 "test_every_steps": 1000,  # on labelled test images
                 "keep_checkpoints": 3,
-                "keep_every_steps": 0,  # 0, or keep these checkpoints for ever
+                "keep_every_steps": 0,  # also keep its multiples; 0: none
             },
         }
     )
 
 
 def demo_config() -> ml_collections.ConfigDict:
-    """The same for minutes on two CPU cores; all values [O]."""
+    """The same settings, small enough for two CPU cores; all values [O]."""
     config = paper_config()
     config.data.update(image_size=48, crop_area=(0.3, 1.0), batch_size=16)
     config.data.images.update(
@@ -123,7 +123,7 @@ def demo_config() -> ml_collections.ConfigDict:
     return config
 
 
-EXEMPLAR = {  # [G] except for the levels that use it
+EXEMPLAR = {  # [G], except which levels use it
     "loss": "triplet",
     "margin": 0.5,
     "temperature": 0.1,  # of losses that have one  [O]

@@ -8,7 +8,7 @@ from vivi_keras.training.configs import base
 
 SUPERVISED = {
     "weight": 1.0,  # gamma  [R]
-    "num_classes": 0,  # 0: as many as the data set has
+    "num_classes": 0,  # 0: the data set's number of classes
     "warmup_steps": 0,  # of gamma  [O]
 }
 
@@ -78,7 +78,7 @@ ROWS = {
     "from_scratch": ("the encoder before any training", from_scratch),
     "exemplar": ("exemplar over copies of an image", images("exemplar")),
     "ex_imagenet": (
-        "exemplar, as the paper trained it again",
+        "exemplar, as retrained in the paper",
         images("exemplar"),
     ),
     "rotation": ("rotation of images", images("rotation")),

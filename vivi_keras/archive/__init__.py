@@ -1,4 +1,4 @@
-"""An archive that answers: embed it, search it, label it, classify it.
+"""Archives of videos: embedding, search, labelling and classification.
 
 Needs the extra `archive`: pip install 'vivi-keras[archive]'.
 """

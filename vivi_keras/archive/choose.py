@@ -1,4 +1,4 @@
-"""Which shots to label next, and which shots occur again in other videos."""
+"""Chooses shots to label next, and finds shots that recur in other videos."""
 
 import numpy as np
 import threadpoolctl
@@ -6,13 +6,13 @@ from sklearn.cluster import KMeans
 
 from vivi_keras.features.knn import normalise
 
-# Of more shots, so many are drawn to choose from. [O]
+# If there are more shots, this many are drawn to choose from. [O]
 MOST_CANDIDATES = 20_000
 # Neighbours by which a shot's typicality is measured [P], arXiv 2202.02794.
 NUM_NEIGHBOURS = 20
-# Cosine from which two shots count as the same footage. [O]
+# Two shots of at least this cosine count as the same footage. [O]
 THRESHOLD = 0.98
-# With a classifier: so many of the most uncertain shots for each suggested. [O]
+# With a classifier: number of uncertain shots per shot to suggest. [O]
 _UNCERTAIN_SHARE = 10
 _BLOCK = 2048
 
@@ -21,16 +21,16 @@ def suggest(index, count, labelled=(), margins=None, seed=0):
     """Rows of shots to label next: diverse, typical of the archive.
 
     Shots are grouped by k-means into as many groups as there will be labels.
-    Of the largest groups without a labelled shot, the shot nearest to its 20
-    nearest is taken (TypiClust, arXiv 2202.02794). Near duplicates of a shot
-    taken or labelled are left out.
+    From the largest groups without a labelled shot, the shot with the highest
+    mean cosine to its 20 nearest shots is taken (TypiClust, arXiv 2202.02794).
+    Near duplicates of taken or labelled shots are left out.
 
     Args:
         index: `index.Index`.
         count: number of shots.
         labelled: rows of shots that are labelled.
-        margins: float [S], how sure a classifier is of each shot; then the
-            groups are of the least sure only. None without a classifier.
+        margins: float [S], certainty of a classifier for each shot; then only
+            the least certain shots are grouped. None without a classifier.
         seed: int.
     Returns: list of rows of `Index.shots`; fewer than `count` if there are no
         more shots that differ.
@@ -46,7 +46,7 @@ def suggest(index, count, labelled=(), margins=None, seed=0):
         rest = np.sort(generator.choice(rest, MOST_CANDIDATES, replace=False))
     if not len(rest):
         return []
-    # Without their mean, or all shots of some encoders look like duplicates.
+    # The mean is subtracted; else some encoders' shots all look the same.
     mean = index.shot_vectors.mean(axis=0, dtype=np.float32)
     known = normalise(index.shot_vectors[labelled] - mean)
     vectors = normalise(index.shot_vectors[rest] - mean)
@@ -79,7 +79,7 @@ def _typicality(vectors):
 
 
 def _pick(vectors, known, groups, covered, typical, count):
-    """Places of the vectors taken, in the order in which they are taken."""
+    """Indices of the vectors taken, in the order in which they are taken."""
     sizes = np.bincount(groups)
     taken_of = np.bincount(covered, minlength=len(sizes))[: len(sizes)].copy()
     free = np.ones(len(vectors), bool)
@@ -102,11 +102,11 @@ def _pick(vectors, known, groups, covered, typical, count):
 
 
 def duplicates(index, threshold=THRESHOLD):
-    """Pairs of shots of two videos that look the same, most alike first.
+    """Pairs of shots of two videos that look the same, most similar first.
 
     Args:
         index: `index.Index`.
-        threshold: least cosine of the two shots' mean features.
+        threshold: minimum cosine of the two shots' mean features.
     Returns: list of (row, row, cosine), rows of `Index.shots`.
     Raises: ValueError: the threshold is not in (0, 1].
     """
@@ -119,7 +119,7 @@ def duplicates(index, threshold=THRESHOLD):
     for start in range(0, index.num_shots, _BLOCK):
         some = slice(start, start + _BLOCK)
         block = normalise(index.shot_vectors[some])
-        # Blocks from here on: each pair is looked at once.
+        # Only the blocks from here on, so that each pair is compared once.
         for other in range(start, index.num_shots, _BLOCK):
             others = slice(other, other + _BLOCK)
             scores = block @ normalise(index.shot_vectors[others]).T

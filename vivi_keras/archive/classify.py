@@ -17,7 +17,7 @@ from vivi_keras.features import linear
 
 MOST_FOLDS = 5
 MAX_ITERATIONS = 500
-# Fewer labelled shots of a class are called too few. [O]
+# A class with fewer labelled shots gets a note. [O]
 FEW_SHOTS = 10
 _METADATA = "assets.extra/vivi.json"
 
@@ -36,8 +36,8 @@ class Head:
     class_names: tuple
 
     def logits(self, vectors):
-        """float [N, D] -> float32 [N, K]. Of the mean of frames, this is the
-        mean of the frames' logits."""
+        """float [N, D] -> float32 [N, K]. The logits of a mean of frames are
+        the mean of the frames' logits."""
         return np.asarray(vectors, np.float32) @ self.kernel + self.bias
 
 
@@ -48,9 +48,9 @@ class Fit:
     Attributes:
         head: Head.
         strength: scikit-learn's C.
-        accuracy: share of labelled shots told right, each by a head fitted
-            without its video; None where that cannot be measured.
-        confusion: int64 [K, K], true class by class told, or None.
+        accuracy: share of labelled shots classified correctly, each by a head
+            fitted without its video; None if it cannot be measured.
+        confusion: int64 [K, K], true class by predicted class, or None.
         notes: what a user should know, such as too few labels.
     """
 
@@ -71,7 +71,7 @@ def fit(index, labelled, seed=0):
     Args:
         index: `index.Index`.
         labelled: `range_labels.LabelledShots`.
-        seed: int, for how videos are put into folds.
+        seed: int, for the division of videos into folds.
     Returns: Fit.
     Raises: ValueError: there are fewer than two classes.
     """
@@ -89,8 +89,8 @@ def fit(index, labelled, seed=0):
         confusion = np.zeros((len(names), len(names)), np.int64)
         for train, test in folds:
             strength = _choose(data, train, seed)
-            told = data.fit(train, strength).predict(data, test)
-            np.add.at(confusion, (data.labels[test], told), 1)
+            predicted = data.fit(train, strength).predict(data, test)
+            np.add.at(confusion, (data.labels[test], predicted), 1)
         accuracy = float(np.trace(confusion) / confusion.sum())
     strength = _choose(data, everything, seed)
     model = data.fit(everything, strength)
@@ -178,7 +178,7 @@ def _folds(data, shots, seed):
 
 
 def _choose(data, shots, seed):
-    """The C that is right most often on videos that it was not fitted on."""
+    """The C with the best accuracy on videos that were held out."""
     folds = _folds(data, shots, seed)
     if not folds:
         return 1.0
@@ -189,12 +189,12 @@ def _choose(data, shots, seed):
         )
         for strength in linear.STRENGTHS
     }
-    # Of equals, the strongest penalty wins.
+    # If several are equal, the strongest penalty wins.
     return max(sorted(right), key=lambda strength: right[strength])
 
 
 def _notes(data, names, accuracy, tested):
-    """Sentences on what is lacking."""
+    """Sentences on what is missing."""
     notes = []
     counts = np.bincount(data.labels, minlength=len(names))
     few = [n for n, c in zip(names, counts, strict=True) if c < FEW_SHOTS]
@@ -209,8 +209,8 @@ def _notes(data, names, accuracy, tested):
     alone = [n for i, n in enumerate(names) if len(videos[i]) == 1]
     if alone:
         notes.append(
-            f"{', '.join(alone)} is labelled in one video only, so it cannot"
-            " be told how it does on another; label it in more videos"
+            f"{', '.join(alone)} is labelled in one video only, so its accuracy"
+            " on others is unknown; label it in more videos"
         )
     if not tested:
         notes.append(
@@ -245,7 +245,7 @@ def report(fitted, labelled):
         width = max(map(len, names))
         short = [name[:10] for name in names]
         lines.append(
-            " ".join([f"{'true, told':{width}}", *(f"{s:>10}" for s in short)])
+            " ".join([f"{'true, pred.':{width}}", *(f"{s:>10}" for s in short)])
         )
         for name, row in zip(names, fitted.confusion, strict=True):
             cells = " ".join(f"{count:>10}" for count in row)
@@ -269,17 +269,17 @@ def read_head(index, module):
             "module must be a classifier that vivi-label --fit wrote. Got:"
             f" {module}, which is no SavedModel"
         )
-    told = files.read_json(folder / _METADATA) or {}
+    metadata = files.read_json(folder / _METADATA) or {}
     with encoder_lib.naming(str(module), "be loaded"):
         loaded = tf.saved_model.load(str(module))
     variables = list(getattr(loaded, "classifier_variables", []))
-    names = told.get("class_names")
+    names = metadata.get("class_names")
     if names is None or [len(v.shape) for v in variables] != [2, 1]:
         raise ValueError(
             f"module must have a linear head and class names. Got: {module},"
-            " which has not"
+            " which lacks them"
         )
-    digest = told.get("encoder_sha256", encoder_lib.module_digest(folder))
+    digest = metadata.get("encoder_sha256", encoder_lib.module_digest(folder))
     own = index.manifest["module"]
     if digest != own["sha256"]:
         raise ValueError(

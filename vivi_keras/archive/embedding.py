@@ -13,7 +13,7 @@ from vivi_keras.archive import sources as sources_lib
 from vivi_keras.archive import store as store_lib
 from vivi_keras.features import encoder as encoder_lib
 
-# A part is written after so many frames or seconds; a killed run loses at
+# A part is written after this many frames or seconds; a killed run loses at
 # most one. [O]
 PART_FRAMES = 8192
 PART_SECONDS = 300.0
@@ -34,8 +34,8 @@ def embed(
 ):
     """Writes an index: features of every stored frame, and of every shot.
 
-    A stopped run goes on when it is called again. If the data set was written
-    again, only new videos are embedded, and those that left it are dropped.
+    Called again, it continues a stopped run. If the data set was rebuilt, only
+    new videos are embedded, and removed ones are dropped.
     Memory does not grow with the archive.
 
     Args:
@@ -43,12 +43,12 @@ def embed(
             name of a registered module.
         output: folder of the index.
         dataset: folder of a data set that vivi-prepare wrote.
-        images: or a folder of images.
+        images: folder of images, in place of `dataset`.
         videos: folder of the video files, for links that play them; None for
-            the one of an earlier call, or if paths are already whole.
+            the one of an earlier call, or if paths are absolute.
         image_size: pixels a side that frames are resized to; None for what
             the module recommends, else 224.
-        batch_size: frames that the module takes at once.
+        batch_size: number of frames encoded at once.
         show_progress: draw a progress bar.
 
     Returns: dict of "videos", "shots" and "frames" in the index,
@@ -98,14 +98,14 @@ def open_encoder(module):
     return encoder_lib.load_encoder(registry.find(str(module)))
 
 
-def check_module(told, encoder):
+def check_module(manifest, encoder):
     """Raises ValueError if an index, by its manifest, is of another module."""
-    if told["module"]["sha256"] != encoder.digest:
+    if manifest["module"]["sha256"] != encoder.digest:
         raise ValueError(
             "the index must be of the module given. Got: an index of module"
-            f" {told['module']['path']} with hash"
-            f" {told['module']['sha256']}, and module {encoder.path} with hash"
-            f" {encoder.digest}"
+            f" {manifest['module']['path']} with hash"
+            f" {manifest['module']['sha256']}, and module {encoder.path} with"
+            f" hash {encoder.digest}"
         )
 
 
@@ -115,10 +115,10 @@ def _open(output, encoder, source, image_size):
         store = store_lib.open_store(output)
         check_module(store.manifest, encoder)
         _check_source(store, source)
-        told = store.manifest["image_size"]
-        if image_size is not None and told != [image_size] * 2:
+        size = store.manifest["image_size"]
+        if image_size is not None and size != [image_size] * 2:
             raise ValueError(
-                f"image_size must be that of the index {output}, {told}. Got:"
+                f"image_size must be that of the index {output}, {size}. Got:"
                 f" image_size={image_size}"
             )
         return store
@@ -153,8 +153,8 @@ def _open(output, encoder, source, image_size):
 def _image_size(encoder, wanted):
     if wanted is not None:
         return wanted
-    told = encoder.describe()["metadata"] or {}
-    return told.get("image_size", [DEFAULT_IMAGE_SIZE])[0]
+    metadata = encoder.describe()["metadata"] or {}
+    return metadata.get("image_size", [DEFAULT_IMAGE_SIZE])[0]
 
 
 def _describe(source):
@@ -168,11 +168,11 @@ def _describe(source):
 
 def _check_source(store, source):
     """Raises ValueError if the index is of another data set."""
-    told = store.manifest["source"]
-    if told["fingerprint"] == source.fingerprint:
+    stored = store.manifest["source"]
+    if stored["fingerprint"] == source.fingerprint:
         return
     why = None
-    if (told["kind"], told["settings"]) != (source.kind, source.settings):
+    if (stored["kind"], stored["settings"]) != (source.kind, source.settings):
         why = "another kind of source, or other settings of vivi-prepare"
     elif store.parts:
         known = set(store.read("shots", ["video_id"])["video_id"].tolist())
@@ -181,8 +181,9 @@ def _check_source(store, source):
     if why is not None:
         raise ValueError(
             f"the index {store.folder} must be of the data set given. Got: an"
-            f" index of {told['path']} with fingerprint {told['fingerprint']},"
-            f" and {source.path} with fingerprint {source.fingerprint}: {why}"
+            f" index of {stored['path']} with fingerprint"
+            f" {stored['fingerprint']}, and {source.path} with fingerprint"
+            f" {source.fingerprint}: {why}"
         )
 
 
@@ -378,14 +379,14 @@ class _Writer:
         self.num_frames += len(features)
 
     def stop(self):
-        """Writes what is whole: the last record may not be."""
+        """Writes the complete records; the last one may be incomplete."""
         while self._shots and self._shots[-1].video_id == self.last_video:
             self._shots.pop()
             self._features.pop()
         self.flush(self._store.manifest["unfinished"])
 
     def flush(self, unfinished):
-        """Writes a part; `unfinished` is a video of which more may come."""
+        """Writes a part; `unfinished` is a video that may have more records."""
         self._store.manifest["unfinished"] = unfinished
         if self._shots:
             self._store.parts.append(
@@ -433,7 +434,7 @@ def _tables(shots, features):
 
 
 def _drop(store, entries):
-    """Drops rows of records that are no more in the data set."""
+    """Drops rows of records that are no longer in the data set."""
     known = {record for record, _ in entries.values()}
     if _done_records(store) <= known:
         return 0

@@ -6,8 +6,8 @@ from vivi_keras import checks
 from vivi_keras.archive import store as store_lib
 
 NAME = "approximate.usearch"
-# Edges of a node, and nodes looked at when one is added and when one is
-# searched. usearch's defaults (16, 128, 64) find 0.88 of the 10 nearest. [O]
+# Edges per node, and nodes visited when one is added and when one is searched.
+# usearch's defaults (16, 128, 64) find 0.88 of the 10 nearest. [O]
 CONNECTIVITY = 32
 EXPANSION_ADD = 128
 EXPANSION_SEARCH = 192
@@ -15,15 +15,15 @@ _BATCH = 16_384
 
 
 def build(store, vectors):
-    """The graph of an index's frames: a new one, or the one there, extended.
+    """The graph of an index's frames: a new one, or the extended old one.
 
     Args:
         store: `store.Store`.
         vectors: float16 [N, D], of the frames of its parts.
     """
     usearch = store_lib.needs("usearch.index")
-    told = store.manifest["approximate"] or {"parts": []}
-    path, old = store.folder / NAME, told["parts"]
+    entry = store.manifest["approximate"] or {"parts": []}
+    path, old = store.folder / NAME, entry["parts"]
     names = [part["name"] for part in store.parts]
     if path.exists() and old and names[: len(old)] == old:
         graph = _restore(path, view=False)
@@ -43,7 +43,7 @@ def build(store, vectors):
 
 
 def save(store, graph, recall):
-    """Writes a graph; it counts once the manifest names it."""
+    """Writes a graph; it is used once the manifest names it."""
     store.manifest["approximate"] = None
     store.save()
     graph.save(str(store.folder / NAME))
@@ -57,9 +57,9 @@ def open_graph(store):
 
     Raises: ValueError: there is none, or it is not of the index's frames.
     """
-    path, told = store.folder / NAME, store.manifest["approximate"]
+    path, entry = store.folder / NAME, store.manifest["approximate"]
     names = [part["name"] for part in store.parts]
-    if told is None or told["parts"] != names or not path.exists():
+    if entry is None or entry["parts"] != names or not path.exists():
         raise ValueError(
             f"approximate search needs a graph of the frames in {store.folder}."
             " Got: none, or an older one. Run vivi-embed --approximate."

@@ -46,7 +46,7 @@ def open_index(folder):
     Args:
         folder: folder of the index.
     Returns: Index.
-    Raises: ValueError: it is no index, or is damaged. ImportError: the extra
+    Raises: ValueError: it is not an index or is damaged. ImportError: the extra
         `archive` is not installed.
 
     >>> _ = archive.embed("vivi-r14w025-film/1", "index", dataset="data")
@@ -62,7 +62,7 @@ def open_index(folder):
 
 
 class Index:
-    """Vectors of an archive's frames and shots, in memory when first used.
+    """Vectors of an archive's frames and shots, read at first use.
 
     Attributes:
         folder: where it is.
@@ -150,14 +150,14 @@ class Index:
         return graph.open_graph(self._store)
 
     def search(self, vector, k=10, approximate=False):
-        """The shots with the frames most like a vector, nearest first.
+        """The shots with the frames most similar to a vector, nearest first.
 
         Args:
             vector: float [D], features of an image by the index's module.
             k: number of shots; fewer are returned from a smaller index.
-            approximate: search the graph that `build_graph` made: for
-                millions of frames much faster, but a neighbour may be missed.
-        Returns: list of Hit, one a shot.
+            approximate: search the graph that `build_graph` made: much faster
+                for millions of frames, but a neighbour may be missed.
+        Returns: list of Hit, one per shot.
         Raises: ValueError: the vector is of another length, not finite or
             all zero, or there is no graph.
         """
@@ -184,7 +184,7 @@ class Index:
         """The k best shots: list of (row of the best frame, cosine).
 
         Frames come nearest first, so the first k shots among them are the
-        best k; more frames are asked for until there are so many.
+        best k; more frames are requested until k shots are found.
         """
         count, k = 4 * k, min(k, self.num_shots)
         while True:
@@ -222,8 +222,8 @@ class Index:
     def build_graph(self):
         """Builds or extends the graph for approximate search.
 
-        It is built anew where frames left the index; else only new frames are
-        added.
+        It is rebuilt if frames were removed from the index; else only new
+        frames are added.
 
         Returns: recall at 10 against exact search, in [0, 1]: 100 frames of
             the index are searched, and each frame itself does not count.
@@ -281,11 +281,11 @@ class Index:
 
     def records(self):
         """Where shots are in the data set: dict of arrays [R] number,
-        video_id, first_shot and video; None until a run came to its end."""
+        video_id, first_shot and video; None until a run has finished."""
         return self._store.read_records()
 
     def is_complete(self):
-        """Whether the last `embed` came to its end."""
+        """Whether the last `embed` has finished."""
         return self.manifest["complete"]
 
 

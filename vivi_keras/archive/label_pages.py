@@ -1,4 +1,4 @@
-"""What vivi-label writes: CSV files, the sheet to label by, the timeline."""
+"""What vivi-label writes: CSV files, pages to label by, timelines."""
 
 import csv
 import pathlib
@@ -11,7 +11,7 @@ from vivi_keras.archive import pictures as pictures_lib
 from vivi_keras.archive.pictures import clock
 from vivi_keras.data import range_labels
 
-# Most on a page; the CSV has all. [O]
+# Limits of a page; the CSV has all. [O]
 MOST_VIDEOS = 200
 MOST_TO_CHECK = 24
 _COLOURS = (
@@ -94,12 +94,12 @@ def _timeline(page, index, names, classes, shares, videos):
     pictures = pictures_lib.Pictures(index)
     colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(names))]
 
-    def told(row):
+    def answer(row):
         name, share = names[classes[row]], shares[row, classes[row]]
         return {"label": name, "confidence": f"{share:.2f}"}
 
     check = [
-        {**_shot(index, int(row), page, pictures, videos), **told(row)}
+        {**_shot(index, int(row), page, pictures, videos), **answer(row)}
         for row in np.argsort(margins, kind="stable")[:MOST_TO_CHECK]
     ]
     lines = []
@@ -119,7 +119,7 @@ def _timeline(page, index, names, classes, shares, videos):
                     "colour": colours[classes[row]],
                     "link": pictures_lib.link(path, page, *span),
                     "title": f"{clock(span[0])}-{clock(span[1])}"
-                    f" {told(row)['label']} {told(row)['confidence']}",
+                    f" {answer(row)['label']} {answer(row)['confidence']}",
                 }
             )
         lines.append({"video": video, "bars": bars, "end": clock(end)})

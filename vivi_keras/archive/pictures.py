@@ -14,7 +14,7 @@ HEIGHT = 96  # pixels of a picture
 
 
 class Pictures:
-    """Reads frames of an index from where it was embedded from.
+    """Reads frames of an index from the data or images that were embedded.
 
     Args:
         index: `index.Index`.
@@ -25,11 +25,11 @@ class Pictures:
     def __init__(self, index):
         self._index, self.missing = index, None
         self._source, self._numbers = None, {}
-        told = index.manifest["source"]
-        if told["kind"] == "dataset":
-            self._open_dataset(told["path"])
-        elif not os.path.isdir(told["path"]):
-            self.missing = f"no pictures: {told['path']} moved"
+        source = index.manifest["source"]
+        if source["kind"] == "dataset":
+            self._open_dataset(source["path"])
+        elif not os.path.isdir(source["path"]):
+            self.missing = f"no pictures: {source['path']} moved"
 
     def _open_dataset(self, path):
         try:
@@ -39,7 +39,7 @@ class Pictures:
             return
         records = self._index.records()
         if records is None:
-            self.missing = "no pictures until vivi-embed comes to its end"
+            self.missing = "no pictures until vivi-embed has finished"
             return
         keys = zip(records["video_id"], records["first_shot"], strict=True)
         self._numbers = dict(zip(keys, records["number"], strict=True))

@@ -15,9 +15,9 @@ from vivi_keras.video import decode
 
 
 def read_image(path):
-    """An image file as uint8 [h, w, 3], shrunk as frames of the index are.
+    """An image file as uint8 [h, w, 3], shrunk like the frames of the index.
 
-    Raises: ValueError: it cannot be read; names it.
+    Raises: ValueError: it cannot be read; the message names it.
     """
     if not os.path.isfile(path):
         raise ValueError(f"image must be a file. Got: {path}, which is none")
@@ -35,7 +35,7 @@ def read_frame(path, seconds, short_side=sources.SHORT_SIDE):
     The video is decoded from its start, since seeking gives wrong frames in
     too many files.
 
-    Raises: ValueError: it cannot be read, or is not so long.
+    Raises: ValueError: it cannot be read, or is shorter.
     """
     if not os.path.isfile(path):
         raise ValueError(f"video must be a file. Got: {path}, which is none")
@@ -70,13 +70,13 @@ def open_encoder(index, module=None):
         module: where it is now; None for where it was.
     Raises: ValueError: it is another module than that of the index.
     """
-    told = index.manifest["module"]["path"]
-    if module is None and not pathlib.Path(told).is_dir():
+    place = index.manifest["module"]["path"]
+    if module is None and not pathlib.Path(place).is_dir():
         raise ValueError(
-            f"the index's module must be in {told}. Got: no such folder. Say"
+            f"the index's module must be in {place}. Got: no such folder. Say"
             " where it is with --module."
         )
-    encoder = embedding.open_encoder(told if module is None else module)
+    encoder = embedding.open_encoder(place if module is None else module)
     embedding.check_module(index.manifest, encoder)
     return encoder
 
@@ -115,19 +115,19 @@ def _span(hit):
 
 def notes(index, hits, videos=None):
     """What a user should know about an answer: list of sentences."""
-    told = []
+    found = []
     if not index.is_complete():
-        told.append("vivi-embed has not come to its end: shots may be missing.")
+        found.append("vivi-embed has not finished: shots may be missing.")
     moved = {hit.video for hit in hits} - {
         hit.video for hit in hits if index.video_path(hit.video, videos)
     }
     if moved:
-        told.append(
+        found.append(
             f"not found, so without links: {', '.join(sorted(moved)[:5])}"
             f"{' and more' if len(moved) > 5 else ''}; say with --videos in"
             " which folder they are"
         )
-    return told
+    return found
 
 
 def write(path, index, hits, query, image, videos=None):
@@ -137,7 +137,7 @@ def write(path, index, hits, query, image, videos=None):
         path: file to write.
         index: `index.Index`.
         hits: list of `index.Hit`.
-        query: what was asked, as text.
+        query: the query as text.
         image: the query, uint8 [h, w, 3], or None.
         videos: folder of the video files; None for that of the index.
     """
@@ -157,14 +157,14 @@ def write(path, index, hits, query, image, videos=None):
         }
         for hit in hits
     ]
-    told = notes(index, hits, videos)
+    lines = notes(index, hits, videos)
     if pictures.missing is not None:
-        told.append(pictures.missing)
+        lines.append(pictures.missing)
     page = pages.render(
         "search.html",
         query=query,
         picture=None if image is None else pictures_lib.query_picture(image),
-        notes=told,
+        notes=lines,
         hits=shown,
     )
     with files.write_whole(pathlib.Path(path)) as partial:

@@ -1,4 +1,4 @@
-"""What is embedded: the shots of a prepared data set, or a folder of images."""
+"""Sources to embed: the shots of a prepared data set, or a folder of images."""
 
 import concurrent.futures
 import dataclasses
@@ -30,8 +30,8 @@ class Shot:
     Attributes:
         video: path of the video as text.
         video_id: int64, from the video's content.
-        first_shot: the first shot of its record: with `video_id` this names
-            the record, whatever its number in the data set is.
+        first_shot: the first shot of its record. With `video_id` it identifies
+            the record, even if its number in the data set changes.
         index: number of the shot within the video.
         start_seconds, stop_seconds: [start, stop).
         places: number of each frame within its record.
@@ -59,7 +59,7 @@ class DatasetSource:
 
     Args:
         directory: folder of the data set.
-    Raises: ValueError: it is no such data set.
+    Raises: ValueError: it is not such a data set.
     """
 
     kind = "dataset"
@@ -68,14 +68,14 @@ class DatasetSource:
         self.path = os.path.abspath(directory)
         self._records = records.Records(directory, features=_FEATURES)
         self.fingerprint = records.fingerprint(directory)
-        told = files.read_json(pathlib.Path(directory) / "vivi.json") or {}
+        metadata = files.read_json(pathlib.Path(directory) / "vivi.json") or {}
         # Other settings give other frames of the same videos.
         self.settings = {
-            key: told.get(key) for key in ("settings", "shots_per_record")
+            key: metadata.get(key) for key in ("settings", "shots_per_record")
         }
         self.videos = {
             cache.video_id(content): name
-            for name, content in told.get("videos", [])
+            for name, content in metadata.get("videos", [])
         }
         self.skipped = {}
 
@@ -92,15 +92,15 @@ class DatasetSource:
         }
 
     def records(self, done, unfinished=None):
-        """Yields every record in order, with its shots where it is not done.
+        """Yields every record in order, with its shots unless it is done.
 
         Args:
             done: dict video id -> set of first shots of its records that are
                 embedded; these records are not read if possible.
             unfinished: id of a video of which not all records are done.
         Yields: number of the record, (video id, first shot), the video's
-            name, and a list of Shot, or None where it is done. A number may
-            come twice; then the second is right.
+            name, and a list of Shot, or None if it is done. If a number comes
+            twice, the second one is right.
         """
         sent = set()
         try:
@@ -150,7 +150,7 @@ class DatasetSource:
         ), example
 
     def jpegs(self, number, record, places):
-        """Frames of a record as JPEG; None if another record is there now.
+        """Frames of a record as JPEG; None if it is now another record.
 
         Args:
             number: the record's number at the last vivi-embed.

@@ -1,12 +1,12 @@
 """The files of an index: Parquet tables, and `index.json`, which lists them.
 
     index.json               module, data set, settings, and the parts
-    parts/00001.frames.parquet    a row a frame, with its vector
-    parts/00001.shots.parquet     a row a shot, with the mean of its frames
+    parts/00001.frames.parquet    a row per frame, with its vector
+    parts/00001.shots.parquet     a row per shot, with the mean of its frames
     records.parquet          where each shot is in the data set
-    approximate.usearch      a graph for approximate search, if asked for
+    approximate.usearch      a graph for approximate search, if it was built
 
-A part counts once `index.json` names it, so a killed run leaves a whole index.
+A part is valid once `index.json` names it: a killed run leaves a valid index.
 Vectors are stored as the bytes of little-endian float16: Parquet reads such
 columns six times as fast as lists of numbers (`benchmarks/search.py`).
 """
@@ -27,7 +27,7 @@ _BATCH_ROWS = 16_384
 def needs(name):
     """Imports a library of the extra `archive`.
 
-    Raises: ImportError: it is not installed; says how to install it.
+    Raises: ImportError: it is not installed; the message says how to install.
     """
     try:
         return importlib.import_module(name)
@@ -103,7 +103,7 @@ class Store:
     def read_part(self, part, kind, columns=None):
         """A part's table "frames" or "shots".
 
-        Raises: ValueError: a file is missing or damaged; names it.
+        Raises: ValueError: a file, which it names, is missing or damaged.
         """
         parquet, path = needs("pyarrow.parquet"), self._path(part["name"], kind)
         with _damaged(path):
@@ -187,7 +187,7 @@ class Store:
             parquet.write_table(table, partial)
 
     def read_records(self):
-        """Dict name -> array [R], or None if no run has come to its end."""
+        """Dict name -> array [R], or None if no run has finished."""
         parquet, path = needs("pyarrow.parquet"), self.folder / RECORDS
         if not path.exists():
             return None
@@ -199,7 +199,7 @@ class Store:
 def open_store(folder):
     """Opens the files of an index.
 
-    Raises: ValueError: it is no index, or is damaged.
+    Raises: ValueError: it is not an index, or is damaged.
     """
     folder = pathlib.Path(folder)
     manifest = files.read_json(folder / MANIFEST)

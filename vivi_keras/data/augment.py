@@ -89,7 +89,7 @@ BRIGHTNESS = 32 / 255
 SATURATION_RANGE = (0.5, 1.5)
 GREY_PROBABILITY = 0.66
 
-_COLOUR = 3  # random numbers differ from those of the crops
+_COLOUR = 3  # seed word: other random numbers than those of the crops
 
 
 def colour_views(
@@ -113,8 +113,8 @@ def colour_views(
         position: int64 [N], the images' positions in the global batch; None
             for 0, 1, ... An image's change depends only on (seed,
             position).
-        strength: float >= 0, scales the range of each change; the chance of
-            grey too. 1 is the published policy, 0 changes nothing.
+        strength: float >= 0, scales the range of each change, and the
+            probability of grey. 1 is the published policy, 0 changes nothing.
         compiled: bool, compile the work on pixels with XLA (TensorFlow and
             JAX): one pass over memory instead of one per operation, about
             ten times faster on a CPU. Without it, values differ by at most

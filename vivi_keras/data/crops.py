@@ -21,13 +21,13 @@ def crop_frames(
 
     Args:
         jpegs: list of K byte strings.
-        real: bool [K]; False for padding, which is not decoded and black.
+        real: bool [K]; False for padding, which is black and not decoded.
         draws: float32 [K, C, DRAWS_PER_CROP] in [0, 1).
         size: (height, width) of the result, pixels.
         crop: "inception" or None for the largest centred crop, unflipped.
         area_range: least and most share of the frame in an Inception crop.
     Returns: uint8 [K, C, height, width, 3], resized bilinearly.
-    Raises: ValueError: bytes are no whole JPEG.
+    Raises: ValueError: the bytes are not a complete JPEG.
     """
     num_frames, num_crops = draws.shape[:2]
     images = np.zeros([num_frames, num_crops, *size, 3], np.uint8)
@@ -46,10 +46,10 @@ def crop_frames(
 def decode(jpeg):
     """Pixels of a JPEG: uint8 [height, width, 3], RGB.
 
-    Uses libjpeg-turbo's fast transform, which takes half the time of
-    TensorFlow's decoder, whose default it also is: pixels are the same.
+    Uses libjpeg-turbo's fast transform, as TensorFlow's decoder does by
+    default: the pixels are the same, in half the time.
 
-    Raises: ValueError: the bytes are no whole JPEG.
+    Raises: ValueError: the bytes are not a complete JPEG.
     """
     try:
         return simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True)
@@ -68,7 +68,7 @@ def cut(image, box, flip, size, result=None):
         box: top, left, height, width.
         flip: bool, whether to mirror.
         size: (height, width) of the result.
-        result: None, or where to write it.
+        result: None, or the array to write it into.
     Returns: uint8 [height, width, 3] of `size`.
     """
     top, left, height, width = box

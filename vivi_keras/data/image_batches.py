@@ -7,7 +7,7 @@ from vivi_keras.data import batches, crops, pipeline, sampling
 from vivi_keras.data.augment import DRAWS_PER_IMAGE, rand_augment
 from vivi_keras.data.labelled import without_labels
 
-# Give images other random numbers than videos, and than each other.
+# Seed words: images, unlabelled images and videos get other random numbers.
 _IMAGE_SEED, _UNLABELLED_SEED = 0x1AB, 0x2AB
 
 
@@ -34,7 +34,7 @@ def labelled_batches(
         batch_size: int M, images in the global batch; may exceed the number
             of images.
         unlabelled: None, or LabelledImages whose labels are hidden.
-        unlabelled_batch_size: int U, number of those at the batch's end.
+        unlabelled_batch_size: int U, rows of these, at the end of a batch.
         copies: None, or int C: independent views of each image, along an
             axis of their own.
         augment: None or "rand_augment", applied after the crop.

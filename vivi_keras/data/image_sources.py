@@ -81,7 +81,7 @@ def from_tfds(name, split="train", class_names=None, data_dir=None):
     Args:
         name: TFDS name with its config, such as "imagenet2012_subset/10pct",
             or the folder of a prepared data set.
-        split: TFDS split, also a part of one or a sum.
+        split: TFDS split; it may be a slice or a sum.
         class_names: as in `open_images`.
         data_dir: TFDS's data folder; None for its default.
     Returns: LabelledImages, read when needed from the array_record format;
@@ -187,7 +187,7 @@ def _examples(builder, name, split):
     except NotImplementedError:
         if size > MOST_BYTES_IN_MEMORY:
             raise ValueError(
-                f"{name!r} is kept as {builder.info.file_format.value}, which"
+                f"{name!r} is stored as {builder.info.file_format.value}, which"
                 " has no random access, and is too large for memory: prepare"
                 " it with file_format='array_record'."
             ) from None

@@ -66,7 +66,7 @@ def to_rgb(pixels):
     Args:
         pixels: uint8 or uint16 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
     Returns: uint8 [H, W, 3].
-    Raises: ValueError: the dtype or shape is another one.
+    Raises: ValueError: pixels have another dtype or shape.
     """
     pixels = np.asarray(pixels)
     if pixels.ndim == 2:
@@ -134,7 +134,7 @@ def from_arrays(images, labels, class_names=None):
     labels = np.asarray(labels)
     if len(images) != len(labels):
         raise ValueError(
-            f"labels must be one an image. Got: {len(images)} images and"
+            f"labels must be one per image. Got: {len(images)} images and"
             f" {len(labels)} labels"
         )
     if class_names is None:

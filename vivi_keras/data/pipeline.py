@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What the rows of a worker's batches are.
+    """Describes the rows of a worker's batches.
 
     Attributes:
         load: function of a position in the global sequence, position =

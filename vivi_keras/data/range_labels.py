@@ -17,7 +17,7 @@ from vivi_keras.files import readable
 COLUMNS = ("path", "start_seconds", "stop_seconds", "label")
 _REQUIRED = ("path", "label")
 _SEPARATORS = ",;\t|"
-# A range may stop so much after the last shot, since its end is rounded. [O]
+# A range may stop this long after the last shot: its end may be rounded. [O]
 SLACK_SECONDS = 1.0
 
 
@@ -26,7 +26,7 @@ class RangeLabel:
     """A row of a labels file.
 
     Attributes:
-        path: the video or image, as text.
+        path: path of the video or image.
         start_seconds: where the range starts; 0 for a whole file.
         stop_seconds: where it stops; None for the end of the file.
         label: name of the class.
@@ -43,15 +43,15 @@ class RangeLabel:
 def read_range_labels(file):
     """Reads a CSV file with the columns of `COLUMNS`, in any order.
 
-    The separator may be a comma, semicolon, tab or bar. Other columns are
+    The separator may be a comma, semicolon, tab or "|". Other columns are
     ignored, and so are rows whose label is empty: they are not labelled yet.
-    Without start and stop, a label is of the whole file. Where the separator
+    Without start and stop, a label is for the whole file. Where the separator
     is not a comma, a number may have a decimal comma.
 
     Args:
         file: path; UTF-8 or, with a byte order mark, UTF-16.
     Returns: (list of RangeLabel, number of rows without a label).
-    Raises: ValueError: the file or a row is wrong; names it.
+    Raises: ValueError: the file or a row is wrong; the message names it.
     """
     name, lines = readable(file), _lines(file)
     if not lines:
@@ -114,7 +114,7 @@ def _header(name, line):
     for separator in _SEPARATORS:
         try:
             words = _split(name, 1, line, separator)
-        except ValueError:  # quotes that another separator fits
+        except ValueError:  # the quotes may fit another separator
             continue
         words = [word.strip().lower() for word in words]
         places = {c: words.index(c) for c in COLUMNS if c in words}
@@ -171,7 +171,7 @@ class Footage:
     """The shots of some videos and the times of their stored frames.
 
     Attributes:
-        name: what it is, in messages.
+        name: name of the footage in messages.
         videos: list of S paths as text, the video of each shot.
         video_ids: int64 [S].
         starts, stops: float [S], seconds of each shot.
@@ -197,7 +197,7 @@ class LabelledShots:
     Attributes:
         shot_rows: int64 [N], shots of the footage.
         frame_rows: list of N arrays of rows of its frames.
-        labels: int64 [N], places in `class_names`.
+        labels: int64 [N], indices into `class_names`.
         class_names: names of the classes, sorted.
         groups: int64 [N], the video of each.
         num_rows: rows of the file that have a label.
@@ -214,17 +214,17 @@ class LabelledShots:
 
 
 def join(footage, file):
-    """Finds the frames that the rows of a labels file are about.
+    """Finds the frames that the rows of a labels file refer to.
 
-    Of a range that holds no stored frame, the nearest frame of the shot in
-    its middle counts.
+    A range that contains no stored frame gets the frame nearest to its middle,
+    from the shots that overlap the range.
 
     Args:
         footage: Footage.
         file: path of a CSV, see `read_range_labels`.
     Returns: LabelledShots.
-    Raises: ValueError: a row is wrong, is about an unknown path, lies outside
-        its video, or overlaps a row of another class; names row and file.
+    Raises: ValueError: a row is wrong, names an unknown path, lies outside its
+        video, or overlaps a row of another class; the message names the row.
     """
     rows, num_empty = read_range_labels(file)
     if not rows:
@@ -278,7 +278,7 @@ class _Videos:
         self._seconds = footage.seconds
 
     def __call__(self, row):
-        """The id and end in seconds of the video that a row is about."""
+        """The id and end in seconds of the video that a row refers to."""
         video_id = self._by_name.get(_plain(row.path))
         root = self._footage.root
         if video_id is None and root is not None and os.path.isabs(row.path):
@@ -333,7 +333,7 @@ class _Videos:
 
 
 def _plain(path):
-    """A path in one form: accents composed, forward slashes."""
+    """A path in a standard form: Unicode NFC, forward slashes."""
     text = unicodedata.normalize("NFC", str(path)).replace("\\", "/")
     return text.removeprefix("./")
 

@@ -17,7 +17,7 @@ class Example:
 
     Args:
         data: bytes of the message.
-    Raises: ValueError: `data` is no such message.
+    Raises: ValueError: `data` is not such a message.
     """
 
     def __init__(self, data):
@@ -38,13 +38,13 @@ class Example:
             self._lists[key] = first, last
 
     def _messages(self, start, stop):
-        """Yields the places (start, stop) of the messages in field 1."""
+        """Yields (start, stop), the positions of the messages in field 1."""
         for number, kind, first, last in _fields(self._data, start, stop):
             if number == 1 and kind == _BYTES:
                 yield first, last
 
     def strings(self, name):
-        """Places (start, stop) of a feature's byte strings."""
+        """Positions (start, stop) of a feature's byte strings."""
         return list(self._messages(*self._place(name)))
 
     def integers(self, name):
@@ -160,7 +160,7 @@ class Records:
     def read(self, index) -> bytes:
         """Reads a serialized record; `index` is an int in [0, len(self)).
 
-        Raises: ValueError: the record is damaged or missing; names it.
+        Raises: ValueError: record `index` is damaged or missing.
         """
         try:
             return self._source[int(index)]

@@ -67,7 +67,7 @@ def cut_film(film, folder, piece_seconds):
 
     Args:
         film: path of a video file.
-        folder: where to write piece_XXX.mp4; if it exists, it is used as it is.
+        folder: where to write piece_XXX.mp4; an existing folder is used.
         piece_seconds: a piece ends at the first key frame after this time.
     Returns: list of paths, in order.
     """

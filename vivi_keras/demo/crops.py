@@ -25,9 +25,9 @@ def labelled_crops(
     Args:
         directory: folder written by `render_corpus`.
         image_size: side of the crops in pixels.
-        per_film: most crops from one film; None takes all.
+        per_film: maximum number of crops from one film; None takes all.
         margin: side of the crop / longer side of the object's box.
-        least_visible: least share of the object that must be visible.
+        least_visible: minimum share of the object that must be visible.
     Returns: images uint8 [N, image_size, image_size, 3]; labels int64 [N],
         indices into the names; the names of all categories; film index
         int64 [N].

@@ -120,7 +120,7 @@ class ShotPlan:
 
 
 def film_categories(settings: FilmSettings, film: int) -> list[int]:
-    """The categories of a film; over a corpus each occurs about as often.
+    """The categories of a film; over a corpus all are about equally frequent.
 
     Films take their categories in turn from one shuffled list of all, then
     from the next.

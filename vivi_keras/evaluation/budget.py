@@ -13,7 +13,7 @@ _SAMPLE = 16  # images used to measure speeds
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """One choice: protocols, the sweep if any, and most test images."""
+    """One choice: protocols, the sweep if any, and the limit of test images."""
 
     name: str
     protocols: tuple

@@ -73,7 +73,7 @@ def evaluate(
 
 
 def _renamed(given):
-    """The settings under their names of today."""
+    """The settings under their current names."""
     names = {"protocol_names": "protocols", "map_kinds": "maps"}
     new = {names.get(k, k): v for k, v in given.items() if k != "sweep"}
     seeds, sweep = new.get("seeds", 1), given.get("sweep")

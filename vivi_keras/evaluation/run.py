@@ -59,11 +59,11 @@ class Run:
         self.start = time.time()
         self._tuners, self._shown = {}, set()
         for encoder in encoders:
-            encoder.size_for(settings["image_size"])  # notes other sizes
+            encoder.size_for(settings["image_size"])  # adds notes on the size
             self._show_notes(encoder)
 
     def skip(self, name, reason):
-        """Records a task that could not be run, or not to its end."""
+        """Records a task that did not run, or did not finish."""
         self.skipped[name] = reason
         self.task_notes.pop(name, None)
         self.rows = [row for row in self.rows if row["task"] != name]
@@ -288,11 +288,11 @@ def _kept(file, is_whole):
     try:
         found = files.read_json(file)
     except ValueError as error:
-        logging.warning("%s; made anew", error)
+        logging.warning("%s; rebuilt", error)
         return None
     if found is None or is_whole(found):
         return found
-    logging.warning("%s lacks what belongs there; made anew", file)
+    logging.warning("%s is incomplete; rebuilt", file)
     return None
 
 

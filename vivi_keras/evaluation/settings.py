@@ -61,40 +61,40 @@ class Settings:
     """What `evaluate` scores on, and how.
 
     None is the suite's default. A setting that the suite or its protocols do
-    not use is refused.
+    not use raises an error.
 
     Attributes:
-        tasks: Names of tasks, or all, natural, specialized, structured: offline
-            digits,fashion_mnist if not given, all of VTAB. Offline,
-            mine:labels.csv or mine:FOLDER scores on your own labels. The video
-            suite takes one offline task, to predict its classes.
-        protocols: Of knn, linear, few_shot, finetune, corruptions: offline
-            knn,linear if not given, finetune for VTAB.
-        image_size: Pixels a side to resize images to: 64 for the offline and
-            the video suite if not given, else 224.
-        resize: How VTAB's images are resized, bilinear without smoothing:
-            half_pixel, as TF 2 does, or legacy, as VTAB's public code does on
-            TF 1; half_pixel if not given.
+        tasks: Names of tasks, or all, natural, specialized, structured.
+            Default: digits,fashion_mnist offline, all for VTAB. mine:labels.csv
+            or mine:FOLDER, offline, scores on your own labels. The video suite
+            takes one offline task, to predict its classes.
+        protocols: One or more of knn, linear, few_shot, finetune, corruptions.
+            Default: knn,linear offline, finetune for VTAB.
+        image_size: Pixels per side to which images are resized. Default: 64 for
+            the offline and the video suite, else 224.
+        resize: How VTAB's images are resized (bilinear, without smoothing):
+            half_pixel, as in TF 2, or legacy, as in VTAB's public code on TF 1.
+            Default: half_pixel.
         seeds: Number of draws of training images; the first keeps the stored
             order.
-        max_test: Most test images of a task: offline 5000 if not given, all of
-            them for VTAB.
-        max_corrupted: Most test images for protocol corruptions.
-        learning_rates: Learning rates of the fine-tuning sweep: 0.1,0.01 if
-            not given.
-        steps: Numbers of steps of the fine-tuning sweep: offline 150,600 if
-            not given, 2500,10000 for VTAB.
-        batch_size: Batch size for fine-tuning: offline 64 if not given, 512 for
+        max_test: Maximum number of test images per task. Default: 5000 offline,
+            all for VTAB.
+        max_corrupted: Maximum number of test images for protocol corruptions.
+        learning_rates: Learning rates of the fine-tuning sweep. Default:
+            0.1,0.01.
+        steps: Numbers of steps of the fine-tuning sweep. Default: 150,600
+            offline, 2500,10000 for VTAB.
+        batch_size: Batch size for fine-tuning. Default: 64 offline, 512 for
             VTAB.
-        runs: Number of fine-tuning runs of a task with the chosen setting:
-            offline 1 if not given, 3 for VTAB.
-        momentum: Momentum for fine-tuning: 0.9 if not given.
-        budget_minutes: Runs the largest protocol whose estimated time fits.
+        runs: Number of fine-tuning runs per task with the chosen setting.
+            Default: 1 offline, 3 for VTAB.
+        momentum: Momentum for fine-tuning. Default: 0.9.
+        budget_minutes: Time limit; runs the largest protocol estimated to fit.
         raw_pixels: Also score raw 16x16 pixels, as a baseline.
         maps: Maps of test images for --compare to draw: pca, umap (needs the
-            extra maps); pca if not given.
-        dataset: A prepared data set: the videos of mine:labels.csv; draws its
-            shots and what the module retrieves. --suite=video scores on it.
+            extra maps). Default: pca.
+        dataset: Prepared data set with the videos of mine:labels.csv. Its shots
+            and what the module retrieves are drawn. --suite=video scores on it.
         demo_films: Folder of rendered held-out films, for task demo.
         cache_dir: Folder for downloaded data and computed features.
         data_dir: TFDS's data folder for VTAB; the published folder of a
@@ -103,7 +103,7 @@ class Settings:
             robustness suite on.
         weights: For keras.applications.NAME: imagenet, a file, or none
             (random).
-        output_name: The output to use of a module with several.
+        output_name: Which output to use, if the module has several.
     """
 
     tasks: tuple | None = None
@@ -192,7 +192,7 @@ def for_suite(suite, **given):
 
 
 def _without_effect(suite, settings):
-    """Setting -> what it has no effect with."""
+    """Setting -> the suite or setting with which it has no effect."""
     found = {
         name: f"suite {suite}"
         for name, suites in _SUITES_OF.items()
@@ -205,13 +205,13 @@ def _without_effect(suite, settings):
         found |= dict.fromkeys(chosen, "budget_minutes, which chooses it")
         return found
     protocols = {*settings.protocols}
-    told = f"protocols {','.join(settings.protocols)}"
+    mode = f"protocols {','.join(settings.protocols)}"
     if FINETUNE not in protocols:
-        found |= dict.fromkeys(SWEEP, told)
+        found |= dict.fromkeys(SWEEP, mode)
     if CORRUPTIONS not in protocols:
-        found["max_corrupted"] = told
+        found["max_corrupted"] = mode
     # VTAB fixes its 1,000 training images.
     drawn = {FEW_SHOT} if suite == VTAB else {KNN, LINEAR, FEW_SHOT}
     if not drawn & protocols:
-        found["seeds"] = f"suite {suite} and {told}"
+        found["seeds"] = f"suite {suite} and {mode}"
     return found

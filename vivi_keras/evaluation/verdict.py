@@ -1,8 +1,8 @@
 """Is the adapted encoder better than its start, on the user's own labels?
 
-Judged is the half of the labels that the probe of the run did not see. In each
-draw, its videos are divided into those to learn from and those to test on, so
-that no video is on both sides.
+It uses the half of the labels that the run's probe did not see. Each draw
+divides their videos into training videos and test videos, so that no video is
+in both.
 """
 
 import contextlib
@@ -48,15 +48,15 @@ def judge(
         start, adapted: folders of reusable SavedModels.
         labels, dataset: as `own_labels.read`; those of the run's probe.
         output: folder for summary.json and report.html, or None.
-        best_step: the step that the adapted encoder is of, if known; 0 says
-            that it is the start.
+        best_step: the step of the adapted encoder, if known; 0 means that it is
+            the start.
         image_size: int, pixels a side; None for the one that the adapted
             encoder was trained at.
-        draws: int >= 2, ways of dividing the videos.
+        draws: int >= 2, number of divisions of the videos.
         fine_tune: whether to fine-tune the start, which takes longest.
         show: callable that prints a line, or None.
     Returns: dict of "verdict" (a sentence), "rows", "differences" (adapted
-        less start, by share, with Student's 95 % interval over the draws) and
+        minus start, by share, with Student's 95 % interval over the draws) and
         "settings".
     Raises: ValueError: bad labels, or too few videos.
     """
@@ -124,7 +124,7 @@ def _features(encoder, images, batch_size=64):
 
 
 def _splits(own, draws):
-    """Different divisions of the videos; of few videos some do not work."""
+    """Different divisions of the videos; with few videos, some fail."""
     found = []
     for seed in range(20 * draws):
         with contextlib.suppress(ValueError):
@@ -138,7 +138,7 @@ def _splits(own, draws):
 
 
 class _Split:
-    """The images to learn from and those to test on, in one draw."""
+    """The training images and the test images of one draw."""
 
     def __init__(self, own, seed):
         self._own, self._seed = own, seed
@@ -156,7 +156,7 @@ class _Split:
 
 
 def _parts(own, rows):
-    """Rows to fit on and rows to choose with; the same where few."""
+    """Rows to fit on and rows to choose with; if too few, all and none."""
     try:
         first, second = own_labels.halves(own.labels[rows], own.groups[rows])
     except ValueError:
@@ -188,13 +188,13 @@ def _fine_tuned(tuner, images, own, splits, share):
         classify = tuner.train(
             images[train], own.labels[train], num_classes, SWEEP, setting, 0
         )
-        told = np.concatenate(
+        predicted = np.concatenate(
             [
                 classify(images[test[at : at + 64]])
                 for at in range(0, len(test), 64)
             ]
         )
-        return float(np.mean(told == own.labels[test]))
+        return float(np.mean(predicted == own.labels[test]))
 
     settings = SWEEP.settings
     fitted, chosen = _parts(own, splits[0].part(share))
@@ -290,14 +290,14 @@ def _table(result):
 
 
 def _about(result):
-    told = result["settings"]
+    settings = result["settings"]
     return (
-        f"Accuracy in per cent, mean of {told['draws']} draws of which of the"
-        f" {told['videos']} videos are learnt from, on labels that took no part"
-        f" in adapting; images of {told['image_size']} pixels; always the most"
-        f" frequent class: {100 * told['chance']:.1f}. Intervals are Student's,"
-        " over the draws, which share their videos: with few of them they are"
-        " too narrow."
+        f"Accuracy in per cent, mean of {settings['draws']} random divisions of"
+        f" {settings['videos']} videos into training and test videos, whose"
+        " labels took no part in adapting. Images of"
+        f" {settings['image_size']} pixels; always the most frequent class:"
+        f" {100 * settings['chance']:.1f}. Intervals are Student's over the"
+        " draws, which share their videos: with few videos they are too narrow."
     )
 
 

@@ -103,7 +103,7 @@ class FeatureCache:
             num = num if limit is None else min(num, limit)
             if kept["features"].shape[:1] == kept["labels"].shape == (num,):
                 return kept["features"], kept["labels"]
-            logging.warning("%s is not of %d images; made anew", file, num)
+            logging.warning("%s is not of %d images; rebuilt", file, num)
         values, labels = [], []
         for images, classes in task.batches(part, size, batch_size, limit):
             values.append(encoder.features(images))
@@ -119,7 +119,7 @@ class FeatureCache:
         try:
             write_arrays(file, **arrays)
         except OSError as error:  # the cache is optional
-            logging.warning("features are not kept from here on: %s", error)
+            logging.warning("features are no longer saved: %s", error)
             self.folder = None
 
     def _file(self, encoder, task, part, size, limit):
@@ -141,11 +141,11 @@ def read_arrays(file):
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        logging.warning("%s is damaged and made anew: %s", file, error)
+        logging.warning("%s is damaged and is rebuilt: %s", file, error)
         return {}
 
 
 def write_arrays(file, **arrays):
-    """Writes whole or not at all, so that an interrupted run leaves none."""
+    """Writes all or nothing: an interrupted run leaves no partial file."""
     with files.write_whole(file) as partial, open(partial, "wb") as stream:
         np.savez(stream, **arrays)

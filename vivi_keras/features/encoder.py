@@ -12,7 +12,7 @@ from vivi_keras.checks import reason
 
 
 class Unfit(ValueError):
-    """Raised if a protocol cannot score a module on a task; says why."""
+    """Raised if a protocol cannot score a module on a task, with the reason."""
 
 
 def resize_images(images, size):
@@ -38,9 +38,9 @@ class Encoder:
     """Maps images to feature vectors, for any kind of module.
 
     Created by `load_encoder`. `required_size` is the (height, width) that the
-    module requires, or None if it accepts any; `trained_size` the one that it
-    was trained at, or None if it does not say; `modes` the values of
-    `training` that it was saved for, None if unknown; `variables`,
+    module requires, or None if it accepts any. `trained_size` is the one that
+    it was trained at, or None if unknown. `modes` has the values of `training`
+    that it was saved for, or is None if unknown. `variables`,
     `trainable_variables` and `regularization_losses` are those of a reusable
     SavedModel (empty lists if the module has only signatures).
     """
@@ -373,7 +373,7 @@ def _read_metadata(path):
 def _trained_size(metadata):
     """(height, width) that a training run's encoder saw, or None."""
     if not metadata or not metadata.get("steps"):
-        return None  # the metadata's size is then only a recommended one
+        return None  # then the metadata's size is only a recommendation
     size = metadata.get("image_size")
     return None if size is None else tuple(size)
 

@@ -30,7 +30,7 @@ def shot_frames(dataset, frames_per_shot=2, max_shots=1000):
 
     Args:
         dataset: folder written by `vivi_keras.prepare.prepare`.
-        frames_per_shot: int, most frames decoded per shot.
+        frames_per_shot: int, maximum number of frames decoded per shot.
         max_shots: int; from a longer data set, evenly spaced records are read.
     Returns: list of Shot, in the data set's order.
     """

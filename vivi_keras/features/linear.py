@@ -82,7 +82,7 @@ def fit_chosen(
         model = _fit(values, train_labels, strength, model)
         probe = LinearProbe(scaler, rotation, model, strength)
         accuracies[strength] = probe.accuracy(validation, validation_labels)
-    # Of equal accuracies, the strongest penalty wins.
+    # If accuracies are equal, the strongest penalty wins.
     best = max(sorted(strengths), key=lambda s: accuracies[s])
     both = np.concatenate([train, validation])
     labels = np.concatenate([train_labels, validation_labels])

@@ -1,8 +1,8 @@
 """A user's own labels: ranges of video, or images in a folder for each class.
 
-Labelled images of one video are alike, so that a classifier tested on a video
-that it was fitted on looks better than it is. Videos are therefore never
-divided: `parts` gives each of them to one part.
+Images of one video are similar, so a classifier looks better than it is if it
+is tested on a video that it was fitted on. Videos are therefore never divided:
+`halves` puts all images of a video into one half.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ class OwnLabels:
 
     Attributes:
         images: list of N uint8 [H, W, 3], which may differ in size.
-        labels: int64 [N], places in `class_names`.
+        labels: int64 [N], indices into `class_names`.
         class_names: names of the classes.
-        groups: int64 [N], the video of each image; of single images, one
-            each.
+        groups: int64 [N], the video of each image; a single image is a group
+            of its own.
         shots: int64 [N], the labelled shot of each image, likewise.
     """
 
@@ -55,8 +55,8 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
             or a folder with a folder of images for each class, or another
             name that `image_sources.open_images` knows.
         dataset: for a CSV file, the prepared data set with its videos.
-        most: int, most images taken; of more, the labelled shots or images
-            are drawn evenly, always the same ones.
+        most: int, maximum number of images; of more, some are drawn evenly over
+            the labelled shots or images, always the same ones.
     Returns: OwnLabels.
     Raises: ValueError: they cannot be read, a row matches no video, or there
         is only one class.
@@ -114,11 +114,11 @@ def _of_ranges(file, dataset, most):
 
 
 def halves(labels, groups, seed=0):
-    """Divides images in two, about as many of each class, no video in both.
+    """Divides images into two halves with similar classes and no video in both.
 
     Args:
         labels, groups: int [N].
-        seed: int, which of many ways.
+        seed: int, selects one of many divisions.
     Returns: two int64 arrays of rows, each ascending.
     Raises: ValueError: there are fewer than 2 videos, or a half would have
         fewer than 2 classes.

@@ -200,8 +200,8 @@ def write_whole(path):
             partial.write_text(text)
 
     Args:
-        path: file to write; its folder is made, an older file replaced.
-    Yields: path beside it to write to; it is deleted if an error comes.
+        path: file to write; its folder is created, an older file is replaced.
+    Yields: path beside it to write to; it is deleted if an error occurs.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +258,7 @@ def readable(path):
 
 
 def tensorflow_path(path) -> str:
-    """A path to the same place that TensorFlow's readers take as it is.
+    """A path to the same place that TensorFlow does not take for a pattern.
 
     TensorFlow takes the path of a checkpoint or a SavedModel as a pattern:
     it does not find "run [1]". Such a path is replaced by one through a link,

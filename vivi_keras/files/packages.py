@@ -155,7 +155,7 @@ def deb_data(archive):
     """The bytes of data.tar.* in a Debian package (an `ar` archive)."""
     content = archive.read_bytes()
     if not content.startswith(b"!<arch>\n"):
-        raise Unavailable(f"{archive.name} is no Debian package")
+        raise Unavailable(f"{archive.name} is not a Debian package")
     place = 8
     while place + 60 <= len(content):
         header = content[place : place + 60]

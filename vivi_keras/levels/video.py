@@ -115,8 +115,8 @@ class VideoInfoNCE(base.Level):
             key_video = replicas.gather(inputs.video_id)
         self.require(
             key_video.shape[0] != 1,
-            "at least 2 clips, whose shots are each other's negatives, in a"
-            " batch (a micro-batch; a replica's, if negatives='replica')",
+            "at least 2 clips in a batch (in a micro-batch; in a replica's, if"
+            " negatives='replica'): their shots are each other's negatives",
             1,
         )
         key_mask = ops.stack([key_mask[:, t] for t in targets])  # [P, all B]

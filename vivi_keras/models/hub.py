@@ -135,7 +135,7 @@ class HubEncoder(keras.layers.Layer):
         return features
 
     def check_trainable(self):
-        """Raises ValueError unless the module can be trained through."""
+        """Raises ValueError unless the module can be trained."""
         _check_trainable(self._module, self._modes or {None}, self.module_path)
 
     def copy_module(self):
@@ -239,7 +239,7 @@ def load(
     TensorShape([2, 512])
     """
     folder = registry_lib.find(name, registry, cache, sha256)
-    # A bundled name has the same meaning on all machines; a folder has not.
+    # A bundled name has one meaning on all machines; a folder does not.
     known = registry is None and registry_lib.is_registered(name)
     return HubEncoder(name if known else folder, trainable, **kwargs)
 

@@ -17,9 +17,9 @@ _CLASS_TOKEN = ("DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone")
 def build(preset, image_size=None, load_weights=True) -> keras.Model:
     """An image backbone of KerasHub with pooled features.
 
-    Maps are averaged over height and width. Of tokens, the class token is
-    taken, or their average if there is none. The scaling of the preset's
-    image converter is part of the encoder. A backbone of one input size
+    Maps are averaged over height and width. For tokens, the feature is the
+    class token, or the average if there is none. The scaling of the preset's
+    image converter is part of the encoder. A backbone of a fixed input size
     resizes other images to it.
 
     Args:
@@ -59,7 +59,7 @@ def build(preset, image_size=None, load_weights=True) -> keras.Model:
 def _load(preset, image_size, load_weights):
     keras_hub = _import()
     base = keras_hub.models.Backbone
-    # A saved preset has its own precision; the run's is wanted.
+    # A saved preset has its own precision, which the run's replaces.
     options = {
         "load_weights": load_weights,
         "dtype": keras.mixed_precision.dtype_policy().name,
@@ -111,7 +111,7 @@ def _converter(keras_hub, preset):
     """The preset's image converter, or None if it has none."""
     try:
         return keras_hub.layers.ImageConverter.from_preset(preset)
-    except Exception:  # a missing file, told in several ways
+    except Exception:  # a missing file raises many kinds of errors
         return None
 
 

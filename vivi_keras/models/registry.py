@@ -210,7 +210,7 @@ def _cached(sha256, cache):
     if note.is_file() and note.read_text() == files.tree_sha256(folder):
         return str(folder)
     warnings.warn(
-        f"{folder} was changed or damaged: removed, fetched anew", stacklevel=2
+        f"{folder} was changed or damaged: removed, fetched again", stacklevel=2
     )
     shutil.rmtree(folder)
     return None
@@ -225,7 +225,7 @@ def _unpack(archive, sha256, cache):
             prefix=".unpack-", dir=folder.parent
         ) as aside:
             module = files.unpack(archive, os.path.join(aside, "module"))
-            # Before the folder gets its name, so that every folder has one.
+            # Written before the folder gets its name, so that each has one.
             note = pathlib.Path(aside, "note")
             note.write_text(files.tree_sha256(module))
             os.replace(note, _note(folder))

@@ -7,7 +7,7 @@ from vivi_keras import checks
 
 STRIDES = (1, 2, 2, 2)  # of the four stages; in the 3x3 of the first unit
 NORMS = ("batch", "group")
-# Whatever image_data_format Keras's settings name: features are [N, D].
+# Independent of Keras's image_data_format, since features are [N, D].
 LAYOUT = "channels_last"
 
 

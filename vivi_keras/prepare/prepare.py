@@ -51,7 +51,7 @@ def prepare(
         frames_dirs_per_second: rate at which those were extracted.
         sequence_examples: TFRecord file, or folder of such files, of
             SequenceExamples with image/encoded and image/timestamp.
-        shots_per_record: most shots in a record.
+        shots_per_record: maximum number of shots in a record.
         workers: number of processes that decode at once.
         strict: raise an error if a file had to be set aside.
         show_progress: draw a progress bar.

@@ -19,7 +19,7 @@ class Progress:
         self._num_files = len(files)
         self._num_done = 0
         self._seconds = 0.0  # of video, in all files
-        self._told = {}  # file's id -> seconds counted so far
+        self._counted = {}  # file's id -> seconds counted so far
         self._start = time.monotonic()
         total = sum(f.size for f in files)
         self._bar = commands.progress_bar(
@@ -37,10 +37,10 @@ class Progress:
             duration = message["duration"] or 0
             part = message["seconds"] / duration if duration > 0 else 0
             with self._lock:
-                self._tell(file, message["seconds"])
+                self._count(file, message["seconds"])
                 self._advance(file, min(part, 1.0))
 
-        self._told[id(file)] = 0.0
+        self._counted[id(file)] = 0.0
         return progress
 
     def done(self, file):
@@ -48,13 +48,13 @@ class Progress:
         with self._lock:
             self._num_done += 1
             # Files prepared by an earlier run do not count for the speed.
-            if id(file) in self._told:
-                self._tell(file, file.details.get("seconds", 0.0))
+            if id(file) in self._counted:
+                self._count(file, file.details.get("seconds", 0.0))
             self._advance(file, 1.0)
 
-    def _tell(self, file, seconds):
-        more = max(0.0, seconds - self._told[id(file)])
-        self._told[id(file)] += more
+    def _count(self, file, seconds):
+        more = max(0.0, seconds - self._counted[id(file)])
+        self._counted[id(file)] += more
         self._seconds += more
 
     def _advance(self, file, part):

@@ -12,10 +12,10 @@ from vivi_keras.prepare import cache as cache_lib
 _SHEETS = 12  # videos shown
 _SHOTS = 48  # shots shown of each
 _THUMB = 72  # pixels high
-# Fewer frames kept of a minute of video are few. [O]
+# Fewer frames kept per minute of video give a hint. [O]
 _FEW_FRAMES = 30
-# Cuts and changes of the picture that differ by this factor do not fit; below
-# this many nothing is said. On whole films they differ by less than 3. [O]
+# Hints if cuts and picture changes differ by this factor, unless there are
+# fewer than the second number. On whole films the factor is below 3. [O]
 _FACTOR, _ENOUGH = 4, 10
 _EDGES = (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, float("inf"))
 
@@ -83,7 +83,7 @@ def summary(found, num_others, settings):
 
 
 def hints(value):
-    """What looks wrong in a report's totals, and which flag to try: lines."""
+    """Lines on what looks wrong in a report's totals, with a flag to try."""
     if not value["shots"]:
         return []
     return [*_lost_shots(value), *_few_frames(value), *_odd_shots(value)]
@@ -121,19 +121,19 @@ def _odd_shots(value):
         value["video_seconds"] / 60,
     )
     other = "content" if detector == "histogram" else "histogram"
-    told = (
+    rates = (
         f"{cuts / minutes:.1f} cuts a minute were found, but the picture"
         f" changes {changes / minutes:.1f} times a minute"
     )
     if changes >= max(_ENOUGH, _FACTOR * cuts):
-        yield f"{told}: shots may be missed; try --detector={other}"
+        yield f"{rates}: shots may be missed; try --detector={other}"
     elif cuts >= max(2 * _ENOUGH, _FACTOR * changes):
         less = (
             "--min_shot_seconds=2"
             if detector == "adaptive"
             else "--detector=adaptive"
         )
-        yield f"{told}: shots may be cut in pieces; try {less}"
+        yield f"{rates}: shots may be cut in pieces; try {less}"
     elif value["videos_used"] > 1 and value["shots"] == value["videos_used"]:
         yield (
             f"each of the {value['videos_used']} videos is a single shot, so"
@@ -200,7 +200,7 @@ def write_page(directory, value, used, cache):
         hints=value["hints"],
         counts=[
             *((n.replace("_", " "), c) for n, c in value["counts"].items()),
-            ("files that are no videos by name", value["other_files"]),
+            ("files not named as videos", value["other_files"]),
         ],
         bars=_bars(lengths),
         sheets=sheets,
@@ -240,7 +240,7 @@ def _bars(lengths):
 
 
 def _sheet(file, entry):
-    """What the page shows of one video."""
+    """The data of one video on the page."""
     shots, shown = entry.video["shots"], []
     for shot in shots[:_SHOTS]:
         frames = shot["frames"]

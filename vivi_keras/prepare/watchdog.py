@@ -20,8 +20,8 @@ from vivi_keras.video.decode import MAX_PIXELS
 _START_SECONDS = 120.0
 _WAIT_SECONDS = 60.0  # per call: the system rejects very long waits
 _ENVIRONMENT = {
-    # Threads of the matrix library use CPU while they wait, which the decoder
-    # needs.
+    # Otherwise waiting threads of the matrix library use CPU time that the
+    # decoder needs.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

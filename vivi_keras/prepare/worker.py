@@ -27,12 +27,12 @@ def main():
 
 
 def _work(job, answers):
-    told = time.monotonic()
+    last = time.monotonic()
 
     def progress(num_frames, seconds, duration):
-        nonlocal told
-        if time.monotonic() - told >= PROGRESS_SECONDS:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
             _answer(
                 answers,
                 {

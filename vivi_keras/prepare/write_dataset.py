@@ -41,7 +41,7 @@ def records(name, content, entry_path, shots_per_record):
         name: path of the video, stored in each record.
         content: hash of the video's content, hex.
         entry_path: path of its entry in the cache.
-        shots_per_record: most shots in a record.
+        shots_per_record: maximum number of shots in a record.
     """
     with cache.Entry(entry_path) as entry:
         shots = entry.video["shots"]
@@ -77,7 +77,7 @@ def pack(videos, directory, description, shots_per_record=8):
         videos: list of (name, content hash, path of the cache's entry).
         directory: folder of the data set.
         description: dict for vivi.json.
-        shots_per_record: most shots in a record.
+        shots_per_record: maximum number of shots in a record.
 
     Returns: number of records.
 
@@ -100,14 +100,14 @@ def pack(videos, directory, description, shots_per_record=8):
         raise OSError(f"the data set was not written: {error}") from error
     _write_metadata(work, lengths, num_bytes)
     num_records = sum(lengths)
-    told = {
+    metadata = {
         **description,
         "num_records": num_records,
         "shard_bytes": _shard_bytes(work),
     }
-    text = json.dumps(told, indent=1)
+    text = json.dumps(metadata, indent=1)
     (work / "vivi.json").write_text(text + "\n", encoding="utf-8")
-    # After a power failure, no file may have its name but not its content.
+    # So that no file has its name without its content after a power failure.
     for path in work.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
@@ -121,16 +121,16 @@ def is_whole(directory, description):
     directory = pathlib.Path(directory)
     try:
         text = (directory / "vivi.json").read_text(encoding="utf-8")
-        told = {"shard_bytes": None, **json.loads(text)}
+        written = {"shard_bytes": None, **json.loads(text)}
     except (FileNotFoundError, ValueError, TypeError):
         return False
     expected = {
         **description,
-        "num_records": told.get("num_records"),
+        "num_records": written.get("num_records"),
         "shard_bytes": _shard_bytes(directory),
     }
     there = (directory / "dataset_info.json").exists()
-    return there and told == expected
+    return there and written == expected
 
 
 def _shard_bytes(directory):

@@ -155,7 +155,7 @@ def build_batches(config, first_step=0, num_steps=None, shard=(0, 1)):
     """Batches of a config, starting at `first_step`.
 
     Returns: see `video_batches`, `labelled_batches` and `mixed_batches`.
-    Raises: ValueError: as they do, naming the part of the config.
+    Raises: ValueError: as they do; the message names the part of the config.
     """
     place = {"first_step": first_step, "num_steps": num_steps, "shard": shard}
     makers = {

@@ -1,4 +1,4 @@
-"""Keeps the encoder of the step that the probe scored best."""
+"""Saves the encoder of the step that the probe scored best."""
 
 import json
 import pathlib
@@ -15,11 +15,11 @@ SCORE = "probe_linear"
 
 
 class KeepBest:
-    """Keeps the best encoder of a run in its work directory.
+    """Saves the best encoder of a run in its work directory.
 
-    The start is step 0. Of equal scores the first counts, so that the start is
-    only replaced by something better. It stays valid when a run is stopped and
-    goes on from an earlier step.
+    The start is step 0. If scores are equal, the first one wins, so the start
+    is replaced only by something better. The file stays valid if a run is
+    stopped and resumes from an earlier step.
 
     Args:
         workdir: folder of the run.
@@ -56,12 +56,12 @@ class KeepBest:
 
 
 def has_best(workdir) -> bool:
-    """Whether a run has kept its best encoder."""
+    """Whether a run has saved its best encoder."""
     return (pathlib.Path(workdir) / FILE).exists()
 
 
 def read(workdir):
-    """What a run has kept of its best step.
+    """Reads the best step that a run has saved.
 
     Returns: None, or (record, values): record is a dict of "step", its "score",
         and the "scores" of each step (as text) that was scored; values is a
@@ -89,7 +89,7 @@ def restore(encoder, workdir) -> dict:
     """Gives an encoder the weights of a run's best step.
 
     Returns: the record, see `read`.
-    Raises: FileNotFoundError: the run kept none. ValueError: the file is
+    Raises: FileNotFoundError: the run saved none. ValueError: the file is
         damaged or of another encoder.
     """
     found = read(workdir)
@@ -112,19 +112,19 @@ def restore(encoder, workdir) -> dict:
 
 
 def summary(record) -> str:
-    """One line about a record: which step was best, and by how much."""
+    """One line about a record: the best step, and the scores to compare."""
     scores = record["scores"]
     steps = sorted(map(int, scores))
-    told = ", ".join(
+    ends = ", ".join(
         f"{name} {scores[str(step)][SCORE]:.3f}"
         for name, step in (("start", steps[0]), ("last", steps[-1]))
     )
     if not record["step"]:
         return (
-            f"The start was better than each later step ({told}): nothing was"
+            f"The start was better than each later step ({ends}): nothing was"
             " adapted. vivi-export takes the start."
         )
     return (
         f"Step {record['step']} was best, {SCORE} {record['score']:.3f}"
-        f" ({told}); vivi-export takes it."
+        f" ({ends}); vivi-export takes it."
     )

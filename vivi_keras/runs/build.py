@@ -14,7 +14,7 @@ from vivi_keras.runs import workdir as workdir_lib
 from vivi_keras.trainer.model import ViviModel
 from vivi_keras.trainer.optimizers import build_optimizer
 
-# Keys of config.model that say which network the encoder is.
+# Keys of config.model that define the encoder's network.
 NETWORK_KEYS = ("encoder", "width", "units", "norm", "pool")
 
 
@@ -26,15 +26,15 @@ def build_encoder(config, load_start=True) -> keras.Model:
         load_start: whether to load the weights that it starts from; without
             them all weights are random, from the config's seed.
     Raises: ValueError: an unknown encoder, or weights that do not fit it.
-        FileNotFoundError, ConnectionError or packages.Unavailable: they
-        cannot be had. ImportError: keras_hub is not installed.
+        FileNotFoundError, ConnectionError or packages.Unavailable: the
+        weights are not available. ImportError: keras_hub is not installed.
     """
     keras.utils.set_random_seed(config.seed)
     network, weights = find_start(config)["network"], config.model.weights
     run = _run_of_start(config)
     name = network["encoder"]
     if name.startswith("module:"):
-        weights = encoders.AUTO  # a module has no network without weights
+        weights = encoders.AUTO  # a module is built with its weights
     elif not load_start or run is not None:
         weights = encoders.NONE
     encoder = encoders.make_encoder(
@@ -57,7 +57,7 @@ def _run_of_start(config):
     kind, _, folder = config.model.encoder.partition(":")
     if config.model.init:
         warnings.warn(
-            "config.model.init will go: use"
+            "config.model.init is deprecated: use"
             f" config.model.encoder='run:{config.model.init}', which also"
             " takes width, units and norm from that run.",
             DeprecationWarning,
@@ -79,7 +79,7 @@ def find_start(config) -> dict:
         the other run for an encoder "run:WORKDIR", and "about", the text for
         a card (see `encoders.describe`).
     Raises: FileNotFoundError: the other run or its checkpoint is missing.
-        ValueError: weights are asked for beside those of the run.
+        ValueError: the config asks for weights, but a run gives them.
     """
     model, run = config.model, _run_of_start(config)
     network = {key: model[key] for key in NETWORK_KEYS}
@@ -177,7 +177,7 @@ def build_model(
 
 
 def _guard(config, encoder, load_start):
-    """Applies a config's guards to an encoder; those of the step, or None."""
+    """Limits the encoder's training; returns the guard of the step or None."""
     settings = config.adapt
     adapt.select_trainable(encoder, settings.trainable)
     if settings.freeze_statistics:
@@ -246,8 +246,8 @@ def restore_model(workdir, ema=False, step=None):
     Args:
         workdir: folder of a `vivi-pretrain` run.
         ema: use the moving averages of the encoder's variables.
-        step: whose encoder: "last", "best" for the one that the run kept
-            (`best.KeepBest`), or None for the best if it kept one.
+        step: which encoder: "last", "best" for the one that the run saved
+            (`best.KeepBest`), or None for the best if there is one.
     Returns: (ViviModel, metadata dict for `export_encoder`); the export
         takes the model's `encoder` and `objective.classifier`.
     Raises: FileNotFoundError: no config or no checkpoint there, or no best
@@ -299,7 +299,7 @@ def restore_model(workdir, ema=False, step=None):
 
 
 def with_network(config, network):
-    """A copy of a config whose encoder is a network without its start."""
+    """A copy of a config with this network as its encoder, without a start."""
     config = config.copy_and_resolve_references()
     config.model.update({**network, "init": "", "weights": encoders.AUTO})
     return config

@@ -1,9 +1,9 @@
 """Saves and restores checkpoints; they are written in the background.
 
 A checkpoint is a folder with one NumPy archive, the same for TensorFlow and
-JAX. The folder gets its final name when all of it is on disk: so each one is
-complete, and the newest name is the last checkpoint. Checkpoints of version
-0.1, in TensorFlow's format, are still read.
+JAX. The folder gets its final name when all of it is on disk. So each one is
+complete, and the one with the highest step is the last checkpoint. Checkpoints
+of version 0.1, in TensorFlow's format, can still be read.
 """
 
 import concurrent.futures
@@ -79,7 +79,7 @@ class CheckpointManager:
             self.wait()
 
     def _check_finite(self, values):
-        """Raises ValueError if weights are not finite, to keep good ones."""
+        """Raises ValueError if weights are not finite; old ones are kept."""
         names = [name for name in values if name.startswith("model/")]
         bad = [name for name in names if not np.isfinite(values[name]).all()]
         if bad:
@@ -141,8 +141,8 @@ class CheckpointManager:
         """Restores the last readable checkpoint; returns its step, or None.
 
         Raises: ValueError: it has another model, or all are damaged. OSError:
-            it cannot be read, such as for want of permission; it may be
-            whole.
+            it cannot be read, for example because of its permissions; it may
+            be undamaged.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -158,7 +158,7 @@ class CheckpointManager:
         if steps:
             raise ValueError(
                 f"All checkpoints in {self.folder} are damaged, as the lines"
-                " above say. Remove the folder to start anew"
+                " above say. Remove the folder to start again"
             )
         return None
 
@@ -221,7 +221,7 @@ def read_checkpoint(path) -> dict | None:
 
     Raises: OSError: the system cannot read the files.
     """
-    # Read first by the system, so that only damage is told as damage.
+    # Read the bytes first: an error of the system is not reported as damage.
     for file in sorted(path.iterdir()):
         if not file.is_dir():
             with file.open("rb") as stream:
@@ -230,7 +230,7 @@ def read_checkpoint(path) -> dict | None:
     try:
         if (path / _FILE).exists():
             with np.load(path / _FILE, allow_pickle=False) as archive:
-                return dict(archive)  # checks the sum of each array
+                return dict(archive)  # verifies the CRC of each array
         return _read_tensorflow(path)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         logging.warning(

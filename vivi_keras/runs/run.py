@@ -23,7 +23,7 @@ class Options:
             auto for a TPU, else all GPUs, else one device.
         allow_new_data: Resume even if the data set has changed.
         skip_nonfinite: Skip steps whose loss is not finite.
-        xla: Compile the step: on, off, or auto for on with one GPU.
+        xla: Compile the step with XLA: on, off, or auto: on with one GPU.
         steps_per_execution: Number of steps run before callbacks are called.
         prefetch: Number of batches prepared ahead of the step.
         probe: Score the encoder during training on a labelled set: digits,
@@ -31,9 +31,9 @@ class Options:
             of labelled ranges of the data set's videos.
         probe_every_steps: Number of steps between two scores; None for
             train.checkpoint_every_steps.
-        keep_best: Keep the encoder of the step that the probe scores best, the
-            start included, for vivi-export. Half of the probe's labels are held
-            back to judge it.
+        keep_best: Save the encoder of the step that the probe scores best, for
+            vivi-export; the start is step 0. Half of the probe's labels are
+            held out to judge it.
         profile_steps: START,STOP: steps of this run to profile.
     """
 
@@ -117,8 +117,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         workdir_lib.check_writable(workdir)
     if best.has_best(workdir) and not options.keep_best:
         raise ValueError(
-            f"keep_best must be given, as when the run in {workdir} began:"
-            f" {best.FILE} there holds its best step. Got: False"
+            f"keep_best must be given, because {best.FILE} in {workdir} holds"
+            " the best step of this run. Got: False"
         )
 
     @functools.lru_cache(maxsize=1)
@@ -132,11 +132,11 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         )
 
     with contextlib.ExitStack() as stack:
-        # From here on, since the work before the first step may take long.
+        # Before the work below, which may take long.
         sigterm = stack.enter_context(StopAtSigterm())
         batches_lib.name_labels(config)
         stack.enter_context(strategies.computing_in(train.precision))
-        # Most likely the first span of training: its batches are cached.
+        # Probably the first span of training: its batches are then reused.
         saved = checkpoints.saved_steps(workdir)
         start = workdir_lib.read_start(workdir) if saved else None
         if start is None:
@@ -148,7 +148,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
             spec = build.element_spec(config)
         spec = batch.replica_spec(spec, 1)
         with strategy.scope():
-            # A checkpoint replaces the weights of the start, which may be
+            # A checkpoint replaces the start's weights, whose files may be
             # gone by now.
             model = build.build_model(
                 build.with_network(config, start["network"])
@@ -163,8 +163,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         model.build_from(spec)
         speed = MeasureSpeed(batches_lib.images_per_step(config))
         pages = _pages(config, workdir, options)
-        # Bad settings have raised an error by now, before any folder is made.
-        # The work directory is claimed only now.
+        # Wrong settings raise an error above, before any folder is made.
+        # So the work directory is claimed only now.
         if chief:
             _claim(stack, config, workdir, options.allow_new_data, start)
         manager = checkpoints.CheckpointManager(
@@ -197,8 +197,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         for page in pages:
             if isinstance(page, tensorboard.Profile) and not page.done:
                 print(
-                    f"No profile: this run was at its end before step"
-                    f" {page.start} of its own.",
+                    f"No profile: the run ended before step {page.start},"
+                    " counted from its start.",
                     flush=True,
                 )
         print(speed.report(_STARTED), flush=True)
@@ -244,7 +244,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
     if fit["verbose"] is None:
         fit["verbose"] = "auto"
     every = train.log_every_steps
-    # At the end of an epoch, the restored sums belong to the finished row.
+    # After a whole epoch, the restored sums belong to the row it wrote.
     model.resumed = step % every != 0
     for start, stop in _spans(step, train):
         steps = min(every, stop - start)
@@ -261,7 +261,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
                 steps_per_epoch=steps,
                 **fit,
             )
-        except tf.errors.InvalidArgumentError as error:  # mostly a bad batch
+        except tf.errors.InvalidArgumentError as error:  # often a bad batch
             step = model.steps_done
             if step:
                 manager.save(wait=True)
@@ -292,7 +292,7 @@ def _spans(step, train):
 
 
 def _pages(config, workdir, options):
-    """The callbacks with which the chief adds to the logs and writes them."""
+    """The chief's callbacks, which add to the logs and write them."""
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import best, build
     from vivi_keras.trainer import callbacks, tensorboard

@@ -11,7 +11,7 @@ from vivi_keras.runs.checkpoints import saved_steps
 
 CONFIG_FILE = "config.json"
 _RECORD = ("data_fingerprint", "start")
-# Keys that configs have got since the first runs, with their defaults.
+# Keys that were added to configs after the first runs, with their defaults.
 _NEW_KEYS = {
     "data": {
         "colour_strength": 1.0,
@@ -53,7 +53,7 @@ def check_writable(workdir) -> None:
 def claim_workdir(
     workdir, config, fingerprint, allow_new_data=False, start=None
 ) -> None:
-    """Writes the config into a new work directory, or compares it.
+    """Writes the config into a new work directory, or checks the one there.
 
     The data set may be in another place, but must have the same content.
 

@@ -100,8 +100,8 @@ class StopAtSigterm(keras.callbacks.Callback):
 
     If only one of several workers receives it, all of them end after the
     same step; otherwise the others would wait for that one forever. The signal
-    is handled while `fit` runs; used as a context manager, also between calls
-    of `fit`, where it would otherwise end the process.
+    is handled while `fit` runs. As a context manager, it also handles the
+    signal between calls of `fit`, where it would otherwise end the process.
 
     Attributes:
         stopped: bool, whether SIGTERM arrived.
@@ -140,10 +140,10 @@ class StopAtSigterm(keras.callbacks.Callback):
 
 
 class MeasureEvery(keras.callbacks.Callback):
-    """Base of callbacks that add figures to the logs every N steps.
+    """Base of callbacks that add values to the logs every N steps.
 
-    The figures are measured right after a multiple of N steps, wherever
-    epochs end, and added to the logs at the end of that epoch. List it before
+    The values are measured right after each multiple of N steps, and added to
+    the logs at the end of the epoch that contains it. List it before
     callbacks that write logs. A subclass has `measure()`, which returns name
     -> float.
 
@@ -161,7 +161,7 @@ class MeasureEvery(keras.callbacks.Callback):
             )
         self.every_steps = every_steps
         self.last_step = last_step
-        self.found = {}  # last figures of this epoch
+        self.found = {}  # last values of this epoch
 
     def on_train_begin(self, logs=None):
         self.count = self.model.steps_done // self.every_steps
@@ -183,7 +183,7 @@ class MeasureEvery(keras.callbacks.Callback):
 class TestLabels(MeasureEvery):
     """Adds top-1 and top-5 accuracy on test images to the logs of an epoch.
 
-    The encoder runs as after training: whole images, no colour changes, batch
+    The encoder runs in inference mode: whole images, no colour changes, batch
     norm's moving averages.
 
     Args:
@@ -364,7 +364,7 @@ class MeasureSpeed(keras.callbacks.Callback):
             started: `time.monotonic()` at the start of the program.
         """
         if not self.seconds:
-            return f"No speed to tell; peak memory {_peak_memory()}."
+            return f"Speed not measured; peak memory {_peak_memory()}."
         rate = self.steps * self.images_per_step / self.seconds
         return (
             f"{rate:,.0f} images/s, {self.waited / self.seconds:.1%} of the"
@@ -377,8 +377,8 @@ class ShowProgress(keras.callbacks.Callback):
     """Shows the progress of `fit` on a terminal, or in a file.
 
     On a terminal or in a notebook, a line of at most 79 characters is
-    rewritten all the time. Elsewhere, one line a minute is printed. Each
-    shows up to three figures: the loss, and the first of its parts.
+    updated all the time. Elsewhere, one line a minute is printed. Each shows
+    up to three values: the loss and its first parts.
 
     Args:
         stream: file to write to; None for standard output.
@@ -430,7 +430,7 @@ class ShowProgress(keras.callbacks.Callback):
 
 
 def _shown(logs):
-    """Texts of at most three figures: those of the loss come first."""
+    """At most three values as texts; those of the loss come first."""
     losses = [name for name in logs if name.endswith("_loss")]
     names = dict.fromkeys(["loss", *losses, *logs])
     names = [name for name in names if name in logs][:3]

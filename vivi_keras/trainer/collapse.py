@@ -20,7 +20,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.healthy = set()  # (level, sign): was absent in some epoch
-        self.suspected, self.told = set(), set()
+        self.suspected, self.reported = set(), set()
 
     def on_epoch_end(self, epoch, logs=None):
         found = {}
@@ -32,15 +32,15 @@ class WarnOfCollapse(keras.callbacks.Callback):
                     if name.startswith(f"{level.name}_")
                 }
                 found.update(self._signs(level, figures))
-        for sign in found.keys() & self.suspected - self.told:
+        for sign in found.keys() & self.suspected - self.reported:
             logging.warning(
                 "Step %d: level %r may have collapsed: %s",
                 self.model.steps_done,
                 sign[0],
                 found[sign],
             )
-            self.told.add(sign)
-        self.suspected = found.keys() - self.told
+            self.reported.add(sign)
+        self.suspected = found.keys() - self.reported
 
     def _signs(self, level, figures):
         """Dict: (level name, sign) -> description and likely cause."""

@@ -22,7 +22,7 @@ elif keras.backend.backend() == "jax":
 
 VIEW_POLICIES = ("exemplar", "rotation", None)
 STATISTICS = ("both", "videos", "images")
-# Arguments of Keras's methods that have no place here, and what does.
+# Arguments of Keras's methods that raise an error, and what replaces them.
 _LOSSES = "the levels of the objective give the losses and their weights"
 _METRICS = "the levels of the objective give the metrics"
 _LABELS = 'labels are a field of the batch, "label"'
@@ -75,7 +75,7 @@ class ViviModel(keras.Model):
             encoder's variables; 0 for no averages. After step t it is
             min(average_decay, (1 + t) / (10 + t)), so that the initial
             weights are forgotten soon.
-        guard: adapt.Guard that holds the encoder back; None for none
+        guard: adapt.Guard that limits the changes of the encoder; None for none
             (TensorFlow only).
         name: name of the model.
         **kwargs: `dtype` and `trainable`, as for any Keras model.
@@ -116,7 +116,7 @@ class ViviModel(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self.autocast = False  # a batch is checked as it was given
+        self.autocast = False  # batches are checked before any cast
         for argument, value, known in (
             ("views", views, VIEW_POLICIES),
             ("image_views", image_views, VIEW_POLICIES),
@@ -265,7 +265,7 @@ class ViviModel(keras.Model):
         optimizer = getattr(self, "optimizer", None)  # missing until compiled
         if optimizer is None or optimizer.built:
             return
-        # An optimizer with its own decay, compiled before, removed them.
+        # An earlier compile may have moved the decay into its optimizer.
         for variable in self.trainable_variables:
             variable.regularizer = self._penalties.get(id(variable))
         optimizers.move_weight_decay_to_optimizer(
@@ -302,7 +302,7 @@ class ViviModel(keras.Model):
         )
 
     def _symbolic_build(self, iterator=None, data_batch=None):
-        """Keras's way to build with other backends than TensorFlow."""
+        """Keras's hook for building with a backend other than TensorFlow."""
         if self.built:
             return
         if data_batch is None:
@@ -399,7 +399,7 @@ class ViviModel(keras.Model):
         )
 
     def classify(self, images):
-        """Logits of images, computed as after training.
+        """Logits of images, computed in inference mode.
 
         Args:
             images: uint8 [N, H, W, 3].
@@ -450,7 +450,7 @@ class ViviModel(keras.Model):
     def train_step(self, *arguments):
         """Updates the weights with one replica's part of a batch.
 
-        With JAX it is a pure function of (state, batch), as Keras asks.
+        With JAX it is a pure function of (state, batch), as Keras requires.
         """
         backend = keras.backend.backend()
         if backend == "tensorflow":
@@ -575,7 +575,7 @@ class ViviModel(keras.Model):
         return super().fit(**given)
 
     def _check_callbacks(self, callbacks):
-        """Refuses, before the first step, to save what cannot be saved."""
+        """Raises ValueError early if a ModelCheckpoint cannot save it all."""
         for callback in keras.tree.flatten(callbacks):
             if (
                 isinstance(callback, keras.callbacks.ModelCheckpoint)
@@ -688,7 +688,7 @@ def _fields(data):
 
 
 def _check_call(method, model, args, kwargs):
-    """Refuses what `_UNUSED` names; returns all arguments by name."""
+    """Refuses the arguments in `_UNUSED`; returns all others by name."""
     signature = inspect.signature(getattr(keras.Model, method))
     given = signature.bind(model, *args, **kwargs).arguments
     for name, instead in _UNUSED.items():
@@ -701,7 +701,7 @@ def _check_call(method, model, args, kwargs):
 
 
 def _with_progress(callbacks):
-    """Adds `ShowProgress` to what `fit` takes as its callbacks."""
+    """Adds `ShowProgress` to the callbacks that `fit` was given."""
     from vivi_keras.trainer.callbacks import ShowProgress
 
     shown = ShowProgress()
@@ -716,7 +716,7 @@ def _with_progress(callbacks):
 
 
 def _check_ends(method, given, data, steps):
-    """Refuses a data set that never ends without a number of steps."""
+    """Refuses an endless data set if the number of steps is not given."""
     if given.get(steps) is None and _is_endless(given.get(data)):
         raise ValueError(
             f"{method} needs {steps}, since the data set {data} never ends."
@@ -726,7 +726,7 @@ def _check_ends(method, given, data, steps):
 
 def _is_endless(data):
     cardinality = getattr(data, "cardinality", 0)
-    # A method of a tf.data.Dataset, a number of a distributed data set.
+    # A method of tf.data.Dataset, but a number in a distributed data set.
     return int(cardinality() if callable(cardinality) else cardinality) == -1
 
 

@@ -1,8 +1,8 @@
 """An online probe: accuracy of simple classifiers on features during training.
 
-It uses the classifiers of `vivi_keras.features`. Its figures show the progress
-of a run; the scores of an encoder are measured on the SavedModel that
-`vivi-export` writes.
+It uses the classifiers of `vivi_keras.features`. Its accuracies show the
+progress of a run; the final scores of an encoder are measured on the SavedModel
+that `vivi-export` writes.
 """
 
 import pathlib
@@ -78,7 +78,7 @@ class ProbeData:
             labelled ranges (see `own_labels.read`).
         image_size: int, pixels a side.
         dataset: for a CSV file, the prepared data set with its videos.
-        hold_back: whether to leave half of the labels for a verdict (see
+        hold_back: whether to hold out half of the labels for a verdict (see
             `own_labels.probe_and_verdict`).
     Attributes:
         images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` are the
@@ -120,7 +120,7 @@ class ProbeData:
 
 
 def _by_video(own, hold_back):
-    """Rows of the probe, those to fit on first, and how many these are."""
+    """The probe's rows, training rows first, and the number of these."""
     rows = np.arange(len(own.labels))
     if hold_back:
         rows, _ = own_labels.probe_and_verdict(own)

@@ -158,7 +158,7 @@ def distributed_batches(strategy, make_batches, prefetch=2):
             # Otherwise every step asks all workers whether one of them has no
             # more data, and static shapes are lost.
             batches, endless = batches.repeat(), True
-        if endless:  # told, since Keras would go on forever
+        if endless:  # set explicitly, or Keras would go on forever
             batches = batches.apply(
                 tf.data.experimental.assert_cardinality(
                     tf.data.INFINITE_CARDINALITY

@@ -43,7 +43,7 @@ def read_tf_config(text):
     for job, addresses in cluster.items():
         check(
             job in WORKER_JOBS,
-            "have no cluster but of worker and chief",
+            "have only the jobs worker and chief in its cluster",
             repr(job),
         )
         check(
@@ -112,7 +112,7 @@ def wait_for_workers(own, others):
     """
     if not others:
         return
-    start, told = time.monotonic(), False
+    start, warned = time.monotonic(), False
     missing = dict.fromkeys(others)  # address -> why it was not reached
     with _listen(own, len(others)):
         while True:
@@ -129,9 +129,9 @@ def wait_for_workers(own, others):
                     f"Workers of TF_CONFIG are not there after {WAIT_SECONDS}"
                     f" seconds: {names}"
                 )
-            if seconds > QUIET_WAIT_SECONDS and not told:
+            if seconds > QUIET_WAIT_SECONDS and not warned:
                 logging.warning("Waiting for workers %s", names)
-                told = True
+                warned = True
             time.sleep(0.2)
 
 

@@ -1,22 +1,22 @@
 """Times of a file's pictures, from their time stamps.
 
-Real files hold stamps that are missing, equal or out of order (pictures that
-were coded in another order than they are shown), that begin anew where files
-were joined, or that leap. What a usual step is, the stamps themselves tell: the
-rate that a file states is often wrong. All constants here are [O].
+In real files, stamps may be missing, equal or out of order (if pictures are not
+stored in the order of display). They may restart where files were joined, or
+jump. The usual step is estimated from the stamps, as the rate that a file
+states is often wrong. All constants here are [O].
 """
 
 import collections
 import heapq
 import statistics
 
-# Stamps are put in order among this many: the most pictures that H.264 and
-# HEVC let wait before they are shown.
+# Number of stamps that are sorted at once: the most pictures that H.264 and
+# HEVC delay before they are shown.
 REORDERED = 16
-# A leap is this many times longer than most steps around it.
+# A jump is this many times longer than most steps around it.
 _LEAP, _MOST = 20.0, 0.85
-_STEPS = 32  # past steps that tell the usual one
-# At the start of a part, stamps out of order differ by less, or by few steps.
+_STEPS = 32  # past steps that the usual step is estimated from
+# Stamps out of order at the start of a part differ by less, or by few steps.
 _RESTART_SECONDS = 1.0
 
 
@@ -24,15 +24,15 @@ class Clock:
     """Turns time stamps into seconds since the first picture.
 
     Args:
-        step_seconds: nominal time from picture to picture, used while the
-            stamps tell none.
-        longest_pause_seconds: a longer step is taken for a leap, unless it fits
+        step_seconds: nominal time from picture to picture, used until it can be
+            estimated from the stamps.
+        longest_pause_seconds: a longer step counts as a jump, unless it fits
             the steps around it.
 
     Attributes:
-        depth: number of pictures that wait, so that stamps can be put in order.
-        num_jumps: places where the stamps leap or begin anew. There the next
-            picture comes one usual step later.
+        depth: number of pictures that are buffered to sort their stamps.
+        num_jumps: number of places where the stamps jump or restart. There the
+            next picture is put one usual step later.
     """
 
     def __init__(self, step_seconds, longest_pause_seconds):
@@ -40,10 +40,10 @@ class Clock:
         self.num_jumps = 0
         self._nominal = step_seconds
         self._pause = longest_pause_seconds
-        # Stamps that came. A part begins where stamps begin anew.
+        # Stamps received. A new part begins where the stamps restart.
         self._part = 0
         self._newest = None  # highest stamp of the part
-        self._previous = None  # the last that came
+        self._previous = None  # the last one received
         self._seen = collections.deque(maxlen=REORDERED)
         self._waiting = []  # heap of (part, stamp)
         self._unknown = 0  # pictures before the first stamp
@@ -72,7 +72,7 @@ class Clock:
             yield self._next(), queue.popleft()
 
     def stays(self, stamp, duration):
-        """Takes the stamp of a packet that says: the picture stays."""
+        """Takes the stamp of a packet that repeats the last picture."""
         if stamp is not None:
             self._stays.append(stamp)
             self._stays_until = stamp + (duration or self._nominal)
@@ -82,8 +82,8 @@ class Clock:
         steps = [*self._steps, *self._steps_ahead()]
         if not steps:
             return self._nominal
-        # The mean, because many files round stamps to milliseconds; but not
-        # of pauses and doubled pictures.
+        # The mean, because many files round stamps to milliseconds, but without
+        # pauses and doubled pictures.
         middle = statistics.median(steps)
         usual = [s for s in steps if middle / 2 <= s <= 2 * middle]
         return sum(usual) / len(usual)
@@ -92,7 +92,7 @@ class Clock:
         """Seconds at which the last picture ends.
 
         Args:
-            duration: seconds that the last picture states, or None.
+            duration: the file's duration of the last picture, or None.
         """
         step = self.step_seconds()
         length = step
@@ -103,13 +103,13 @@ class Clock:
         return self._last + length
 
     def _take(self, stamp):
-        """Adds the stamp of the picture that came."""
+        """Adds the stamp of the next picture."""
         if stamp is None:
             if self._newest is None:
                 self._unknown += 1
                 return
             stamp = self._previous + self.step_seconds()
-        elif self._begins_anew(stamp):
+        elif self._restarts(stamp):
             self._part += 1
             self._seen.clear()
             self._stays.clear()
@@ -125,8 +125,8 @@ class Clock:
         self._seen.append(stamp)
         heapq.heappush(self._waiting, (self._part, stamp))
 
-    def _begins_anew(self, stamp):
-        """Whether a stamp is not merely out of order."""
+    def _restarts(self, stamp):
+        """Whether the stamps restart here, rather than being out of order."""
         if self._newest is None or stamp >= self._newest:
             return False
         if stamp == self._previous:
@@ -159,7 +159,7 @@ class Clock:
         return self._last
 
     def _step(self, part, stamp):
-        """Goes on to the next stamp of a part."""
+        """Moves on to the next stamp of a part."""
         before, step = self._last, stamp - self._used[1]
         if step <= 0:
             self._last += self._share(part, stamp)
@@ -191,7 +191,7 @@ class Clock:
         return min(step, left / (same + 1)) if left > 0 else step
 
     def _leaps(self, before, stamp):
-        """Whether a step is none of the file's own rhythm."""
+        """Whether a step is a jump: far longer than the file's other steps."""
         step = stamp - before
         if step <= self._pause:
             return False
@@ -203,7 +203,7 @@ class Clock:
         return step > _LEAP * others[int(_MOST * len(others))]
 
     def _steps_ahead(self, since=None):
-        """Steps between the stamps that wait, of the part in use."""
+        """Steps between the buffered stamps of the current part."""
         part = self._part if self._used is None else self._used[0]
         stamps = sorted({s for p, s in self._waiting if p == part})
         if since is not None:

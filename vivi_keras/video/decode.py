@@ -18,19 +18,19 @@ from av.video.reformatter import VideoReformatter
 
 from vivi_keras.video.clock import REORDERED, Clock
 
-# A longer step of the time stamps that does not fit the others is taken for a
-# leap: in a stream, which may be joined or broken off, and in other files,
-# where a recorder may have waited for the picture to change. [O]
+# A longer step between time stamps that does not fit the others is a jump.
+# Streams, which may be joined or interrupted, have the first limit; other
+# files, where a recorder may have waited for a change, the second. [O]
 STREAM_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 _DISCONTINUOUS = 0x200  # FFmpeg's AVFMT_TS_DISCONT
-# Pictures that wait for their stamps to be put in order take at most this
-# much, but four may always wait: the larger a picture, the fewer a codec lets
-# wait. [O]
+# Most bytes of pictures that are buffered to sort their stamps, but at least
+# four pictures are always allowed: the larger pictures are, the fewer of them a
+# codec reorders. [O]
 _REORDER_BYTES = 48 << 20
 # 8192 x 8192: a header that claims more is very likely damaged. [O]
 MAX_PIXELS = 1 << 26
-# Decoding stops after this many errors in a row, once it has given frames. [O]
+# Decoding stops after this many errors in a row, if it has given frames. [O]
 MAX_ERRORS_IN_A_ROW = 200
 # A video that ends earlier than its file says, by more than this share, was
 # cut off. [O]
@@ -100,7 +100,7 @@ class Video:
         threads: decoding threads; 0 lets FFmpeg choose.
 
     Raises:
-        VideoError: the file is no video or has no video stream.
+        VideoError: the file is not a video or has no video stream.
     """
 
     def __init__(self, path, threads=0):
@@ -140,8 +140,8 @@ class Video:
         self._end = None
         self._spans = {}  # number of a stream -> its first and last tick
         self._size = None
-        # AVI holds no time of display. FFmpeg's guess is that of the packet
-        # after it.
+        # AVI stores no display times. FFmpeg's guess for a packet is the time
+        # of the next one.
         self._guessed = self._container.format.name == "avi"
         base = self._stream.time_base
         self._tick = base.numerator, base.denominator
@@ -153,7 +153,7 @@ class Video:
 
     @property
     def longest_pause_seconds(self):
-        """A longer step of the stamps may be a leap; see `Clock`."""
+        """A longer step between stamps may be a jump; see `Clock`."""
         if self._container.format.flags & _DISCONTINUOUS:
             return STREAM_PAUSE_SECONDS
         return LONGEST_PAUSE_SECONDS
@@ -187,7 +187,7 @@ class Video:
 
     @property
     def time_jumps(self):
-        """Number of places where the time stamps leap or begin anew."""
+        """Number of places where the time stamps jump or restart."""
         return self._clock.num_jumps
 
     @property
@@ -197,7 +197,7 @@ class Video:
 
     @property
     def frames_per_second(self):
-        """Frames per second of video; as the file states before a pass."""
+        """Frames per second of video; before a pass, as the file states it."""
         if self._end is None:
             return self.nominal_rate
         return self._num_frames / self._end
@@ -247,7 +247,7 @@ class Video:
             if not packet.size:
                 continue
             if before is not None and (packet.dts or before) < before:
-                parts.append([])  # the stamps begin anew
+                parts.append([])  # the stamps restart
             before = before if packet.dts is None else packet.dts
             self._stamp(packet)
             parts[-1].append(self._seconds(packet.pts))
@@ -265,7 +265,7 @@ class Video:
     def _pictures(self):
         """Yields decoded pictures, and None where an error occurred."""
         failures, any_yet = 0, False
-        # Sound too: it tells whether the file ends as it says.
+        # Audio too: it shows whether the file is as long as it states.
         streams = [self._stream, *self._container.streams.audio]
         packets = self._container.demux(streams)
         while failures < MAX_ERRORS_IN_A_ROW:
@@ -282,7 +282,7 @@ class Video:
             self._stamp(packet)
             if packet.stream.index != self._stream.index:
                 continue
-            if packet.size == 0:  # the picture stays, or the file ends
+            if packet.size == 0:  # the picture is repeated, or the file ends
                 length = self._seconds(packet.duration)
                 self._clock.stays(self._seconds(packet.pts), length)
                 continue
@@ -306,7 +306,7 @@ class Video:
             yield None
 
     def _stamp(self, packet):
-        """Gives a packet the time of display; keeps its stream's ends."""
+        """Sets a packet's display time; records its stream's first and last."""
         if self._guessed or packet.pts is None:
             packet.pts = packet.dts
         start = packet.pts
@@ -331,7 +331,7 @@ class Video:
         whole = (self._container.duration or 0) / av.time_base
         own = self._seconds(self._stream.duration)
         if own is None or abs(own - whole) < 0.01:
-            # The longest stream's, which may be the sound.
+            # The longest stream's, which may be the audio.
             ends += [
                 float((stop - start) * self._container.streams[n].time_base)
                 for n, (start, stop) in self._spans.items()
@@ -449,8 +449,8 @@ def orientation(picture):
     """How to show a frame: (transposed, then mirrored, then upside down).
 
     A display matrix (of 9 numbers, as in ISO/IEC 14496-12) maps a point (x, y)
-    of the picture to (a x + c y, b x + d y). Of other angles, the nearest of
-    the eight ways to lay a picture is taken.
+    of the picture to (a x + c y, b x + d y). For other angles, the nearest of
+    the eight possible orientations is used.
     """
     data = picture.side_data.get(SideData.DISPLAYMATRIX)
     if data is None:
@@ -462,7 +462,7 @@ def orientation(picture):
 
 
 def orient(image, how):
-    """Lays a picture [h, w, 3] as its `orientation` says."""
+    """Turns and mirrors a picture [h, w, 3] by its `orientation`."""
     transposed, mirrored, upside_down = how
     if transposed:
         image = image.transpose(1, 0, 2)

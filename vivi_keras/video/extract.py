@@ -11,12 +11,12 @@ from vivi_keras.video import decode, shots
 from vivi_keras.video import settings as settings_lib
 from vivi_keras.video.read_ahead import ahead
 
-# Raw frames that wait for the detector or the end of their shot may take this
-# much; beyond it frames are encoded early, even if they are not used then. [O]
+# Most bytes of raw frames that wait for the detector or the end of their shot.
+# Beyond it, frames are encoded early, even if they may not be used. [O]
 WINDOW_BYTES = 192 << 20
-GROUP_FRAMES = 2  # passed on by the decoder's thread at once
-# Pictures this far apart are compared, and are others if the colours of this
-# share of the pixels changed. In films about as often as there are cuts. [O]
+GROUP_FRAMES = 2  # that the decoder's thread passes on at once
+# Compares pictures this far apart; they differ if the colours of this share of
+# the pixels changed. In films, this is about as frequent as cuts. [O]
 CHANGE_SECONDS, CHANGE_SHARE = 0.5, 0.5
 
 
@@ -116,10 +116,10 @@ class _OpenShot:
 
 
 class _Changes:
-    """Counts how often the picture is another one than just before.
+    """Counts how often the picture differs from the one shortly before.
 
-    A rough measure, which knows nothing of shots: the colours are compared,
-    wherever they are in the picture.
+    A rough measure that does not depend on shots: it compares which colours
+    occur, wherever they are in the picture.
     """
 
     def __init__(self):
@@ -161,7 +161,7 @@ def extract(source, settings, keep, *, threads=0, progress=None):
             each frame.
 
     Returns: dict with "shots" and counts: all that a record needs except the
-        pixels. The same for the same content and settings.
+        pixels. It depends only on the content and the settings.
 
     Raises:
         VideoError: no part of the source can be used.

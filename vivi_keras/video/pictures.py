@@ -1,10 +1,10 @@
-"""What the shot detector knows of a video's pictures.
+"""Describes a video's pictures for the shot detector.
 
-Frames that repeat the picture before, for less than STILL_SECONDS, or follow it
-in less than MIN_STEP_SECONDS, are left out. Of each picture kept, a copy of
-64 x 48 pixels gives four descriptions (colours, colour histogram, light, edges)
-and measures of how well it can be made from the picture before by moving its
-parts. All constants are [O].
+Frames that repeat the previous picture, for less than STILL_SECONDS, or follow
+it in less than MIN_STEP_SECONDS, are left out. The other pictures are reduced
+to 64 x 48 pixels. Each has four descriptions (colours, colour histogram, light,
+edges), and measures of how well it can be made from the previous picture by
+moving parts of the latter. All constants are [O].
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ import cv2
 import numpy as np
 
 WIDTH, HEIGHT = 64, 48
-BAND = 26  # a picture is compared with as many before it
+BAND = 26  # number of earlier pictures that each is compared with
 MIN_STEP_SECONDS = 0.024  # every second frame of 50 or 60 a second
-STILL_SECONDS = 0.5  # what is repeated longer is a still and counts again
+STILL_SECONDS = 0.5  # a picture repeated longer is a still and counts again
 # The largest difference of a repeated picture, which coding may change a
 # little: its mean, and that of the most different of 8 x 6 parts, 0 to 255.
 _SAME_MEAN, _SAME_PART = 0.3, 1.5
 
 # Each description is one part of a vector of `VECTOR_SIZE`.
-COLOUR = slice(0, 2304)  # 32 x 24 pixels; distances are of one value
+COLOUR = slice(0, 2304)  # 32 x 24 pixels; distances are per value
 HISTOGRAM = slice(2304, 2816)  # 8 x 8 x 8 bins, square roots of shares
 LIGHT = slice(2816, 2960)  # 3 x 3 places, 16 bins, square roots of shares
 EDGES = slice(2960, 3088)  # 4 x 4 places, 8 directions
@@ -35,8 +35,8 @@ _ROW, _COLUMN = np.mgrid[:HEIGHT, :WIDTH]
 _LIGHT_BINS = 16 * (_ROW // 16 * 3 + np.minimum(_COLUMN // 22, 2))
 _EDGE_BINS = 8 * (_ROW // 12 * 4 + _COLUMN // 16)
 _GRID = _COLUMN.astype(np.float32), _ROW.astype(np.float32)
-# Where a pixel of a picture on a cylinder comes from, for a view of 90 degrees:
-# there a turning camera moves all by the same way.
+# Source of each pixel of a picture projected on a cylinder, for a view of 90
+# degrees. There, a turning camera moves all pixels by the same amount.
 _ANGLE = (_GRID[0][0] + 0.5 - WIDTH / 2) * (np.pi / 2 / WIDTH)
 _CYLINDER = (
     np.tile(np.tan(_ANGLE) * (WIDTH / 2) + WIDTH / 2 - 0.5, (HEIGHT, 1)),
@@ -44,7 +44,7 @@ _CYLINDER = (
     + (HEIGHT / 2 - 0.5),
 )
 _CYLINDER = tuple(part.astype(np.float32) for part in _CYLINDER)
-_STRIP = 24  # width of the strips that a turn is looked for with
+_STRIP = 24  # width of the strips whose shift shows a turn
 _EDGE_SCALE = 200.0  # edges below this are noise
 
 
@@ -60,7 +60,7 @@ class Picture:
         vector: float32 [VECTOR_SIZE].
         colour: uint8 [24, 32, 3].
         grey: uint8 [48, 64].
-        cylinder: uint8 [48, 64], the same on a cylinder.
+        cylinder: uint8 [48, 64], the same projected on a cylinder.
         mean, deviation: of the colours, 0 to 255.
         seconds: time of `frame`.
     """
@@ -81,7 +81,7 @@ class Chooser:
     """Chooses the frames that show a new picture.
 
     Attributes:
-        open_frame: first frame at which a picture to come may begin.
+        open_frame: first frame at which the next picture may begin.
     """
 
     def __init__(self):
@@ -131,7 +131,7 @@ def describe(image, first_frame=0, frame=0, seconds=0.0):
     colour = cv2.resize(image, (32, 24), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     vector = np.empty(VECTOR_SIZE, np.float32)
-    # Root mean square distances, as of one value.
+    # Scaled so that a distance is the root mean square difference of a value.
     vector[COLOUR] = colour.reshape(-1) * np.float32(2304**-0.5)
     bins = (image >> 5).astype(np.int32)
     bins = (bins[..., 0] * 8 + bins[..., 1]) * 8 + bins[..., 2]
@@ -192,13 +192,13 @@ def flow():
 
 
 def motion(before, after, flow):
-    """How the second picture follows from the first: NUM_MOTION values.
+    """Measures how motion explains the second picture: NUM_MOTION values.
 
     Mean difference after optical flow and without it, mean and deviation of
     the flow, 1 - correlation after flow; quantiles of the difference between
     blocks of one picture and their best place in the other, as 1 - correlation
-    and as colour; how the blocks' shifts differ; change of light; their shift;
-    and what `turn` gives.
+    and as colour; how the blocks' shifts differ; change of light; how far the
+    blocks shift; and the values of `turn`.
     """
     a, b = before.grey, after.grey
     moves = flow.calc(a, b, None)
@@ -234,7 +234,7 @@ def motion(before, after, flow):
 
 
 def turn(a, b):
-    """How badly strips at the sides are found in the other picture: 3 values.
+    """How badly strips at the sides fit into the other picture: 3 values.
 
     As 1 - correlation: of the best strip; of the strips that face each other
     when the camera turns; of the second best.

@@ -6,8 +6,8 @@ import numbers
 from vivi_keras.checks import check_choice, check_range, check_whole
 from vivi_keras.video import shots
 
-RATES = (1e-4, 1000)  # frames a second that make sense
-FORMAT = 4  # raised when the same file and settings give different bytes
+RATES = (1e-4, 1000)  # least and most frames per second
+FORMAT = 4  # increased when the same file and settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Settings:
         max_shot_seconds: Longer shots are split; None leaves them.
         min_shot_seconds: Shorter shots are merged or dropped. [O]
         short_shots: How short shots are handled: merge (with the next) or drop.
-        max_frames_per_shot: Most frames kept of a shot, evenly spread. [O]
+        max_frames_per_shot: Maximum frames kept of a shot, evenly spread. [O]
         jpeg_quality: Quality of stored frames, 1 to 100. [O]
         decoder: Video decoder: pyav or tfio.
     """

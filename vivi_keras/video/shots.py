@@ -15,7 +15,7 @@ DETECTORS = ("adaptive", "content", "histogram")
 # PySceneDetect's own thresholds.
 CONTENT_CHANGE = 27.0  # mean change of hue, saturation and value, 0 to 255
 HISTOGRAM_CHANGE = 0.2  # 1 - correlation, 128 bins
-# PySceneDetect names frames by time; the detectors used count frames alone.
+# PySceneDetect identifies frames by time; the detectors here only count them.
 _RATE = 25.0
 # PySceneDetect's detectors report a cut at most this many frames later.
 DELAY_FRAMES = 32
@@ -61,7 +61,7 @@ class CutDetector:
 
         Args:
             index: number of the frame, counted from 0.
-            seconds: its time, above that of the frame before.
+            seconds: its time, greater than that of the previous frame.
             small: uint8 [h, w, 3], BGR.
         Returns: list of int, frames that begin a new shot.
         """

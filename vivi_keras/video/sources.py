@@ -1,7 +1,7 @@
 """Sources of frames: video files, folders of frames, sequence examples.
 
 Every source yields `decode.Frame`s in order, so that the rest of the code need
-not know which kind it reads. Already extracted frames need no video.
+not know which kind it reads. Extracted frames can be read without their video.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Source:
     """A video, folder of frames or sequence example for a worker to read.
 
     Attributes:
-        kind: "video" (a file), "frames" (a folder of images, one a frame) or
+        kind: "video" (a file), "frames" (a folder of images, one per frame) or
             "sequence" (one SequenceExample inside a TFRecord file).
         path: the file or folder; with :// in it, see `fetch`.
         offset, length: bytes of the sequence example within its file.
@@ -135,7 +135,7 @@ def frame_names(folder):
 
 
 def _image(data):
-    """Decodes an image: uint8 [h, w, 3], BGR; None if the bytes are none."""
+    """Decodes an image: uint8 [h, w, 3], BGR; None if it is not an image."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # no bytes, or more pixels than are allowed
@@ -149,7 +149,7 @@ class ImageVideo:
         images: functions that return the bytes of each image.
         times: seconds of each image, from 0, increasing.
         end: second at which the last image ends.
-        time_jumps: number of places where their time stamps leap.
+        time_jumps: number of places where their time stamps jump.
     """
 
     sample_aspect_ratio = None
@@ -199,7 +199,7 @@ def _sequence(data):
     try:
         example = tf.train.SequenceExample.FromString(data)
     except DecodeError as error:
-        raise decode.VideoError(f"is no SequenceExample: {error}") from error
+        raise decode.VideoError(f"is not a SequenceExample: {error}") from error
     lists = example.feature_lists.feature_list
     if "image/encoded" not in lists:
         raise decode.VideoError(

@@ -81,12 +81,12 @@ class TfioVideo:
 
     @property
     def time_jumps(self):
-        """Number of places where the time stamps leap or begin anew."""
+        """Number of places where the time stamps jump or restart."""
         return self._clock.num_jumps
 
     @property
     def frames_per_second(self):
-        """Frames per second of video; as the file states before a pass."""
+        """Frames per second of video; before a pass, as the file states it."""
         if self.end_seconds is None:
             return self._nominal_rate
         return len(self._frames) / self.end_seconds

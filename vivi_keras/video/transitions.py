@@ -2,10 +2,10 @@
 
 Two small models of decision trees, fitted by `benchmarks/fit_shots.py`, score
 each picture: does a shot begin with it, and is it the middle of a dissolve?
-They see how a picture differs from those around it, each difference beside
-those of its neighbourhood, so that what a camera's motion, lights or few frames
-a second do everywhere is not taken for a cut. Fades are black between two
-pictures. All constants here are [O].
+Their features are the differences between a picture and those around it, each
+relative to similar differences nearby. So changes that are everywhere, from
+camera motion, lights or a low frame rate, are not taken for cuts. A fade is
+black between two pictures. All constants here are [O].
 """
 
 import collections
@@ -20,16 +20,16 @@ from vivi_keras.video import pictures
 WEIGHTS = pathlib.Path(__file__).with_name("transition_weights.npz")
 HALVES = (2, 3, 4, 6, 8, 10, 13)  # half lengths of dissolves, in pictures
 REACH = 40  # pictures on each side that a picture's features use
-REACH_FRAMES = 128  # and frames, so that a still does not delay decisions
+REACH_FRAMES = 128  # limit in frames, so that a still does not delay decisions
 BLOCK = 32  # pictures scored at once
 
 _CUT, _CUT_PEAK = 0.55, 2  # a cut's score is the highest within 2 pictures
 _DISSOLVE, _DISSOLVE_PEAK = 0.5, 10
-_PEAK_FRAMES = 48  # peaks reach no further
+_PEAK_FRAMES = 48  # limit in frames of a peak's neighbourhood
 _CENTRE = 9  # pictures on each side that a dissolve is centred over
-_ALONE = 6  # a dissolve is as many pictures away from cuts and fades
+_ALONE = 6  # a dissolve is at least this many pictures from cuts and fades
 _DARK_DEVIATION, _DARK_MEAN, _BRIGHT_DEVIATION = 6.0, 40.0, 14.0
-_FADE = 16  # a fade has a picture within this many pictures of the black
+_FADE = 16  # a fade has bright pictures at most this far from the black
 _LONG_BLACK = 12  # frames
 
 # Added to a difference before its logarithm: about the noise of coding.
@@ -43,7 +43,7 @@ _AROUND = np.array([o for o in range(-8, 9) if o])
 _STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
 _STILL_SECONDS = 0.4
 _CERTAIN = 2.0  # a score above those of the models
-_RETURN = 19  # pictures after which a light may have come back
+_RETURN = 19  # a flash is over after at most this many pictures
 
 
 class Table:
@@ -70,7 +70,7 @@ class Table:
 
 
 class _Window:
-    """The neighbourhoods of some pictures; numbers past their ends are cut."""
+    """The neighbourhoods of some pictures; offsets stop at the table's ends."""
 
     def __init__(self, table, places):
         self.table = table
@@ -136,7 +136,7 @@ def cut_features(table, places):
 
 
 def _step(window, values, noise):
-    """One kind of step beside those of its neighbourhood."""
+    """One kind of step, relative to those around it."""
     value = values[window.places]
     around = np.log(window.steps(values, _AROUND) + noise)
     level = np.log(value + noise)
@@ -151,7 +151,7 @@ def _step(window, values, noise):
 
 
 def _sides(window, part, noise):
-    """Differences across the place beside those within each side."""
+    """Differences across a place, relative to those within each side."""
 
     def logs(pairs):
         return np.log(window.between(part, *pairs) + noise)
@@ -236,9 +236,9 @@ class Trees:
     """A sum of decision trees.
 
     Args:
-        feature: int [trees, nodes], the feature that a node looks at.
-        threshold: float32 [trees, nodes]; at most it: to the left.
-        left, right: int [trees, nodes], next nodes; a leaf's are itself.
+        feature: int [trees, nodes], the feature that a node compares.
+        threshold: float32 [trees, nodes]; up to it, left is next, else right.
+        left, right: int [trees, nodes], next nodes; a leaf points to itself.
         value: float32 [trees, nodes], of the leaves.
         start: float, added to their sum.
     """
@@ -282,7 +282,7 @@ def models():
 
 
 class Row(NamedTuple):
-    """What is kept of a picture: its differences to those before it."""
+    """A picture's differences from those before it."""
 
     distances: np.ndarray  # float32 [BAND + 1, 4]
     motion: np.ndarray  # float32 [NUM_MOTION]
@@ -391,14 +391,14 @@ class _Fades:
 def changes_of_stills(table, seconds, places):
     """Whether another picture begins before or after a still: bool [n].
 
-    In a slide show everything but the changes is still, so that the models,
-    which compare a change with those around it, see nothing special in it. A
-    flash, after which the still is there again, does not count.
+    In a slide show nothing moves between changes, so the models, which compare
+    a change with those around it, may miss it. A flash, after which the same
+    still returns, does not count.
 
     Args:
         table: `Table`.
         seconds: times of its pictures.
-        places: int [n], of the pictures asked about.
+        places: int [n], the pictures to check.
     """
     change = table.distances[:, 1, 0]
 
@@ -446,8 +446,8 @@ class Transitions:
         self._chooser = pictures.Chooser()
         self._make_row = Rows().add
         self._fades = _Fades()
-        self._fade_frames, self._told = [], 0
-        # Of pictures from self._first on; those scored have both scores.
+        self._fade_frames, self._num_reported = [], 0
+        # Of pictures from self._first on; scored pictures have both scores.
         self._first = 0
         self._rows, self._cut_scores, self._dissolve_scores = [], [], []
         self._decided = 0  # pictures before this one are decided
@@ -487,14 +487,14 @@ class Transitions:
         return ready
 
     def _decide(self, ready, finished):
-        """Decides as many pictures as can be; `ready` get scores."""
+        """Decides as many pictures as possible; scores those before `ready`."""
         self._score(ready)
         open_frame = self._num_frames
         if not finished:
             open_frame = self._chooser.open_frame
         fade = open_frame if finished else self._fades.earliest(open_frame)
-        found, self._told = (
-            self._fade_frames[self._told :],
+        found, self._num_reported = (
+            self._fade_frames[self._num_reported :],
             len(self._fade_frames),
         )
         while self._decided - self._first < ready:
@@ -522,7 +522,7 @@ class Transitions:
         self._dissolve_scores += dissolves.tolist()
 
     def _known(self, place, ready, fade, open_frame):
-        """Whether nothing to come changes the decision on a picture."""
+        """Whether no later picture can change the decision on a picture."""
         row = self._rows[place]
         if row.first_frame + _FADE >= fade:
             return False
@@ -533,7 +533,7 @@ class Transitions:
         return row.frame + _PEAK_FRAMES < open_frame
 
     def _at(self, place):
-        """The cut that a picture tells of: a list of at most one frame."""
+        """The cut at a picture, if any: a list of at most one frame."""
         begin = self._rows[place].first_frame
         if any(abs(begin - fade) <= _FADE for fade in self._fade_frames):
             return []
@@ -575,7 +575,7 @@ class Transitions:
         ]
 
     def _settle(self, fade, open_frame, finished):
-        """A decision to come may be on a frame a few pictures earlier."""
+        """Updates `settled`; a later cut may be a few pictures earlier."""
         if finished:
             self.settled = self._num_frames
             return
@@ -590,15 +590,15 @@ class Transitions:
         self.settled = max(self.settled, min(begin, fade))
 
     def _forget(self):
-        """Drops what no decision to come uses."""
+        """Drops what no later decision uses."""
         scored = self._first + len(self._cut_scores)
         keep = min(scored - REACH - 2, self._decided - 2 * _DISSOLVE_PEAK)
         drop = max(0, keep - self._first)
         self._first += drop
         for kept in (self._rows, self._cut_scores, self._dissolve_scores):
             del kept[:drop]
-        while self._fade_frames[1:] and self._told:
+        while self._fade_frames[1:] and self._num_reported:
             if self._fade_frames[0] >= self.settled - REACH_FRAMES:
                 break
             del self._fade_frames[0]
-            self._told -= 1
+            self._num_reported -= 1

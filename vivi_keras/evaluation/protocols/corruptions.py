@@ -200,7 +200,7 @@ def run(
 
     Args:
         pool: float [N, D], features of the training part. labels: int [N].
-        limit: int, most test images, the first in the fixed order.
+        limit: int, maximum number of test images, the first in stored order.
         on_set: callable without arguments, called after each corruption at
             each severity.
     Returns: dict "accuracy" in [0, 1], the mean over corruptions and

@@ -15,7 +15,7 @@ from vivi_keras.features import cache
 from vivi_keras.features import encoder as encoder_lib
 
 PROTOCOL = settings_lib.FINETUNE
-# Raised if the same settings give other scores, so that no part is kept.
+# Increased if the same settings give other scores; saved parts then expire.
 VERSION = 2
 # Heads are padded to one of these, so that tasks share compiled steps.
 HEAD_WIDTHS = (16, 64, 128, 512, 1024)
@@ -31,8 +31,8 @@ class Sweep:
 
     Every learning rate is tried with every number of steps. The setting with
     the best validation accuracy is trained again on all images, `runs` times
-    with different seeds. Of equal settings, the first is chosen, in the order
-    of `settings`; the public code has no choice of settings to follow.
+    with different seeds. If settings score equally, the first in the order of
+    `settings` is chosen; the public code does not choose settings.
     """
 
     learning_rates: tuple = (0.1, 0.01)
@@ -64,14 +64,14 @@ class Sweep:
     def rate(self, step, start, num_steps):
         """The learning rate of a step, counted from 0.
 
-        As in VTAB's public code, whose `tf.train.piecewise_constant` takes a
-        boundary itself as still before it.
+        As in VTAB's public code, where a step at a boundary still has the
+        rate before it (`tf.train.piecewise_constant`).
         """
         passed = sum(step > share * num_steps for share in self.decay_at)
         return start * self.decay**passed
 
     def num_images(self, num_tasks=1):
-        """Most images trained on, if the longest setting is chosen."""
+        """Number of images trained on, if the longest setting is chosen."""
         steps = sum(s for _, s in self.settings) + self.runs * max(self.steps)
         return num_tasks * steps * self.batch_size
 
@@ -239,7 +239,7 @@ class _Head:
             gradients = tape.gradient(
                 loss, variables, unconnected_gradients="zero"
             )
-            # Momentum as in tf.compat.v1: the rate is not in the sum.
+            # Momentum as in tf.compat.v1: the rate is not part of the sum.
             for variable, slot, gradient in zip(
                 variables, slots, gradients, strict=True
             ):

@@ -125,7 +125,7 @@ def run_frozen(
     Args:
         names: from FROZEN. task: has `num_classes` and `split`.
         pool: float [N, D], features of the training part, in stored order.
-        seed: int, which draw of the pool (see `task.ImageTask.split`).
+        seed: int, selects the draw of the pool (see `task.ImageTask.split`).
         settings: "num_train", "num_validation", "shots", "num_draws".
     Returns: dict protocol name -> result.
     """

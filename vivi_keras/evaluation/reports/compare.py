@@ -52,7 +52,7 @@ class Column:
 
     `runs` has the result rows of each module, `digests` the modules' hashes,
     `settings` the scoring settings, and `folders` the folders of each;
-    `departures` says where one was not scored as in published VTAB-1k.
+    `departures` lists the differences from the scoring of published VTAB-1k.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Column:
         ]
 
     def depart(self, departures):
-        """Adds departures that are not yet there."""
+        """Adds departures that are not yet in the list."""
         self.departures = scores.unique([*self.departures, *departures])
 
     def units(self, task, protocol):
@@ -118,7 +118,7 @@ class Comparison:
 
     @property
     def departures(self):
-        """Column name -> where it was not scored as in published VTAB-1k."""
+        """Column name -> differences from the scoring of published VTAB-1k."""
         return {column.name: column.departures for column in self.columns}
 
     def cells_of(self, protocol):
@@ -251,7 +251,7 @@ def _common_tasks(results):
             kept = tasks.setdefault(task, notes)
             if kept.get("fingerprint") != notes.get("fingerprint"):
                 left_out.append(
-                    f"{task}: its images in {found['folder']} are others"
+                    f"{task}: its images in {found['folder']} differ"
                 )
     for line in left_out:
         tasks.pop(line.partition(":")[0], None)

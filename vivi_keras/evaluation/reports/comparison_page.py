@@ -48,8 +48,8 @@ def _blocks(comparison):
     yield ("heading", f"{', '.join(names)}: {suite} suite")
     yield (
         "text",
-        "Top-1 accuracy in per cent, the best in bold. Over several runs the"
-        " mean (of fine-tuning the median) and standard deviation.",
+        "Top-1 accuracy in per cent, the best in bold. For several runs, the"
+        " mean (for fine-tuning, the median) and standard deviation.",
     )
     for protocol in comparison.protocols:
         cells_of = comparison.cells_of(protocol)
@@ -72,7 +72,7 @@ def _blocks(comparison):
         yield ("text", line + ".")
     rows = compare_lib.published_rows(comparison)
     if rows:
-        yield ("heading", "Published, of the same tasks and protocol")
+        yield ("heading", "Published scores, same tasks and protocol")
         resize = comparison.settings.get("resize", HALF_PIXEL)
         yield ("text", f"Images are resized as {resize} here, {LEGACY} there.")
         head = ["row", "mean", "natural", "specialized", "structured", "known"]

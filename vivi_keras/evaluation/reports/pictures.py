@@ -110,7 +110,7 @@ def read_metrics(path):
 def smooth(values, weight=0.9):
     """Mean of all values, each weighted by weight ** distance; skips nan.
 
-    It looks both ways, so that the line does not lag behind the values.
+    It uses values on both sides, so that the line does not lag behind.
 
     Args:
         values: float [N].

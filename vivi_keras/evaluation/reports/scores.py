@@ -91,7 +91,7 @@ def accuracies(rows, encoder, task, protocol):
 
 
 def departures(settings, tasks, encoder):
-    """Where an encoder was not scored as in published VTAB-1k.
+    """How an encoder's scoring differs from that of published VTAB-1k.
 
     Args:
         settings, tasks: as in results.json.
@@ -128,7 +128,7 @@ def table(rows, suite="offline", departures=None):
         rows: list of dicts with "encoder", "task", "group", "protocol",
             "seed" and "accuracy" in [0, 1].
         suite: for "vtab", means are shown only if all their tasks are there.
-        departures: for "vtab", encoder -> what `departures` says of it.
+        departures: for "vtab", encoder -> the result of `departures`.
     Returns: str. One line per task and protocol, one column per encoder:
         top-1 in per cent, the best marked with *; for several runs, their
         mean (for fine-tuning the median) and standard deviation. Each

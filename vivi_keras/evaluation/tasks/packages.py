@@ -14,12 +14,12 @@ __all__ = ["PACKAGES", "Package", "Unavailable", "deb_data", "fetch"]
 
 @contextlib.contextmanager
 def reading(what):
-    """Makes any error Unavailable, which names what cannot be read."""
+    """Turns any error into Unavailable, which names what cannot be read."""
     try:
         yield
     except Unavailable:
         raise
-    except Exception as error:  # data is damaged in many ways
+    except Exception as error:  # damaged data raise many kinds of errors
         raise Unavailable(
             f"{what} cannot be read: {type(error).__name__}: {reason(error)}"
         ) from error
@@ -97,7 +97,7 @@ PACKAGES = {
 
 
 def fetch(name, cache_dir, command=None):
-    """The folder of a package of PACKAGES; see `vivi_keras.packages.fetch`."""
+    """The folder of a package; see `vivi_keras.files.packages.fetch`."""
     return packages.fetch(PACKAGES[name], cache_dir, command)
 
 

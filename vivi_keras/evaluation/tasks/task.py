@@ -38,7 +38,7 @@ class LabelledImages:
             values = getattr(self, name)
             if values is not None and values.shape != (len(self.images),):
                 raise ValueError(
-                    f"{name} must be {len(self.images)}, one an image. Got:"
+                    f"{name} must be {len(self.images)}, one per image. Got:"
                     f" shape {values.shape}"
                 )
 

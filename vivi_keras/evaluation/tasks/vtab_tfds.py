@@ -21,7 +21,7 @@ def load_task(name, data_dir=None, max_test=None, resize=HALF_PIXEL):
     Args:
         name: a key of SOURCES.
         data_dir: TFDS's data folder; None for TFDS's own default.
-        max_test: int, most test images to use; None for all, as in VTAB.
+        max_test: int, maximum number of test images; None for all, as in VTAB.
         resize: how images are resized, one of `settings.RESIZES`.
     Returns: TfdsTask.
     Raises: Unavailable: the data set, or this version of it, is missing or
@@ -35,7 +35,7 @@ def load_task(name, data_dir=None, max_test=None, resize=HALF_PIXEL):
             raise Unavailable(
                 f"{builder.info.full_name} is not prepared under"
                 f" {builder.data_dir}: run vivi-evaluate --suite=vtab --prepare"
-                f" --tasks={name} (with --data_dir where it should lie)"
+                f" --tasks={name} (--data_dir gives another folder)"
             )
         splits = source.splits(sizes)
         found = TfdsTask(source, builder, splits, max_test, resize)
@@ -66,8 +66,8 @@ def split_sizes(builder):
 def prepare(names, data_dir=None, show=print):
     """Downloads and prepares the data sets of tasks with TFDS.
 
-    Returns: dict: unavailable task -> reason, which for a data set to download
-        by hand says where its files go.
+    Returns: dict: unavailable task -> reason; if its data must be downloaded by
+        hand, it names the folder for its files.
     """
     missing, done = {}, {}
     for name in names:
@@ -146,14 +146,14 @@ class TfdsTask:
     def fingerprint(self):
         """Hash of the data set's version, shards and slices."""
         info = self._builder.info
-        told = [self.name, info.full_name, self.splits, self._max_test]
-        told += [
+        content = [self.name, info.full_name, self.splits, self._max_test]
+        content += [
             (name, list(split.shard_lengths), split.num_bytes)
             for name, split in sorted(info.splits.items())
         ]
         if self._resize != HALF_PIXEL:
-            told.append(self._resize)
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+            content.append(self._resize)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     @functools.cached_property
     def notes(self):
