@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-    (unpacked,) = folder.glob("vivi*keras-*/")
+    (unpacked,) = (p for p in folder.glob("vivi*keras-*") if p.is_dir())
     build(unpacked, "wheel", folder)
     (path,) = folder.glob("*.whl")
     return path

@@ -314,7 +314,10 @@ def test_mirrored_batches_that_never_end_need_a_number_of_steps(request):
         text=True,
         env={
             "PYTHONPATH": ":".join(
-                map(str, (request.path.parent, request.path.parents[1]))
+                map(
+                    str,
+                    (request.path.parent, request.path.parents[1] / "helpers"),
+                )
             ),
             "TF_CPP_MIN_LOG_LEVEL": "3",
         },
