@@ -20,8 +20,9 @@ from vivi_keras.features import encoder as encoder_lib
 SHARES = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the labels
 # Small enough for two cores. The rate is chosen in the first draw.  [O]
 SWEEP = finetune.Sweep(
-    learning_rates=(0.03, 0.003), steps=(100,), batch_size=32, runs=1
+    learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1
 )
+FINETUNE_DRAWS = 3
 START, ADAPTED, FINETUNED = "start", "adapted", "start, fine-tuned"
 
 
@@ -99,7 +100,9 @@ def judge(
         tuner = finetune.FineTuner(encoders[START])
         inputs = resized(encoders[START])
         scores[FINETUNED] = {
-            share: _fine_tuned(tuner, inputs, own, splits, share)
+            share: _fine_tuned(
+                tuner, inputs, own, splits[:FINETUNE_DRAWS], share
+            )
             for share in SHARES
         }
     result = _result(own, splits, scores, best_step, size)
@@ -292,9 +295,10 @@ def _table(result):
 def _about(result):
     settings = result["settings"]
     return (
-        f"Accuracy in per cent, mean of {settings['draws']} random divisions of"
-        f" {settings['videos']} videos into training and test videos, whose"
-        " labels took no part in adapting. Images of"
+        f"Accuracy in per cent, mean of {settings['draws']} random divisions"
+        f" (for fine-tuning at most {FINETUNE_DRAWS}) of {settings['videos']}"
+        " videos into training and test videos, whose labels took no part in"
+        " adapting. Images of"
         f" {settings['image_size']} pixels; always the most frequent class:"
         f" {100 * settings['chance']:.1f}. Intervals are Student's over the"
         " draws, which share their videos: with few videos they are too narrow."
