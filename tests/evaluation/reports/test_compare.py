@@ -142,7 +142,7 @@ def test_other_images_are_left_out(tmp_path):
     )
     second = write(tmp_path / "b", [row("n", "x", 0, 0.5)], None, "other")
     found = compare.load([first, second])
-    assert list(found.tasks) == ["y"] and "others" in found.left_out[0]
+    assert list(found.tasks) == ["y"] and "differ" in found.left_out[0]
     third = write(tmp_path / "c", [row("n", "x", 0, 0.5)], {"suite": "vtab"})
     with pytest.raises(ValueError, match="one suite"):
         compare.load([first, third])
