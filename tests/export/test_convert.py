@@ -136,7 +136,7 @@ def test_a_missing_package_is_named(path, tmp_path, monkeypatch):
         ({"module": "b"}, "--output must be given"),
         (
             {"module": "b", "output": "o", "ema": True},
-            "--ema and --weights_dtype must be given with",
+            "--ema, --step and --weights_dtype must be given with",
         ),
         (
             {"module": "b", "output": "o", "calibration": "d"},

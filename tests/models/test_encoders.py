@@ -217,10 +217,9 @@ class Module:
             self.run.get_concrete_function(images, training=training)
 
     def encode(self, images):
-        axes = () if self.kind == "map" else (1, 2)
-        return tf.einsum(
-            "...c,cd->...d", tf.reduce_mean(images, axes), self.kernel
-        )
+        if self.kind != "map":
+            images = tf.reduce_mean(images, (1, 2))
+        return tf.tensordot(images, self.kernel, 1)
 
 
 def save_module(folder, kind):
