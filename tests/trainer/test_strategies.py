@@ -200,7 +200,7 @@ CLUSTER = {"worker": ["one:2001", "two:2002"]}
         (tf_config({}), "hold cluster.worker"),
         (tf_config({"worker": "one:2001"}), "as cluster.worker. .*'one:2001'"),
         (tf_config({"worker": []}), r"as cluster.worker. Got: \[\]"),
-        (tf_config({**CLUSTER, "ps": ["three:2003"]}), "no .* Got: 'ps'"),
+        (tf_config({**CLUSTER, "ps": ["three:2003"]}), "only .* Got: 'ps'"),
         (tf_config({"worker": ["one"]}), "host:port.* Got: 'one'"),
         (tf_config({"worker": ["one:abc"]}), "host:port.* Got: 'one:abc'"),
         (tf_config({"worker": ["one:0"]}), "host:port.* Got: 'one:0'"),

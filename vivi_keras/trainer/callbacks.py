@@ -150,9 +150,11 @@ class MeasureEvery(keras.callbacks.Callback):
     Args:
         every_steps: int N >= 1.
         last_step: None, or a step after which they are also measured.
+        at_start: bool, whether they are also measured before the first step.
+            An error ends the run there.
     """
 
-    def __init__(self, every_steps, last_step=None):
+    def __init__(self, every_steps, last_step=None, at_start=False):
         super().__init__()
         if every_steps < 1:
             raise ValueError(
@@ -161,10 +163,13 @@ class MeasureEvery(keras.callbacks.Callback):
             )
         self.every_steps = every_steps
         self.last_step = last_step
+        self.at_start = at_start
         self.found = {}  # last values of this epoch
 
     def on_train_begin(self, logs=None):
         self.count = self.model.steps_done // self.every_steps
+        if self.at_start and not self.model.steps_done:
+            self.measure()
 
     def on_train_batch_end(self, batch, logs=None):
         # One call may follow several steps (steps_per_execution).

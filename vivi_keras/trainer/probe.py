@@ -33,15 +33,9 @@ class Probe(callbacks.MeasureEvery):
     """
 
     def __init__(self, data, every_steps, last_step=None, keep=None):
-        super().__init__(every_steps, last_step)
+        super().__init__(every_steps, last_step, at_start=keep is not None)
         self.data = data
         self.keep = keep
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        # An error here ends the run: no later step could be compared.
-        if self.keep is not None and not self.model.steps_done:
-            self.measure()
 
     @callbacks.sparing
     def on_train_batch_end(self, batch, logs=None):
