@@ -5,6 +5,8 @@ integers give the same numbers on every machine and with every backend. By
 default they are computed by NumPy; with `ops=keras.ops` by Keras's backend.
 """
 
+import functools
+
 import numpy as np
 from keras import ops as keras_ops
 
@@ -107,8 +109,38 @@ def records_of_positions(positions, num_records, seed):
     """
     positions = np.asarray(positions, np.int64)
     epochs = positions // num_records
+    places, different = positions % num_records, np.unique(epochs)
+    if num_records <= _BLOCKS and len(different) <= _MOST_ORDERS:
+        found = np.empty_like(places)
+        for epoch in different.tolist():
+            rows = epochs == epoch
+            order = _order_of_epoch(num_records, seed, epoch)
+            found[rows] = order[places[rows]]
+        return found
     keys = [fold(seed, _SHUFFLE, epochs, part) for part in range(3)]
-    return _shuffle(positions % num_records, keys, num_records)
+    return _shuffle(places, keys, num_records)
+
+
+_BLOCKS = 2**16  # of the smallest cipher of `_shuffle`
+_MOST_ORDERS = 4
+
+
+@functools.lru_cache(maxsize=2 * _MOST_ORDERS)
+def _order_of_epoch(num_records, seed, epoch):
+    """`_shuffle` of all records of an epoch: int64 [num_records].
+
+    Few records lie far apart among the blocks, so that one by one, hundreds of
+    numbers are encrypted for each. Here each block is encrypted once.
+    """
+    keys = [fold(seed, _SHUFFLE, np.array([epoch]), k) for k in range(3)]
+    following = _shuffle(np.arange(_BLOCKS), keys, _BLOCKS).tolist()
+    order = []
+    for place in range(num_records):
+        place = following[place]
+        while place >= num_records:
+            place = following[place]
+        order.append(place)
+    return np.array(order, np.int64)
 
 
 def _shuffle(indices, keys, size):
