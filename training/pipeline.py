@@ -11,6 +11,7 @@ HELD_OUT_FILMS_SEED = 22
 NUM_HELD_OUT_FILMS = 120
 ADAPTATION_STEPS = 60
 TASKS = ("demo", "digits", "fashion_mnist")
+LEVELS = ("frame", "shot", "frame+shot", "vivi")
 
 
 def run_path(videos, folder, settings, **preparation):
@@ -109,9 +110,6 @@ class Clock:
 
     def __str__(self):
         return ", ".join(f"{n} {s:.0f}" for n, s in self.laps.items())
-
-
-LEVELS = ("frame", "shot", "frame+shot", "vivi")
 
 
 @dataclasses.dataclass(frozen=True)

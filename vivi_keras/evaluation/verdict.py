@@ -72,20 +72,8 @@ def judge(
     size = image_size or (encoders[ADAPTED].trained_size or (224, 224))[0]
     for baseline in (cache.RawPixels(), cache.ColourHistogram()):
         encoders[baseline.name] = baseline
-    images = {}  # by size, as an encoder may require its own
-
-    def resized(encoder):
-        wanted = encoder.size_for(size)
-        if wanted not in images:
-            images[wanted] = np.empty((len(own.images), *wanted, 3), np.float32)
-            for row, image in enumerate(own.images):
-                (images[wanted][row],) = encoder_lib.resize_images(
-                    image[None], wanted
-                )
-        return images[wanted]
-
     features = {
-        name: _features(encoder, resized(encoder))
+        name: encoder_lib.frame_features(encoder, own.images, size)
         for name, encoder in encoders.items()
     }
     splits = _splits(own, draws)
@@ -98,7 +86,9 @@ def judge(
     }
     if fine_tune:
         tuner = finetune.FineTuner(encoders[START])
-        inputs = resized(encoders[START])
+        inputs = encoder_lib.resize_frames(
+            own.images, encoders[START].size_for(size)
+        )
         scores[FINETUNED] = {
             share: _fine_tuned(
                 tuner, inputs, own, splits[:FINETUNE_DRAWS], share
@@ -115,15 +105,6 @@ def judge(
     if show is not None:
         show(text(result))
     return result
-
-
-def _features(encoder, images, batch_size=64):
-    return np.concatenate(
-        [
-            encoder.features(images[start : start + batch_size])
-            for start in range(0, len(images), batch_size)
-        ]
-    )
 
 
 def _splits(own, draws):

@@ -382,14 +382,19 @@ def _sides(size):
     return "x".join(map(str, size))
 
 
+def resize_frames(frames, size):
+    """float32 [N, *size, 3] of uint8 frames that may differ in size."""
+    return np.concatenate([resize_images(f[None], size) for f in frames])
+
+
 def frame_features(encoder, frames, image_size, batch_size=64):
     """Features [N, D] of uint8 frames that may differ in size."""
-
     size = encoder.size_for(image_size)
-    images = [resize_images(frame[None], size)[0] for frame in frames]
     return np.concatenate(
         [
-            encoder.features(np.stack(images[start : start + batch_size]))
-            for start in range(0, len(images), batch_size)
+            encoder.features(
+                resize_frames(frames[start : start + batch_size], size)
+            )
+            for start in range(0, len(frames), batch_size)
         ]
     )

@@ -278,17 +278,17 @@ def restore_model(workdir, ema=False, step=None):
         ):
             variable.assign(average)
     adapt.release(model.encoder)
-    chosen = {}
+    chosen, steps = {}, last_step
     if step == "best":
         record = best.restore(model.encoder, workdir)
         chosen = {"chosen_by": record, "last_step": last_step}
-        last_step = record["step"]
+        steps = record["step"]
     return model, {
         **chosen,
         "row": config.name,
         "config": json.loads(config.to_json()),
         "seed": config.seed,
-        "steps": last_step,
+        "steps": steps,
         "image_size": [config.data.image_size] * 2,
         "minimum_size": encoders.minimum_size(start["network"]["encoder"]),
         "start": start["about"],
