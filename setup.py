@@ -44,6 +44,8 @@ ARCHIVE = [
     "pandas>=2.1.1,<4",
 ]
 
+DOMAIN = ["vizdoom>=1.3,<1.4"]
+
 # KerasHub 0.32 needs Keras 3.15 and Python 3.11.
 HUB = ["keras-hub>=0.32,<0.33; python_version >= '3.11'"]
 
@@ -134,10 +136,11 @@ setuptools.setup(
     ],
     extras_require={
         # With all that tests of the extras need.
-        "test": [*TEST, *CONVERT, *HUB, *ARCHIVE],
+        "test": [*TEST, *CONVERT, *HUB, *ARCHIVE, *DOMAIN],
         "archive": ARCHIVE,
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
+        "domain": DOMAIN,
         "hub": HUB,
         "maps": ["umap-learn>=0.5.9,<0.6"],
         # The last tensorflow-io fits TensorFlow 2.16 alone.

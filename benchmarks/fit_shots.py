@@ -1,6 +1,6 @@
 """Fits the models of `vivi_keras.video.transitions`, for `shots.py --fit`.
 
-Learnt from are walks that `record.py` recorded (maps held out), their
+Learnt from are walks of `vivi_keras.demo.freedoom` (maps held out), their
 stretches spliced at random, films spliced of clips (`splices.py`) at 24, 12,
 8 and 6 frames a second, some under coloured lights, and rendered films.
 """
@@ -370,7 +370,8 @@ def all_films(media, walks, work):
         return pickle.loads(path.read_bytes())
 
     def of_walks():
-        films, sources = walk_films(sorted(pathlib.Path(walks).glob("*.mp4")))
+        found = sorted(pathlib.Path(walks).rglob("*.mp4"))
+        films, sources = walk_films(found)
         rng = np.random.default_rng(7)
         return films + [
             spliced_walk(sources, rng) for _ in range(NUM_SPLICED_WALKS)

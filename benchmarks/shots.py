@@ -7,8 +7,9 @@
 "Splices" are films of 24 frames a second, spliced of clips that the detector
 was not fitted on (`splices.py`: hard cuts, dissolves of 6-24 frames, fades;
 with camera motion and flashes). "Walks" are first-person videos recorded in
-the maps of a game, at two rates; of --walks only the maps that were not learnt
-from are taken (`fit_shots.held_out`). "Rendered" are films of
+the maps of a game (`python -m vivi_keras.demo.freedoom`), at two rates; of
+those under --walks only the maps that were not learnt from are taken
+(`fit_shots.held_out`). "Rendered" are films of
 `vivi_keras.demo`, 12 frames a second. A cut is correct within 2 frames of the
 truth, which for a dissolve or fade is its middle; the column "in span" also
 accepts a cut anywhere inside the transition. Frames per second are of processor
@@ -104,7 +105,7 @@ def render(media, pool, seeds, folder):
 def walks(folder, step):
     """Recorded walks of maps held out; only every `step`-th frame is seen."""
     films = []
-    for path in sorted(pathlib.Path(folder).glob("*.mp4")):
+    for path in sorted(pathlib.Path(folder).rglob("*.mp4")):
         if not fit_shots.held_out(path):
             continue
         shots = fit_shots.walk_shots(path)[::step]

@@ -119,7 +119,7 @@ def run(name, main, prepare_argv=None, error_status=1):
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     hide_start_lines()
     app.run(
-        functools.partial(tell, name, main, error_status=error_status),
+        functools.partial(run_main, name, main, error_status=error_status),
         argv=sys.argv,
         flags_parser=functools.partial(
             _parse, name, prepare_argv, error_status
@@ -243,7 +243,7 @@ class _Lines:
         self._stream.flush()
 
 
-def tell(name, main, argv, error_status=1):
+def run_main(name, main, argv, error_status=1):
     """Calls `main`; shows an expected error in one line and exits."""
     # At level INFO, TFDS logs every file that it opens.
     if not flags.FLAGS["verbosity"].present:

@@ -111,7 +111,7 @@ class Trial:
         assert np.any(_trainable(model) != before)
 
     def bfloat16(self):
-        with strategies.computing_in("bfloat16"):
+        with strategies.precision_scope("bfloat16"):
             model, before = self.trained()
             assert np.any(_trainable(model) != before)
             features = model.encoder(np.zeros((1, SIZE, SIZE, 3), "float32"))

@@ -37,7 +37,7 @@ def export():
     def run(**values):
         with flagsaver.flagsaver(**values):
             try:
-                commands.tell("vivi-export", main.main, ["vivi-export"])
+                commands.run_main("vivi-export", main.main, ["vivi-export"])
             except SystemExit as error:
                 return str(error.code)
 

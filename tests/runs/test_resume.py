@@ -94,7 +94,7 @@ def optimizer(name):
 def train(folder, name, stops):
     """Trains up to each stop, each time in a new model; the last one."""
     for stop in stops:
-        with strategies.computing_in(
+        with strategies.precision_scope(
             "float16" if name == "float16" else "auto"
         ):
             model = small_models.make_model(optimizer(name), average_decay=0.9)

@@ -182,7 +182,7 @@ def test_parts_of_a_batch_equal_the_whole_without_cross_sample_terms():
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_half_precision_learns_with_float32_weights(name):
-    with strategies.computing_in(name):
+    with strategies.precision_scope(name):
         model = small_models.make_model(keras.optimizers.SGD(0.05, 0.9))
     data = small_models.batches(1).repeat()
     history = model.fit(data, epochs=2, steps_per_epoch=10, verbose=0).history
@@ -193,13 +193,13 @@ def test_half_precision_learns_with_float32_weights(name):
     assert keras.config.dtype_policy().name == "float32"
     with (
         pytest.raises(ValueError, match="'float64'"),
-        strategies.computing_in("float64"),
+        strategies.precision_scope("float64"),
     ):
         pass
 
 
 def test_a_gradient_that_overflows_halves_the_scale_and_changes_nothing():
-    with strategies.computing_in("float16"):
+    with strategies.precision_scope("float16"):
         model = small_models.make_model(
             keras.optimizers.SGD(0.05), skip_nonfinite=True
         )

@@ -270,7 +270,7 @@ def read_head(index, module):
             f" {module}, which is no SavedModel"
         )
     metadata = files.read_json(folder / _METADATA) or {}
-    with encoder_lib.naming(str(module), "be loaded"):
+    with encoder_lib.add_name_to_errors(str(module), "be loaded"):
         loaded = tf.saved_model.load(str(module))
     variables = list(getattr(loaded, "classifier_variables", []))
     names = metadata.get("class_names")

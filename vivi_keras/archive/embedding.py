@@ -326,7 +326,7 @@ def _checked(encoder, images, pending):
     """Features of a batch; an error names the videos of its frames."""
     try:
         features = encoder.features(images)
-    except encoder_lib.Unfit as error:
+    except encoder_lib.CannotScore as error:
         names = sorted({shot.video for shot in list(pending)})
         raise ValueError(f"{error}, for a frame of {names[:5]}.") from error
     most = float(np.abs(features).max())

@@ -11,7 +11,7 @@ import numpy as np
 
 from vivi_keras import files
 from vivi_keras.data import image_folder, labelled, records
-from vivi_keras.files import readable
+from vivi_keras.files import printable_path
 from vivi_keras.prepare import cache
 
 _FEATURES = (
@@ -218,7 +218,7 @@ class ImageSource:
         if not os.path.isdir(directory):
             raise ValueError(
                 "images must be a folder of images. Got:"
-                f" {readable(directory)}, which is not a folder"
+                f" {printable_path(directory)}, which is not a folder"
             )
         self.path, self.skipped = os.path.abspath(directory), {}
         self._paths = sorted(
@@ -251,7 +251,7 @@ class ImageSource:
         self.fingerprint = digest.hexdigest()
 
     def _name(self, path):
-        return readable(os.path.relpath(path, self.path))
+        return printable_path(os.path.relpath(path, self.path))
 
     def __len__(self):
         return len(self._contents)

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from vivi_keras.data.labelled import checked, decode_rgb
-from vivi_keras.files import readable
+from vivi_keras.files import printable_path
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -46,7 +46,9 @@ def from_folder(directory, class_names=None):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         troubles = [*pool.map(_trouble, [path for path, _ in files])]
     skipped = {
-        readable(path.relative_to(directory)): "not in the folder of a class"
+        printable_path(
+            path.relative_to(directory)
+        ): "not in the folder of a class"
         for path in sorted(directory.iterdir())
         if path.suffix.lower() in EXTENSIONS and path.is_file()
     }
@@ -55,7 +57,7 @@ def from_folder(directory, class_names=None):
         if trouble is None:
             kept.append(file)
         else:
-            skipped[readable(file[0].relative_to(directory))] = trouble
+            skipped[printable_path(file[0].relative_to(directory))] = trouble
     if not kept:
         raise ValueError(
             f"{str(directory)!r} must have images in the class folders"
@@ -87,7 +89,9 @@ def _class_folders(directory):
         )
     folders = [p for p in sorted(directory.iterdir()) if p.is_dir()]
     folders = {
-        readable(path.name): path for path in folders if not _is_hidden(path)
+        printable_path(path.name): path
+        for path in folders
+        if not _is_hidden(path)
     }
     if not folders:
         images = sum(
@@ -141,5 +145,5 @@ def _read(path):
         return decode_rgb(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"The image {readable(path)} cannot be read: {error}"
+            f"The image {printable_path(path)} cannot be read: {error}"
         ) from error

@@ -10,7 +10,7 @@ from vivi_keras import checks
 from vivi_keras.data.image_folder import from_folder
 from vivi_keras.data.labelled import checked, decode_rgb, from_arrays
 from vivi_keras.data.records import split_of
-from vivi_keras.files import readable
+from vivi_keras.files import printable_path
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 FASHION_CLASSES = (
@@ -52,7 +52,7 @@ def open_images(source, split="train", class_names=None):
     if not source or not folder.is_dir():
         raise ValueError(
             "source must be 'fashion_mnist', 'tfds:NAME' or a folder of"
-            f" labelled images. Got: {readable(source)!r}, which is not a"
+            f" labelled images. Got: {printable_path(source)!r}, which is not a"
             " folder"
         )
     if (folder / "dataset_info.json").is_file():
@@ -62,7 +62,7 @@ def open_images(source, split="train", class_names=None):
         return from_folder(folder / split, class_names)
     if splits or split != "train":
         raise ValueError(
-            f"{readable(source)!r} must have a folder {split!r} of class"
+            f"{printable_path(source)!r} must have a folder {split!r} of class"
             f" folders. Got: {sorted(splits)}"
         )
     return from_folder(folder, class_names)

@@ -12,7 +12,7 @@ import unicodedata
 import numpy as np
 
 from vivi_keras import checks
-from vivi_keras.files import readable
+from vivi_keras.files import printable_path
 
 COLUMNS = ("path", "start_seconds", "stop_seconds", "label")
 _REQUIRED = ("path", "label")
@@ -53,7 +53,7 @@ def read_range_labels(file):
     Returns: (list of RangeLabel, number of rows without a label).
     Raises: ValueError: the file or a row is wrong; the message names it.
     """
-    name, lines = readable(file), _lines(file)
+    name, lines = printable_path(file), _lines(file)
     if not lines:
         raise ValueError(
             f"{name} must start with a row of the columns {','.join(COLUMNS)}."
@@ -82,7 +82,8 @@ def _lines(file):
         content = pathlib.Path(file).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(
-            f"labels must be a CSV file. Got: {readable(file)}, which is none"
+            f"labels must be a CSV file. Got: {printable_path(file)}, which is"
+            " none"
         ) from None
     utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -90,8 +91,8 @@ def _lines(file):
     except UnicodeDecodeError as error:
         row = content[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{readable(file)} must be UTF-8 text. Got: other bytes in row"
-            f" {row}"
+            f"{printable_path(file)} must be UTF-8 text. Got: other bytes in"
+            f" row {row}"
         ) from error
     lines = io.StringIO(text, newline=None).read().split("\n")
     return [(row, line) for row, line in enumerate(lines, 1) if line.strip()]
@@ -229,8 +230,8 @@ def join(footage, file):
     rows, num_empty = read_range_labels(file)
     if not rows:
         raise ValueError(
-            f"{readable(file)} must have rows with a label. Got: none, and"
-            f" {num_empty} without"
+            f"{printable_path(file)} must have rows with a label. Got: none,"
+            f" and {num_empty} without"
         )
     find = _Videos(footage, file)
     ranges = collections.defaultdict(list)
@@ -263,7 +264,7 @@ class _Videos:
     """Finds videos by path, and their frames by time."""
 
     def __init__(self, footage, file):
-        self._footage, self._file = footage, readable(file)
+        self._footage, self._file = footage, printable_path(file)
         self._starts, self._stops = footage.starts, footage.stops
         ids = footage.video_ids
         self._rows = {
@@ -346,8 +347,9 @@ def _check_overlaps(ranges, file):
             whole_images = start == stop == other_stop
             if label != row.label and (start < other_stop or whole_images):
                 raise ValueError(
-                    f"rows {other.row} and {row.row} of {readable(file)} must"
-                    f" not overlap, since their classes differ. Got:"
+                    f"rows {other.row} and {row.row} of"
+                    f" {printable_path(file)} must not overlap, since their"
+                    " classes differ. Got:"
                     f" {other.label!r} and {row.label!r} at {start:.2f} s of"
                     f" {row.path}"
                 )

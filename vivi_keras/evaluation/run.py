@@ -14,7 +14,7 @@ from vivi_keras import commands, files
 from vivi_keras.evaluation.protocols import corruptions, finetune, frozen
 from vivi_keras.evaluation.reports import scores
 from vivi_keras.evaluation.settings import CORRUPTIONS
-from vivi_keras.features.encoder import Unfit
+from vivi_keras.features.encoder import CannotScore
 
 
 class Ledger(dict):
@@ -27,7 +27,7 @@ class Ledger(dict):
     def __init__(self, file=None):
         super().__init__()
         self._file = file
-        kept = None if file is None else _kept(file, _is_ledger)
+        kept = None if file is None else _read_if_valid(file, _is_ledger)
         if kept is not None:
             self.update(kept)
 
@@ -95,7 +95,7 @@ class Run:
         """Rows of one encoder, task and protocol."""
         file = self._file(encoder, task, protocol)
         title = f"{task.name}: {encoder.name}, {protocol}"
-        kept = None if file is None else _kept(file, _is_part)
+        kept = None if file is None else _read_if_valid(file, _is_part)
         if kept is not None:
             # The same weights may have another name this time.
             self.rows += [{**r, "encoder": encoder.name} for r in kept]
@@ -107,7 +107,11 @@ class Run:
         start, known = time.time(), len(encoder.notes)
         try:
             rows = self._rows(encoder, task, protocol, file)
-        except (finetune.Untrainable, FloatingPointError, Unfit) as reason:
+        except (
+            finetune.Untrainable,
+            FloatingPointError,
+            CannotScore,
+        ) as reason:
             self.not_run.append(
                 {
                     "encoder": encoder.name,
@@ -283,7 +287,7 @@ class Run:
         return self.output / "tasks" / f"{task.name}-{digest}.json"
 
 
-def _kept(file, is_whole):
+def _read_if_valid(file, is_whole):
     """Reads an earlier run's file; None if it is missing or damaged."""
     try:
         found = files.read_json(file)

@@ -11,7 +11,7 @@ from vivi_keras import files
 from vivi_keras.checks import reason
 
 
-class Unfit(ValueError):
+class CannotScore(ValueError):
     """Raised if a protocol cannot score a module on a task, with the reason."""
 
 
@@ -98,10 +98,10 @@ class Encoder:
         For a module with a fixed batch size, the last batch is padded with
         empty images, and their features are dropped.
 
-        Raises: Unfit: a feature is not finite. ValueError: the module fails
-            or does not return one row per image.
+        Raises: CannotScore: a feature is not finite. ValueError: the module
+            fails or does not return one row per image.
         """
-        with naming(self.path, "be called"):
+        with add_name_to_errors(self.path, "be called"):
             values = self._all_features(np.asarray(images, np.float32))
         if len(values) != len(images):
             raise ValueError(
@@ -109,7 +109,7 @@ class Encoder:
                 f" {len(values)} rows for {len(images)} images"
             )
         if not np.all(np.isfinite(values)):
-            raise Unfit(
+            raise CannotScore(
                 f"Module {self.path} gives features that are NaN or inf"
             )
         return values
@@ -198,7 +198,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
             "module must be a SavedModel folder (with saved_model.pb) or"
             f" {KERAS_PREFIX}NAME. Got: {text}"
         )
-    with naming(text, "be loaded"):
+    with add_name_to_errors(text, "be loaded"):
         loaded = tf.saved_model.load(files.tensorflow_path(text))
     if callable(loaded) and hasattr(loaded, "trainable_variables"):
         call, spec, modes = _reusable_call(loaded)
@@ -220,7 +220,7 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
 
 
 @contextlib.contextmanager
-def naming(path, what):
+def add_name_to_errors(path, what):
     """Converts TensorFlow errors to a ValueError that names the module.
 
     This includes IndexError, raised for truncated files.

@@ -6,8 +6,9 @@ import numpy as np
 import threadpoolctl
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
 
-from vivi_keras.features.encoder import Unfit
+from vivi_keras.features.encoder import CannotScore
 
 # scikit-learn's C, the inverse of the L2 strength [O].
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -58,7 +59,7 @@ def fit(features, labels, strength=1.0, model=None):
         features: float [N, D]. labels: int [N], at least two classes.
         strength: float, scikit-learn's C.
         model: a LogisticRegression to start from, or None.
-    Raises: Unfit: all labels are of one class.
+    Raises: CannotScore: all labels are of one class.
     """
     _check_classes(labels)
     scaler = Scaler(features)
@@ -68,25 +69,39 @@ def fit(features, labels, strength=1.0, model=None):
 
 
 def fit_chosen(
-    train, train_labels, validation, validation_labels, strengths=STRENGTHS
+    train,
+    train_labels,
+    validation,
+    validation_labels,
+    strengths=STRENGTHS,
+    fit_both=True,
+    score=accuracy_score,
 ):
-    """Chooses the strength on a validation part, then fits on both parts.
+    """Chooses the strength on a validation part, then fits once more.
 
-    Returns: (LinearProbe, validation accuracy by strength as a dict).
+    Args:
+        train, validation: float [N, D]. train_labels, validation_labels: int
+            [N].
+        strengths: floats, of which the best one is chosen.
+        fit_both: whether the last fit uses both parts, or `train` alone.
+        score: callable (labels, predicted labels) -> number, higher is better.
+    Returns: (LinearProbe, validation score by strength as a dict).
     """
     _check_classes(train_labels)
     scaler = Scaler(train)
     values, rotation = _rotate(scaler(train))
-    model, accuracies = None, {}
+    model, scores = None, {}
     for strength in sorted(strengths):  # each starts from the previous fit
         model = _fit(values, train_labels, strength, model)
         probe = LinearProbe(scaler, rotation, model, strength)
-        accuracies[strength] = probe.accuracy(validation, validation_labels)
-    # If accuracies are equal, the strongest penalty wins.
-    best = max(sorted(strengths), key=lambda s: accuracies[s])
-    both = np.concatenate([train, validation])
-    labels = np.concatenate([train_labels, validation_labels])
-    return fit(both, labels, best), accuracies
+        predicted = probe.predict(validation)
+        scores[strength] = float(score(validation_labels, predicted))
+    # If scores are equal, the strongest penalty wins.
+    best = max(sorted(strengths), key=lambda s: scores[s])
+    if fit_both:
+        train = np.concatenate([train, validation])
+        train_labels = np.concatenate([train_labels, validation_labels])
+    return fit(train, train_labels, best), scores
 
 
 def _rotate(values):
@@ -109,7 +124,7 @@ def _fit(values, labels, strength, model):
 
 def _check_classes(labels):
     if len(np.unique(labels)) < 2:
-        raise Unfit(
+        raise CannotScore(
             "labels must be of at least two classes. Got: only"
             f" {np.unique(labels).tolist()}"
         )

@@ -245,7 +245,7 @@ def check_output(path):
     probe.unlink()
 
 
-def readable(path):
+def printable_path(path):
     """A path as text that can be stored and shown anywhere.
 
     Bytes that are not UTF-8, and control characters, are escaped.

@@ -24,7 +24,7 @@ def embedding_metrics(embeddings, mask):
             0 (never NaN) if K = 1.
         negative_distance: likewise for rows of two groups; 0 if G = 1.
     """
-    rows = ops.stop_gradient(grouping.normalised(embeddings))  # [G, K, D]
+    rows = ops.stop_gradient(grouping.unit_length(embeddings))  # [G, K, D]
     size = rows.shape[1]
     keep = ops.cast(mask, rows.dtype)  # [G]
     rows = rows * keep[:, None, None]

@@ -18,7 +18,7 @@ def at_least_float32(*arrays):
     ]
 
 
-def normalised(embeddings):
+def unit_length(embeddings):
     """Scales rows to unit length, in float32 or more: [..., D] -> [..., D].
 
     Rows shorter than 1e-6 stay unchanged: a ReLU may give a row of zeros,
@@ -60,7 +60,7 @@ def rows_and_candidates(
         )
     found = []
     for name, rows, groups_name, ids in pairs:
-        rows, ids = normalised(rows), group_numbers(ids, groups_name)
+        rows, ids = unit_length(rows), group_numbers(ids, groups_name)
         if len(rows.shape) != 2 or not _one_size(rows.shape[:1], ids.shape):
             raise ValueError(
                 f"{name} must be [N, D] and {groups_name} [N]. Got: shapes"

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from vivi_keras.files import readable
+from vivi_keras.files import printable_path
 from vivi_keras.video import sources
 
 _WORDS = """
@@ -43,7 +43,7 @@ class File:
 
 
 def _broken(name, reason):
-    file = File(readable(name), None)
+    file = File(printable_path(name), None)
     file.set_aside(reason)
     return file
 
@@ -57,7 +57,7 @@ def _file(name, source):
 
 
 def _sized(name, source, size):
-    file = File(readable(name), source, size)
+    file = File(printable_path(name), source, size)
     if size == 0:
         file.set_aside("the file is empty")
     return file
@@ -92,7 +92,7 @@ def find_videos(videos, skip):
     if not os.path.isfile(videos):
         raise ValueError(
             "videos must be a folder, a list of paths or a pattern with ://."
-            f" Got: {readable(text)!r}"
+            f" Got: {printable_path(text)!r}"
         )
     return _listed(text)
 
@@ -112,7 +112,7 @@ def _listed(path):
     if any("\0" in line for line in lines):
         raise ValueError(
             "videos must be a folder, a video file or a text file with a path a"
-            f" line. Got: bytes of another kind in {readable(path)!r}"
+            f" line. Got: bytes of another kind in {printable_path(path)!r}"
         )
     files, others = [], 0
     for line in dict.fromkeys(line for line in lines if line.strip()):
@@ -169,7 +169,7 @@ def find_frames(folder, frames_per_second, skip):
     """Finds folders of already extracted frames; each counts as a video."""
     if not os.path.isdir(folder):
         raise ValueError(
-            f"frames_dirs must be a folder. Got: {readable(folder)!r}"
+            f"frames_dirs must be a folder. Got: {printable_path(folder)!r}"
         )
     names, broken = _walk(folder, skip)
     images = [n for n in names if _suffix(n) in sources.IMAGES]
@@ -197,7 +197,7 @@ def find_sequences(path, skip):
     else:
         raise ValueError(
             "sequence_examples must be a TFRecord file or a folder. Got:"
-            f" {readable(path)!r}"
+            f" {printable_path(path)!r}"
         )
     for name, place in paths:
         try:

@@ -220,7 +220,7 @@ def _finished(file, first, hashes, cache, fetched):
             file.status = "duplicate"
             file.reason = f"same content as {same.name}"
         elif (video := cache.video(file.content)) is not None:
-            _use(file, video)
+            _mark_used(file, video)
         else:
             file.source = sources.fetch(file.source, fetched)
             return False
@@ -228,7 +228,7 @@ def _finished(file, first, hashes, cache, fetched):
         if error.errno in _FATAL - {errno.EACCES}:
             raise
         file.set_aside(f"cannot be read: {error.strerror}{_which(file, error)}")
-    _forget(file, fetched)
+    _delete_copy(file, fetched)
     return True
 
 
@@ -236,7 +236,7 @@ def _which(file, error):
     """The image, within a folder of frames, that caused an error."""
     if file.source.kind != "frames" or error.filename is None:
         return ""
-    return f": {files.readable(os.path.basename(error.filename))}"
+    return f": {files.printable_path(os.path.basename(error.filename))}"
 
 
 def _collect(futures, at_most, kept, fetched, progress):
@@ -247,26 +247,26 @@ def _collect(futures, at_most, kept, fetched, progress):
         )
         for future in done:
             file = futures.pop(future)
-            _take(file, future.result(), *kept)
-            _forget(file, fetched)
+            _record_result(file, future.result(), *kept)
+            _delete_copy(file, fetched)
             progress.done(file)
 
 
-def _forget(file, fetched):
+def _delete_copy(file, fetched):
     """Deletes the copy of a remote file."""
     if pathlib.Path(file.source.path).parent == fetched:
         pathlib.Path(file.source.path).unlink(missing_ok=True)
 
 
-def _use(file, video):
+def _mark_used(file, video):
     file.status = "used"
     file.details = report.details(video)
 
 
-def _take(file, answer, cache, hashes):
+def _record_result(file, answer, cache, hashes):
     if "failed" not in answer:
         if hashes.unchanged(file.source):
-            _use(file, cache.video(file.content))
+            _mark_used(file, cache.video(file.content))
         else:  # for example, it is still being copied into the archive
             cache.path(file.content).unlink()
             file.set_aside("changed while it was read")

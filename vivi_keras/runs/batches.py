@@ -11,14 +11,14 @@ from vivi_keras.data import (
     labelled,
     video_batches,
 )
-from vivi_keras.files import readable
+from vivi_keras.files import printable_path
 from vivi_keras.objective import LEVELS
 
 _BATCH_KEYS = {"videos": "data.batch_size", "images": "data.images.batch_size"}
-MOST_NAMED = 20  # skipped files that are listed; further ones are counted
+MAX_LISTED = 20  # skipped files that are listed; further ones are counted
 
 
-def named(value):
+def none_if_none(value):
     """Turns "none" into None, which a flag cannot express."""
     return None if value == "none" else value
 
@@ -84,14 +84,14 @@ def open_images(source, split, class_names=None):
     """`image_sources.open_images`, cached; prints the skipped files."""
     images = image_sources.open_images(source, split, class_names)
     skipped = [*images.skipped.items()]
-    for name, reason in skipped[:MOST_NAMED]:
+    for name, reason in skipped[:MAX_LISTED]:
         print(f"Set aside: {name}: {reason}", flush=True)
     if skipped:
-        more = len(skipped) - MOST_NAMED
+        more = len(skipped) - MAX_LISTED
         print(
             (f"... and {more} more. " if more > 0 else "")
             + f"{len(skipped)} of {len(skipped) + len(images)} in"
-            f" {readable(source)} were set aside.",
+            f" {printable_path(source)} were set aside.",
             flush=True,
         )
     return images
@@ -205,7 +205,7 @@ def _image_batches(config, **place):
         unlabelled_batch_size=data.unlabelled_batch_size,
         copies=None if data.copies == 1 else data.copies,
         crop_area=tuple(data.crop_area),
-        augment=named(data.augment),
+        augment=none_if_none(data.augment),
         **place,
     )
 
@@ -231,7 +231,7 @@ def test_images(config):
 
     Raises: ValueError: no such split, or it has other classes.
     """
-    split = named(config.data.images.test_split)
+    split = none_if_none(config.data.images.test_split)
     if split is None or "supervised" not in config.objective:
         return None
     if "images" not in streams_read(config):

@@ -161,8 +161,8 @@ def build_model(
     model = ViviModel(
         encoder,
         objective,
-        views=batches.named(data.views),
-        image_views=batches.named(data.images.views),
+        views=batches.none_if_none(data.views),
+        image_views=batches.none_if_none(data.images.views),
         colour_strength=data.colour_strength,
         separate_passes=config.model.separate_passes,
         statistics=config.model.statistics,
@@ -228,7 +228,7 @@ def build_views(config, step):
     views = colour_views(
         keras.ops.reshape(images, (-1, *size)),
         (config.seed, step),
-        batches.named(policy),
+        batches.none_if_none(policy),
         strength=config.data.colour_strength,
     )
     return keras.ops.reshape(views, (images.shape[0], -1, *size))
@@ -339,7 +339,7 @@ def untrained_encoder(config, num_steps) -> keras.Model:
         batches.build_batches(config, num_steps=num_steps)
     ):
         frames = keras.ops.reshape(batch["frames"], (-1, size, size, 3))
-        policy = batches.named(data.views)
+        policy = batches.none_if_none(data.views)
         views = colour_views(
             frames, (config.seed, step), policy, strength=data.colour_strength
         )

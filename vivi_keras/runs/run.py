@@ -135,7 +135,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         # Before the work below, which may take long.
         sigterm = stack.enter_context(StopAtSigterm())
         batches_lib.name_labels(config)
-        stack.enter_context(strategies.computing_in(train.precision))
+        stack.enter_context(strategies.precision_scope(train.precision))
         # Probably the first span of training: its batches are then reused.
         saved = checkpoints.saved_steps(workdir)
         start = workdir_lib.read_start(workdir) if saved else None
@@ -174,7 +174,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
             train.keep_every_steps,
             writes=chief,
         )
-        stack.enter_context(workers.lost_workers_told(strategy))
+        stack.enter_context(workers.raise_on_lost_worker(strategy))
         _train(
             model,
             batches,

@@ -121,7 +121,9 @@ class StopAtSigterm(keras.callbacks.Callback):
         self.before = None
 
     def on_train_begin(self, logs=None):
-        self.any_worker = workers.any_worker(self.model.distribute_strategy)
+        self.true_on_any_worker = workers.true_on_any_worker(
+            self.model.distribute_strategy
+        )
         self.alone = self.before is None
         if self.alone:
             self.__enter__()
@@ -131,7 +133,7 @@ class StopAtSigterm(keras.callbacks.Callback):
             self.__exit__()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.any_worker(self.stopped):
+        if self.true_on_any_worker(self.stopped):
             self.stopped = True
             self.model.stop_training = True
 
@@ -456,7 +458,7 @@ def _peak_memory():
     return text
 
 
-def sparing(write):
+def ignore_write_errors(write):
     """Decorates a callback's method: its errors become logged warnings."""
 
     @functools.wraps(write)

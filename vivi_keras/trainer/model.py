@@ -328,7 +328,7 @@ class ViviModel(keras.Model):
         ):
             if name in used:
                 streams[stream] = self.objective.transform_images(
-                    self._coloured(
+                    self._augment(
                         ops.reshape(used[name], (-1, *size, 3)),
                         batch.get(f"{name}_row"),
                         views,
@@ -380,7 +380,7 @@ class ViviModel(keras.Model):
             for name, output in outputs.items()
         }
 
-    def _coloured(self, images, rows, views, word):
+    def _augment(self, images, rows, views, word):
         """uint8 [N, H, W, 3] -> float32 in [0, 1]; seeded by global row."""
         if views is None:
             return ops.cast(images, "float32") / 255.0

@@ -37,7 +37,7 @@ class Probe(callbacks.MeasureEvery):
         self.data = data
         self.keep = keep
 
-    @callbacks.sparing
+    @callbacks.ignore_write_errors
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
 
@@ -104,8 +104,8 @@ class ProbeData:
         for half in np.split(self.labels, [self.num_train]):
             if len(np.unique(half)) < 2:
                 raise ValueError(
-                    "A probe set must have several images of each class. Got:"
-                    f" {name!r}, whose drawn halves hold one class alone"
+                    "Each half of a probe set must have at least 2 classes."
+                    f" Got: {name!r}, of which one half has one class alone"
                 )
         self.class_names = own.class_names
         self.images = np.stack(

@@ -19,7 +19,7 @@ PRECISIONS = ("auto", *POLICIES)
 
 
 @contextlib.contextmanager
-def computing_in(precision: str):
+def precision_scope(precision: str):
     """Layers created inside this context compute in `precision`.
 
     A model compiled inside it with "float16" scales its loss.

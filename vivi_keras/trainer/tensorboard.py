@@ -29,7 +29,7 @@ class Summaries(keras.callbacks.Callback):
         self.folder = str(folder)
         self.writer = None
 
-    @callbacks.sparing
+    @callbacks.ignore_write_errors
     def on_epoch_end(self, epoch, logs=None):
         import tensorflow as tf
 
@@ -63,7 +63,7 @@ class ShowViews(keras.callbacks.Callback):
         self.every_epochs = every_epochs
         self.shown = False
 
-    @callbacks.sparing
+    @callbacks.ignore_write_errors
     def on_epoch_end(self, epoch, logs=None):
         if self.shown and epoch % self.every_epochs:
             return
@@ -101,7 +101,7 @@ class WriteProjector(keras.callbacks.Callback):
         self.images = np.asarray(images)
         self.labels = [str(label) for label in labels]
 
-    @callbacks.sparing
+    @callbacks.ignore_write_errors
     def on_train_end(self, logs=None):
         features = encode(self.model.encoder, self.images)
         write_projector(self.folder, features, self.images, self.labels)
@@ -196,7 +196,7 @@ class Profile(keras.callbacks.Callback):
     def _step(self):
         return self.model.steps_done - self.first_step
 
-    @callbacks.sparing
+    @callbacks.ignore_write_errors
     def _end(self):
         import tensorflow as tf
 

@@ -176,7 +176,7 @@ class WorkerLost(RuntimeError):
 
 
 @contextlib.contextmanager
-def lost_workers_told(strategy):
+def raise_on_lost_worker(strategy):
     """Raises WorkerLost instead of TensorFlow's error for a lost worker.
 
     When one worker stops or fails, TensorFlow raises that worker's error in
@@ -199,7 +199,7 @@ def lost_workers_told(strategy):
         ) from error
 
 
-def any_worker(strategy):
+def true_on_any_worker(strategy):
     """Makes a function that returns whether a bool is true on any worker.
 
     Args:

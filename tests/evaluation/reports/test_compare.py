@@ -79,8 +79,8 @@ def test_difference_is_the_paired_t_interval():
 
 
 def test_fine_tuning_takes_the_median():
-    assert scores.over_runs([1.0, 2.0, 9.0], finetune.PROTOCOL) == 2.0
-    assert scores.over_runs([1.0, 2.0, 9.0], "knn") == 4.0
+    assert scores.aggregate_runs([1.0, 2.0, 9.0], finetune.PROTOCOL) == 2.0
+    assert scores.aggregate_runs([1.0, 2.0, 9.0], "knn") == 4.0
 
 
 def test_modules_are_paired_in_order(tmp_path):
@@ -292,14 +292,14 @@ def test_a_smoothed_line_does_not_lag():
     assert np.isnan(pictures.smooth([np.nan] * 3)).all()
 
 
-def test_principal_components():
+def test_pca_map():
     generator = np.random.default_rng(0)
     values = generator.normal(size=(50, 6)) * [9, 4, 1, 1, 1, 1]
-    found = maps.principal(values)
+    found = maps.pca_map(values)
     rows = values / np.linalg.norm(values, axis=1, keepdims=True)
     lengths = np.linalg.eigvalsh(np.cov(rows.T))[::-1]
     np.testing.assert_allclose(found.var(axis=0, ddof=1), lengths[:2])
-    assert maps.principal(np.ones((3, 1))).shape == (3, 2)
+    assert maps.pca_map(np.ones((3, 1))).shape == (3, 2)
 
 
 def blobs():
@@ -312,19 +312,19 @@ def blobs():
 def test_umap_keeps_neighbours_and_repeats():
     pytest.importorskip("umap")
     values, labels = blobs()
-    found = maps.neighbourly(values)
+    found = maps.umap_map(values)
     distances = np.linalg.norm(found[:, None] - found, axis=2)
     np.fill_diagonal(distances, np.inf)
     assert np.mean(labels[distances.argmin(axis=1)] == labels) == 1.0
-    np.testing.assert_array_equal(maps.neighbourly(values), found)
-    assert not np.allclose(found, maps.principal(values))
+    np.testing.assert_array_equal(maps.umap_map(values), found)
+    assert not np.allclose(found, maps.pca_map(values))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_umap_of_few_or_equal_rows(count):
     pytest.importorskip("umap")
     for values in (blobs()[0][::24][:count], np.ones((count, 4))):
-        found = maps.neighbourly(values)
+        found = maps.umap_map(values)
         assert found.shape == (count, 2) and np.isfinite(found).all()
 
 

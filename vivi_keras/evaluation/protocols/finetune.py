@@ -144,7 +144,9 @@ class FineTuner:
                 tf.constant(sweep.momentum, tf.float32),
                 tf.constant(num_classes),
             )
-            with encoder_lib.naming(self.encoder.path, "be trained"):
+            with encoder_lib.add_name_to_errors(
+                self.encoder.path, "be trained"
+            ):
                 loss = head.step(*arguments)
             if on_step is not None:
                 on_step()

@@ -85,7 +85,7 @@ class Column:
                 for place, rows in enumerate(self.runs)
             }
             return {
-                place: scores.over_runs(values, protocol)
+                place: scores.aggregate_runs(values, protocol)
                 for place, values in found.items()
                 if values
             }
@@ -288,10 +288,10 @@ def mean_difference(column, reference, tasks, protocol):
         ours = column.units(task, protocol)
         theirs = reference.units(task, protocol)
         if len(column.runs) > 1 and len(reference.runs) == 1:
-            middle = scores.over_runs(list(theirs.values()), protocol)
+            middle = scores.aggregate_runs(list(theirs.values()), protocol)
             theirs = dict.fromkeys(ours, middle)
         elif len(reference.runs) > 1 and len(column.runs) == 1:
-            middle = scores.over_runs(list(ours.values()), protocol)
+            middle = scores.aggregate_runs(list(ours.values()), protocol)
             ours = dict.fromkeys(theirs, middle)
         for unit in ours.keys() & theirs.keys():
             pairs.setdefault(unit, []).append((ours[unit], theirs[unit]))

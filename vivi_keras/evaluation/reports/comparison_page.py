@@ -113,7 +113,9 @@ def _interval(value, num_tasks):
 
 
 def _cells(values, protocol):
-    middles = {k: scores.over_runs(v, protocol) for k, v in values.items() if v}
+    middles = {
+        k: scores.aggregate_runs(v, protocol) for k, v in values.items() if v
+    }
     best = max(middles.values(), default=None)
     cells = []
     for name, runs in values.items():

@@ -5,14 +5,14 @@ import pathlib
 import numpy as np
 
 from vivi_keras.features.cache import read_arrays, write_arrays
-from vivi_keras.features.encoder import Unfit
+from vivi_keras.features.encoder import CannotScore
 
 PCA, UMAP = KINDS = ("pca", "umap")
 NUM_IMAGES = 300
 THUMBNAIL = 28  # pixels per side
 
 
-def principal(features, count=2):
+def pca_map(features, count=2):
     """First principal components, float64 [N, count], of unit-length rows.
 
     Each component's sign makes its value of largest magnitude positive.
@@ -27,7 +27,7 @@ def principal(features, count=2):
     return found * np.where(largest < 0, -1.0, 1.0)
 
 
-def neighbourly(features, num_neighbours=15, seed=0):
+def umap_map(features, num_neighbours=15, seed=0):
     """UMAP of unit-length rows, float64 [N, 2]; deterministic.
 
     It starts from the principal components, which preserves large distances.
@@ -36,7 +36,7 @@ def neighbourly(features, num_neighbours=15, seed=0):
     Source: McInnes et al. 2018, arXiv 1802.03426, by umap-learn.
     Raises: ImportError: umap-learn is not installed.
     """
-    start = principal(features)
+    start = pca_map(features)
     if np.ptp(start) < 1e-12 or len(start) < 3:
         return start
     mapper = _umap()(
@@ -85,7 +85,7 @@ def save(run, task, output, kind=PCA):
     float64 [N, 2] under each encoder's name. Existing maps are kept.
     """
     file = pathlib.Path(output) / "maps" / kind / f"{task.name}.npz"
-    arrays, place = load(file), {PCA: principal, UMAP: neighbourly}[kind]
+    arrays, place = load(file), {PCA: pca_map, UMAP: umap_map}[kind]
     for encoder in run.encoders:
         if f"{encoder.name}|{encoder.digest}" in arrays:
             continue
@@ -93,7 +93,7 @@ def save(run, task, output, kind=PCA):
             features, labels = run.cache.features(
                 encoder, task, "test", run.settings["image_size"], NUM_IMAGES
             )
-        except Unfit:  # reported in its rows
+        except CannotScore:  # reported in its rows
             continue
         arrays[f"{encoder.name}|{encoder.digest}"] = place(features)
         arrays["labels"] = labels

@@ -112,7 +112,7 @@ def _draw_bars(comparison, protocol, output):
         runs = [cells[column.name] for _, cells in cells_of.values()]
         axes.bar(
             places + (number - (count - 1) / 2) * 0.8 / count,
-            [scores.over_runs(r, protocol) if r else 0.0 for r in runs],
+            [scores.aggregate_runs(r, protocol) if r else 0.0 for r in runs],
             0.8 / count,
             yerr=[np.std(r, ddof=1) if len(r) > 1 else 0.0 for r in runs],
             label=column.name,

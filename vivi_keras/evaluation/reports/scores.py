@@ -28,7 +28,7 @@ VTAB_1K = (
 )
 
 
-def over_runs(values, protocol):
+def aggregate_runs(values, protocol):
     """Combines runs into one number: the median for VTAB, else the mean.
 
     Args:
@@ -173,7 +173,7 @@ def mean_cells(cells_of, encoders, protocol, suite, departures=None):
     """
     found = {
         encoder: {
-            task: over_runs(cells[encoder], protocol)
+            task: aggregate_runs(cells[encoder], protocol)
             for task, (_, cells) in cells_of.items()
             if cells[encoder]
         }
@@ -229,7 +229,7 @@ def _vtab_means(found, true):
 
 
 def _cells(values, protocol):
-    middles = {k: over_runs(v, protocol) for k, v in values.items() if v}
+    middles = {k: aggregate_runs(v, protocol) for k, v in values.items() if v}
     best = max(middles.values(), default=None)
     cells = []
     for encoder, runs in values.items():

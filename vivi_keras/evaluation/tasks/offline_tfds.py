@@ -51,10 +51,10 @@ def load_task(
             test,
             "ours",
         )
-        return limited(task, MAX_POOL, max_test)
+        return truncated(task, MAX_POOL, max_test)
     if name.startswith(offline_tasks.MINE):
         labels = name.removeprefix(offline_tasks.MINE)
-        return limited(_own_task(labels, dataset), MAX_POOL, max_test)
+        return truncated(_own_task(labels, dataset), MAX_POOL, max_test)
     source = offline_tasks.SOURCES[name]
     with packages.reading(f"its data under {cache_dir}"):
         parts = _prepared(name, cache_dir)
@@ -68,7 +68,7 @@ def load_task(
     task = ImageTask(
         name, source.group, source.class_names, *parts, source.licence
     )
-    return limited(task, MAX_POOL, max_test)
+    return truncated(task, MAX_POOL, max_test)
 
 
 def prepare(wanted=("all",), cache_dir=".cache/offline", show=print):
@@ -161,7 +161,7 @@ def _own_task(labels, dataset):
     )
 
 
-def limited(task, max_pool, max_test):
+def truncated(task, max_pool, max_test):
     """The same task, keeping only the first images of each part."""
     return ImageTask(
         task.name,

@@ -1,0 +1,385 @@
+"""Does adapting to a domain's video pay, and which levels help?
+
+    python benchmarks/studies/domain.py --work=DIR [--hours=2] [--workers=2]
+        [--arms=start,frame,shot] [--seeds=0,1,2] [--sizes=96x128,120x160]
+
+The domain is Freedoom (`vivi_keras.demo.freedoom`). Arms see equally many
+images. Each arm's features are read at several input sizes; of these the one
+is reported that is best on the validation maps. For each task, linear probes
+are fitted on 30, 100, 300 and 1,000 frames of the training maps, as many of
+each class as possible, over several draws; C is chosen on the validation maps
+(for the place, which is always one of the training maps, on their second
+walks). Reported is the mean over classes of their accuracy on frames of the
+test maps (for the place, of other walks through the training maps).
+
+DIR keeps all that is finished: called again, it goes on. DIR/scores.csv has
+the scores of every draw; the table is printed from it.
+"""
+
+import argparse
+import csv
+import dataclasses
+import functools
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np  # noqa: E402
+from sklearn.metrics import balanced_accuracy_score  # noqa: E402
+
+from vivi_keras import files, prepare  # noqa: E402
+from vivi_keras.data import range_labels  # noqa: E402
+from vivi_keras.demo import freedoom  # noqa: E402
+from vivi_keras.evaluation.reports import compare  # noqa: E402
+from vivi_keras.features import cache, linear  # noqa: E402
+from vivi_keras.features import encoder as encoder_lib  # noqa: E402
+from vivi_keras.features import frames as frames_lib  # noqa: E402
+
+# Frames that are read of each split: half of them have a label of the object,
+# which few frames have; the others are random ones.
+POOLS = {"train": 6000, "validation": 2000, "test": 4000, "revisits": 2500}
+DRAWS = {30: 10, 100: 10, 300: 5, 1000: 3}  # by number of labels
+PREPARED = {
+    "frames_per_second": 12.0,
+    "max_frames_per_shot": 200,
+    "short_side": 120,
+}
+COLUMNS = ("arm", "seed", "size", "task", "labels", "draw", "part", "score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A way to get features.
+
+    Attributes:
+        row: row that trains the encoder; None for an untrained baseline.
+        settings: keys of the config to set.
+        hours: hours of video to train on, None for all.
+    """
+
+    row: str | None = None
+    settings: tuple = ()
+
+
+SCRATCH = (("model.weights", "none"),)
+ARMS = {
+    "raw pixels": Arm(),
+    "colour histogram": Arm(),
+    "untrained": Arm(),
+    "start": Arm(),
+    "frame": Arm("adapt_frame_demo"),
+    "shot": Arm("adapt_shot_demo"),
+    "frame+shot": Arm("adapt_frame_shot_demo"),
+    "vivi": Arm("adapt_vivi_demo"),
+    "frame, from scratch": Arm("adapt_frame_demo", SCRATCH),
+    "shot, from scratch": Arm("adapt_shot_demo", SCRATCH),
+}
+PIXELS = {
+    "raw pixels": cache.RawPixels,
+    "colour histogram": cache.ColourHistogram,
+}
+
+
+class Part:
+    """The frames that are read of a split, and their labels for each task."""
+
+    def __init__(self, work, split, classes=None):
+        stored = frames_lib.StoredFrames(work / "data" / split)
+        joined = {
+            task: range_labels.join(
+                stored.footage,
+                work / "freedoom" / split / "labels" / f"{task}.csv",
+            )
+            for task in freedoom.TASKS
+        }
+        self.classes = classes or {t: j.class_names for t, j in joined.items()}
+        total = len(stored.footage.seconds)
+        labels = {task: np.full(total, -1) for task in joined}
+        videos = np.full(total, -1)
+        for task, found in joined.items():
+            for place, rows in enumerate(found.frame_rows):
+                name = found.class_names[found.labels[place]]
+                if name in self.classes[task]:
+                    labels[task][rows] = self.classes[task].index(name)
+                videos[rows] = found.groups[place]
+        order = np.random.default_rng(0).permutation(total)
+        order = order[labels["depth"][order] >= 0]
+        rare = order[labels["object"][order] >= 0][: POOLS[split] // 2]
+        usual = order[~np.isin(order, rare)][: POOLS[split] - len(rare)]
+        self.rows = np.sort(np.concatenate([rare, usual]))
+        self.labels = {task: x[self.rows] for task, x in labels.items()}
+        names = dict(zip(stored.footage.video_ids, stored.footage.videos,
+                         strict=True))  # fmt: skip
+        self.videos = np.array([names[v] for v in videos[self.rows]])
+        self._stored = stored
+
+    @functools.cached_property
+    def images(self):
+        return self._stored.read(self.rows)
+
+
+def make_data(work, hours, workers):
+    """Records and prepares the domain, and reads its frames."""
+    freedoom.make_domain(work / "freedoom", hours=hours, workers=workers)
+    parts = {}
+    for split in freedoom.SPLITS:
+        prepare.prepare(
+            work / "freedoom" / split / "videos",
+            work / "data" / split,
+            workers=workers,
+            **PREPARED,
+        )
+        known = parts["train"].classes if parts else None
+        parts[split] = Part(work, split, known)
+    return parts
+
+
+def config_of(arm, seed, work):
+    from vivi_keras.training import configs
+
+    config = configs.get_config(ARMS[arm].row or "adapt_frame_demo")
+    config.update_from_flattened_dict(dict(ARMS[arm].settings))
+    if arm == "untrained":
+        config.model.weights = "none"
+    config.data.dataset = str(work / "data/train")
+    config.seed = seed
+    return config
+
+
+def check_equal(arms, work):
+    """Raises ValueError if some arms see more images than others."""
+    from vivi_keras.runs import batches
+
+    images = {}
+    for arm in arms:
+        if ARMS[arm].row:
+            config = config_of(arm, 0, work)
+            images[arm] = config.train.steps * batches.images_per_step(config)
+    if len({*images.values()}) > 1:
+        raise ValueError(f"arms must see equally many images. Got: {images}")
+
+
+def encoder_of(arm, seed, work):
+    """A callable of images [N, H, W, 3] in [0, 1] -> features; it may train."""
+    from vivi_keras.runs import build, run
+
+    if arm in PIXELS:
+        return PIXELS[arm]().features
+    config = config_of(arm, seed, work)
+    if ARMS[arm].row is None:
+        model = build.build_encoder(config)
+    else:
+        workdir = work / "runs" / f"{arm.replace(', ', '-')}-{seed}"
+        run.pretrain(config, workdir)
+        model, _ = build.restore_encoder(workdir)
+    return lambda images: np.asarray(model(images, training=False))
+
+
+def read(encode, part, size):
+    """Features float32 [N, D] of a part's frames, read at [H, W]."""
+    batches = [
+        encode(encoder_lib.resize_frames(part.images[at : at + 50], size))
+        for at in range(0, len(part.images), 50)
+    ]
+    return np.concatenate(batches).astype(np.float32)
+
+
+def features_of(arm, seed, size, parts, work):
+    """Dict of split -> features; computed once."""
+    name = f"{arm.replace(', ', '-')}-{seed}-{size}".replace(" ", "_")
+    path = work / "features" / f"{name}.npz"
+    if not path.exists():
+        encode = encoder_of(arm, seed, work)
+        sides = tuple(map(int, size.split("x")))
+        found = {s: read(encode, part, sides) for s, part in parts.items()}
+        with files.write_whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, **found)
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def draw(labels, count, rng):
+    """Rows of `count` frames, as many of each class as possible."""
+    order = rng.permutation(np.flatnonzero(labels >= 0))
+    rank = np.zeros(len(order), int)
+    for label in np.unique(labels[order]):
+        same = labels[order] == label
+        rank[same] = np.arange(same.sum())
+    return order[np.lexsort((rng.random(len(order)), rank))[:count]]
+
+
+def score(features, parts, task):
+    """Yields (number of labels, draw, part, mean accuracy over classes)."""
+    train, labels = features["train"], parts["train"].labels[task]
+    chosen, test = "validation", "test"
+    if task == "place":
+        test = "revisits"
+        second = np.char.endswith(parts["train"].videos, "-1.mp4")
+        choose, choose_labels = train[second], labels[second]
+        labels = np.where(second, -1, labels)
+    else:
+        choose, choose_labels = features[chosen], parts[chosen].labels[task]
+    known = choose_labels >= 0
+    choose, choose_labels = choose[known], choose_labels[known]
+    test_labels = parts[test].labels[task]
+    tested = features[test][test_labels >= 0]
+    test_labels = test_labels[test_labels >= 0]
+    for count, draws in DRAWS.items():
+        for number in range(draws):
+            rows = draw(labels, count, np.random.default_rng([count, number]))
+            probe, scores = linear.fit_chosen(
+                train[rows],
+                labels[rows],
+                choose,
+                choose_labels,
+                fit_both=False,
+                score=balanced_accuracy_score,
+            )
+            yield count, number, "validation", max(scores.values())
+            found = balanced_accuracy_score(test_labels, probe.predict(tested))
+            yield count, number, "test", found
+
+
+def add_scores(arm, seed, size, parts, work):
+    """Adds an arm's scores to scores.csv, unless they are there."""
+    path = work / "scores.csv"
+    done = load(path)
+    key = (arm, str(seed), size)
+    if any((r["arm"], r["seed"], r["size"]) == key for r in done):
+        return
+    features = features_of(arm, seed, size, parts, work)
+    rows = [
+        dict(zip(COLUMNS, (*key, task, *found), strict=True))
+        for task in freedoom.TASKS
+        for found in score(features, parts, task)
+    ]
+    with (
+        files.write_whole(path) as partial,
+        partial.open("w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows([*done, *rows])
+    print(f"{arm}, seed {seed}, {size}: scored", flush=True)
+
+
+def load(path):
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summarise(rows):
+    """Dict arm -> (its best size, scores [seeds, tasks, counts] by part).
+
+    Scores are means over draws, in per cent. An arm that does not depend on
+    the seed has one.
+    """
+    found = {}
+    for arm in ARMS:
+        of_arm = [r for r in rows if r["arm"] == arm]
+        by_size = {}
+        for size in sorted({r["size"] for r in of_arm}):
+            of_size = [r for r in of_arm if r["size"] == size]
+            seeds = sorted({r["seed"] for r in of_size})
+            by_size[size] = {
+                part: np.array(
+                    [
+                        [
+                            [_mean(of_size, part, seed, task, count)
+                             for count in DRAWS]
+                            for task in freedoom.TASKS
+                        ]
+                        for seed in seeds
+                    ]
+                )
+                for part in ("validation", "test")
+            }  # fmt: skip
+        if by_size:
+            best = max(by_size, key=lambda s: by_size[s]["validation"].mean())
+            found[arm] = best, by_size[best]
+    return found
+
+
+def _mean(rows, part, seed, task, count):
+    values = [
+        float(r["score"])
+        for r in rows
+        if (r["part"], r["seed"], r["task"], r["labels"])
+        == (part, seed, task, str(count))
+    ]
+    return 100 * np.mean(values)
+
+
+def table(rows, part="test"):
+    """Lines of Markdown: means by number of labels, tasks, gain over start."""
+    found = summarise(rows)
+    counts = list(DRAWS)
+    head = ["features", "size", "seeds", *map(str, counts)]
+    head += [f"{task} at 100 / 1,000" for task in freedoom.TASKS]
+    lines = [head, ["---"] * len(head)]
+    for arm, (size, scores) in found.items():
+        values = scores[part]
+        means = values.mean(axis=(0, 1))
+        tasks = values.mean(axis=0)
+        places = counts.index(100), counts.index(1000)
+        lines.append(
+            [arm, size, str(len(values)), *[f"{m:.1f}" for m in means]]
+            + [" / ".join(f"{t[p]:.1f}" for p in places) for t in tasks]
+        )
+    if "start" in found:
+        start = found["start"][1][part][0]
+        for arm, (_, scores) in found.items():
+            if len(scores[part]) > 1:
+                cells = _gains(scores[part] - start, counts)
+                lines.append([f"{arm} less start", "", "", *cells])
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _gains(apart, counts):
+    """Gains over the start with their 95 % intervals over seeds."""
+    by_count = apart.mean(axis=1)  # [seeds, counts]
+    cells = [_gain(by_count[:, place]) for place in range(len(counts))]
+    for task in range(len(freedoom.TASKS)):
+        cells.append(
+            " / ".join(
+                _gain(apart[:, task, counts.index(count)])
+                for count in (100, 1000)
+            )
+        )
+    return cells
+
+
+def _gain(values):
+    found = compare.difference(values, np.zeros(len(values)))
+    return f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--arms", default="start,frame")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--sizes", default="96x128,120x160")
+    flags = parser.parse_args()
+    arms = flags.arms.split(",")
+    unknown = {*arms} - {*ARMS}
+    if unknown:
+        parser.error(f"--arms must be of {[*ARMS]}. Got: {sorted(unknown)}")
+    check_equal(arms, flags.work)
+    parts = make_data(flags.work, flags.hours, flags.workers)
+    for arm in arms:
+        trained = ARMS[arm].row is not None or arm == "untrained"
+        for seed in flags.seeds.split(",") if trained else "0":
+            sizes = flags.sizes.split(",")
+            for size in sizes[:1] if arm in PIXELS else sizes:
+                add_scores(arm, int(seed), size, parts, flags.work)
+    print("\n".join(table(load(flags.work / "scores.csv"))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""Makes a domain of video with labels: walks through the maps of Freedoom.
+
+For each split it writes first-person videos of 160 x 120 pixels and labels of
+four tasks: the object in the middle of the picture, the depth ahead, the number
+of monsters in sight, and the place (which map). No map of one split is in
+another, except that the split "revisits" has other walks through the maps of
+training, on which the place is tested.
+
+A label may hold for one frame only, so store all frames: prepare the videos
+with --frames_per_second=12 --max_frames_per_shot=200.
+
+Needs: pip install 'vivi-keras[domain]'
+
+Example:
+  python -m vivi_keras.demo.freedoom --output=freedoom --hours=2 --workers=2
+"""
+
+import collections
+import csv
+import functools
+import itertools
+import multiprocessing
+import os
+import pathlib
+import random
+import tempfile
+from concurrent import futures
+
+from absl import app, flags
+
+from vivi_keras import checks, commands, files
+from vivi_keras.demo import walks
+
+TASKS = ("object", "depth", "count", "place")
+SPLITS = ("train", "validation", "test", "revisits")
+NUM_MAPS = len(walks.MAPS)
+NUM_SHOTS = 12  # of a walk: two minutes
+# Walks of a map that is not trained on; revisits have one of each map.
+NUM_WALKS = 2
+NUM_OBJECTS = 10
+FIRST_REVISIT = 1000  # numbers of walks from here on are revisits
+_DEPTH_EDGES = (5, 9, 14, 22, 40)  # of the depths 0 to 255
+_SMALLEST_SHARE = 0.01  # of the picture, for the object in the middle
+_MOST_MONSTERS = 3
+_PASSING = ("Explosive", "Gibs", "SFX")  # categories that are no objects
+_COLUMNS = ("path", "start_seconds", "stop_seconds", "label")
+
+
+def split_maps(num_maps=NUM_MAPS):
+    """Divides maps into splits, always in the same way.
+
+    Args:
+        num_maps: int, 6 to 59, how many maps to use.
+    Returns: dict of "train", "validation" and "test" -> tuple of names of
+        `walks.MAPS`, disjoint; about half are for training.
+    """
+    checks.check_whole("num_maps", num_maps, 6, NUM_MAPS)
+    order = sorted(walks.MAPS)
+    random.Random(0).shuffle(order)
+    train, validation = round(num_maps * 0.51), round(num_maps * 0.14)
+    return {
+        "train": tuple(order[:train]),
+        "validation": tuple(order[train : train + validation]),
+        "test": tuple(order[train + validation : num_maps]),
+    }
+
+
+def make_domain(
+    directory,
+    *,
+    hours=2.0,
+    num_maps=NUM_MAPS,
+    seed=0,
+    workers=1,
+    show=print,
+):
+    """Records the walks of all splits and writes their labels.
+
+    Called again, it goes on; with more hours, it adds walks. Each split has the
+    folders `videos` (see `walks.record_walk`) and `labels`, with a file
+    TASK.csv for each task as `vivi-adapt` and `vivi-evaluate` read it.
+
+    Args:
+        directory: where to write; made if absent.
+        hours: float, of video to train on, about; the other splits have two
+            walks (four minutes) of each map.
+        num_maps: int, 6 to 59, of all splits.
+        seed: int >= 0; other seeds give other walks.
+        workers: int, number of processes.
+        show: callable that prints a line, or None.
+    Returns: dict of split -> {"videos", "seconds", and the number of labelled
+        ranges of each task}.
+    Raises: ImportError: vizdoom is missing. ValueError: a bad argument.
+        FileExistsError: the folder holds another domain.
+    """
+    maps = split_maps(num_maps)
+    checks.check_whole("workers", workers, 1, 1000)
+    checks.check_whole("seed", seed, 0, 1 << 31)
+    one_walk_hours = walks.walk_seconds(NUM_SHOTS) * len(maps["train"]) / 3600
+    checks.check_range("hours", hours, one_walk_hours, 1000)
+    walks.check_installed()
+    directory = pathlib.Path(directory).absolute()
+    _check_same(directory, {"seed": seed, "num_maps": num_maps})
+    jobs = _jobs(directory, maps, round(hours / one_walk_hours))
+    _record(jobs, seed, workers, show)
+    found = {
+        split: {video: walks.read_walk(video) for video in videos}
+        for split, videos in jobs.items()
+    }
+    objects = _common_objects(found["train"])
+    counts = {}
+    for split, of_split in found.items():
+        tasks = _write_labels(directory / split / "labels", of_split, objects)
+        num_frames = sum(map(len, of_split.values()))
+        counts[split] = {
+            "videos": len(of_split),
+            "seconds": round(num_frames / walks.FRAMES_PER_SECOND, 1),
+            **tasks,
+        }
+    files.write_json(directory / "splits.json", counts, sort_keys=False)
+    return counts
+
+
+def _check_same(directory, settings):
+    path = directory / "domain.json"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, settings)
+    found = files.read_json(path)
+    if found != settings:
+        raise FileExistsError(
+            f"{directory} must hold a domain of {settings}. Got: one of"
+            f" {found}. Choose another folder."
+        )
+
+
+def _jobs(directory, maps, num_walks):
+    """Dict of split -> {path of a video: (map, number of the walk)}."""
+    walks_of = {
+        "train": (maps["train"], range(num_walks)),
+        "validation": (maps["validation"], range(NUM_WALKS)),
+        "test": (maps["test"], range(NUM_WALKS)),
+        "revisits": (maps["train"], [FIRST_REVISIT]),
+    }
+    return {
+        split: {
+            directory / split / "videos" / f"{name}-{number}.mp4": (
+                name,
+                number,
+            )
+            for number in numbers
+            for name in names
+        }
+        for split, (names, numbers) in walks_of.items()
+    }
+
+
+def _record(jobs, seed, workers, show):
+    """Records the walks that are missing, in other processes."""
+    missing = [
+        (path.parent, *walk)
+        for of_split in jobs.values()
+        for path, walk in of_split.items()
+        if not path.exists()
+    ]
+    total = sum(map(len, jobs.values()))
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    # The game makes an empty folder in the working directory.
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        futures.ProcessPoolExecutor(
+            workers, context, initializer=os.chdir, initargs=(scratch,)
+        ) as pool,
+    ):
+        started = [
+            pool.submit(walks.record_walk, *walk, NUM_SHOTS, seed)
+            for walk in missing
+        ]
+        try:
+            for done in futures.as_completed(started):
+                path = done.result()
+                if show is not None:
+                    left = sum(not job.done() for job in started)
+                    show(f"{total - left}/{total} {path.name}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _middle_object(things):
+    """Name of the largest object over the picture's middle, or None."""
+    least = _SMALLEST_SHARE * walks.HEIGHT * walks.WIDTH
+    middle = walks.WIDTH / 2
+    over = [
+        (width * height, name)
+        for name, category, left, _, width, height in things
+        if category not in _PASSING
+        and left < middle < left + width
+        and width * height > least
+    ]
+    return max(over)[1] if over else None
+
+
+def _common_objects(found):
+    """The objects that are in the middle of a picture in the most maps."""
+    maps = collections.defaultdict(set)
+    for video, rows in found.items():
+        for row in rows:
+            maps[_middle_object(row["things"])].add(_map_of(video))
+    maps.pop(None, None)
+    order = sorted(maps, key=lambda name: (-len(maps[name]), name))
+    return frozenset(order[:NUM_OBJECTS])
+
+
+def _map_of(video):
+    return video.stem.rpartition("-")[0]
+
+
+def _label(task, row, video, objects):
+    """The label of a frame for a task: str, or None if it has none."""
+    if task == "object":
+        name = _middle_object(row["things"])
+        return name if name in objects else None
+    if task == "depth":
+        return f"depth {sum(row['ahead'] >= edge for edge in _DEPTH_EDGES)}"
+    if task == "count":
+        monsters = sum(
+            category == "Monster" and width * height > 40
+            for _, category, _, _, width, height in row["things"]
+        )
+        return f"monsters {min(_MOST_MONSTERS, monsters)}"
+    return _map_of(video)
+
+
+def ranges(rows, label):
+    """Where a label holds.
+
+    Args:
+        rows: list of the dicts of a walk's frames, see `walks.record_walk`.
+        label: callable of such a dict -> str or None.
+    Returns: list of (start in seconds, stop in seconds, label), in order, from
+        half a frame before the first frame to half a frame after the last one;
+        ranges end at cuts.
+    """
+    found, start = [], 0
+    keys = ((label(row), row["shot"]) for row in rows)
+    for (name, _), of_key in itertools.groupby(keys):
+        stop = start + sum(1 for _ in of_key)
+        if name is not None:
+            seconds = (
+                round(max(0, place - 0.5) / walks.FRAMES_PER_SECOND, 3)
+                for place in (start, stop)
+            )
+            found.append((*seconds, name))
+        start = stop
+    return found
+
+
+def _write_labels(folder, found, objects):
+    """Writes a file for each task; returns their numbers of ranges."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    for task in TASKS:
+        rows = [
+            (video.name, *row)
+            for video, of_video in found.items()
+            for row in ranges(
+                of_video,
+                functools.partial(_label, task, video=video, objects=objects),
+            )
+        ]
+        with (
+            files.write_whole(folder / f"{task}.csv") as partial,
+            partial.open("w", newline="") as file,
+        ):
+            csv.writer(file).writerows([_COLUMNS, *rows])
+        counts[task] = len(rows)
+    return counts
+
+
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the domain.")
+_HOURS = flags.DEFINE_float("hours", 2.0, "Hours of video to train on, about.")
+_NUM_MAPS = flags.DEFINE_integer(
+    "maps", NUM_MAPS, "Maps of all splits, 6 to 59."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Other seeds give other walks.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Number of processes.")
+
+
+def main(argv):
+    """Makes the domain that the flags describe; prints a summary."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
+    if not _OUTPUT.value:
+        raise app.UsageError("--output must be given.")
+    counts = make_domain(
+        _OUTPUT.value,
+        hours=_HOURS.value,
+        num_maps=_NUM_MAPS.value,
+        seed=_SEED.value,
+        workers=_WORKERS.value,
+    )
+    for split, numbers in counts.items():
+        labels = ", ".join(f"{task} {numbers[task]}" for task in TASKS)
+        print(
+            f"{split}: {numbers['videos']} videos,"
+            f" {numbers['seconds'] / 3600:.2f} h; labelled ranges: {labels}"
+        )
+
+
+if __name__ == "__main__":
+    commands.run("python -m vivi_keras.demo.freedoom", main)
