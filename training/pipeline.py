@@ -291,6 +291,6 @@ def judge_run(workdir, labels, **options) -> dict:
         config.data.dataset,
         output,
         best_step=metadata["steps"],
-        image_size=config.data.image_size,
+        image_sizes=verdict.sizes_to_try(config.data.image_size),
         **options,
     )

@@ -252,7 +252,7 @@ def test_a_better_encoder_is_called_better(archive, tmp_path):
             tmp_path / adapted,
             archive / "labels.csv",
             archive / "data",
-            image_size=24,
+            image_sizes=[24],
             show=None,
             **options,
         )
@@ -267,6 +267,38 @@ def test_a_better_encoder_is_called_better(archive, tmp_path):
     assert again["verdict"].startswith("The start is better with")
     same = judge("video", "video", fine_tune=False, draws=3)
     assert same["verdict"].startswith("No difference from the start is shown")
+
+
+class RedIfLarge(Channel):
+    """Red's mean for images of 40 pixels or more, else green's."""
+
+    def call(self, images):
+        self.channel = keras.ops.where(keras.ops.shape(images)[1] >= 40, 0, 1)
+        mean = keras.ops.mean(images, (1, 2))
+        mean = keras.ops.take(mean, self.channel, axis=1)
+        return keras.ops.round(mean[:, None] * 255 / 7) * self.scale
+
+
+def test_each_encoder_is_read_at_its_best_size(archive, tmp_path):
+    for name, layer in (("red", Channel(0)), ("large", RedIfLarge(0))):
+        inputs = keras.Input((None, None, 3))
+        export_encoder(
+            keras.Model(inputs, layer(inputs)),
+            tmp_path / name,
+            metadata={"image_size": [24, 24], "steps": 1},
+        )
+    result = verdict.judge(
+        tmp_path / "red",
+        tmp_path / "large",
+        archive / "labels.csv",
+        archive / "data",
+        fine_tune=False,
+        show=None,
+    )
+    sizes = result["settings"]["image_sizes"]
+    assert (sizes["start"], sizes["adapted"]) == (24, 48)
+    assert np.mean(result["rows"]["adapted"]["all"]) == 1
+    assert "start 24, adapted 48" in verdict.text(result)
 
 
 def test_trials_choose_and_the_chosen_goes_on(archive, tmp_path):

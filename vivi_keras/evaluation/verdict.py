@@ -23,6 +23,10 @@ SWEEP = finetune.Sweep(
     learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1
 )
 FINETUNE_DRAWS = 3
+# Input sizes that are tried, as multiples of the training size: pretrained
+# encoders often do better on larger images than those of a short training. [O]
+SIZES = (1, 1.5, 2)
+SIZE_IMAGES = 500  # that choose the size
 START, ADAPTED, FINETUNED = "start", "adapted", "start, fine-tuned"
 
 
@@ -34,7 +38,7 @@ def judge(
     output=None,
     *,
     best_step=None,
-    image_size=None,
+    image_sizes=None,
     draws=5,
     fine_tune=True,
     show=print,
@@ -51,8 +55,10 @@ def judge(
         output: folder for summary.json and report.html, or None.
         best_step: the step of the adapted encoder, if known; 0 means that it is
             the start.
-        image_size: int, pixels a side; None for the one that the adapted
-            encoder was trained at.
+        image_sizes: ints, pixels a side. Each of the two encoders is read at
+            the one that is best with the labels of the run's probe, the others
+            at the first one. None for 1, 1.5 and 2 times the size that the
+            adapted encoder was trained at.
         draws: int >= 2, number of divisions of the videos.
         fine_tune: whether to fine-tune the start, which takes longest.
         show: callable that prints a line, or None.
@@ -63,17 +69,23 @@ def judge(
     """
     checks.check_whole("draws", draws, 2, 1000)
     own = own_labels.read(labels, dataset)
-    _, rows = own_labels.probe_and_verdict(own)
-    own = own.take(rows)
+    of_probe, rows = own_labels.probe_and_verdict(own)
+    choosing, own = own.take(of_probe[:SIZE_IMAGES]), own.take(rows)
     encoders = {
         START: encoder_lib.load_encoder(start, START),
         ADAPTED: encoder_lib.load_encoder(adapted, ADAPTED),
     }
-    size = image_size or (encoders[ADAPTED].trained_size or (224, 224))[0]
+    if image_sizes is None:
+        image_sizes = sizes_to_try((encoders[ADAPTED].trained_size or [224])[0])
+    sizes = {
+        name: _best_size(encoder, choosing, image_sizes)
+        for name, encoder in encoders.items()
+    }
     for baseline in (cache.RawPixels(), cache.ColourHistogram()):
         encoders[baseline.name] = baseline
+        sizes[baseline.name] = image_sizes[0]
     features = {
-        name: encoder_lib.frame_features(encoder, own.images, size)
+        name: encoder_lib.frame_features(encoder, own.images, sizes[name])
         for name, encoder in encoders.items()
     }
     splits = _splits(own, draws)
@@ -86,8 +98,9 @@ def judge(
     }
     if fine_tune:
         tuner = finetune.FineTuner(encoders[START])
+        sizes[FINETUNED] = image_sizes[0]  # a larger one takes long
         inputs = encoder_lib.resize_frames(
-            own.images, encoders[START].size_for(size)
+            own.images, encoders[START].size_for(sizes[FINETUNED])
         )
         scores[FINETUNED] = {
             share: _fine_tuned(
@@ -95,7 +108,7 @@ def judge(
             )
             for share in SHARES
         }
-    result = _result(own, splits, scores, best_step, size)
+    result = _result(own, splits, scores, best_step, sizes)
     if output is not None:
         output = pathlib.Path(output)
         files.write_json(output / "summary.json", result, sort_keys=False)
@@ -105,6 +118,27 @@ def judge(
     if show is not None:
         show(text(result))
     return result
+
+
+def sizes_to_try(trained):
+    """Input sizes, pixels a side, for an encoder trained at one of them."""
+    return [round(trained * factor) for factor in SIZES]
+
+
+def _best_size(encoder, own, sizes):
+    """The size at which a linear probe is best; if equal, the first one."""
+    if len(sizes) == 1:
+        return sizes[0]
+    try:
+        first, second = own_labels.halves(own.labels, own.groups)
+    except ValueError:  # too few labels to choose by
+        return sizes[0]
+    found = {}
+    for size in sizes:
+        features = encoder_lib.frame_features(encoder, own.images, size)
+        probe = linear.fit(features[first], own.labels[first], 1e-2)
+        found[size] = probe.accuracy(features[second], own.labels[second])
+    return max(found, key=found.get)
 
 
 def _splits(own, draws):
@@ -196,7 +230,7 @@ def _fine_tuned(tuner, images, own, splits, share):
     return result
 
 
-def _result(own, splits, scores, best_step, size):
+def _result(own, splits, scores, best_step, sizes):
     counts = {
         share: float(
             np.mean([len(np.unique(own.shots[s.part(share)])) for s in splits])
@@ -218,7 +252,7 @@ def _result(own, splits, scores, best_step, size):
             "videos": int(len(np.unique(own.groups))),
             "images": len(own.labels),
             "draws": len(splits),
-            "image_size": size,
+            "image_sizes": sizes,
             "chance": float(np.bincount(own.labels).max() / len(own.labels)),
         },
     }
@@ -275,12 +309,12 @@ def _table(result):
 
 def _about(result):
     settings = result["settings"]
+    sizes = ", ".join(f"{k} {v}" for k, v in settings["image_sizes"].items())
     return (
         f"Accuracy in per cent, mean of {settings['draws']} random divisions"
         f" (for fine-tuning at most {FINETUNE_DRAWS}) of {settings['videos']}"
         " videos into training and test videos, whose labels took no part in"
-        " adapting. Images of"
-        f" {settings['image_size']} pixels; always the most frequent class:"
+        f" adapting. Pixels a side: {sizes}. Always the most frequent class:"
         f" {100 * settings['chance']:.1f}. Intervals are Student's over the"
         " draws, which share their videos: with few videos they are too narrow."
     )
