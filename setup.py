@@ -148,6 +148,7 @@ setuptools.setup(
     },
     entry_points={
         "console_scripts": [
+            "vivi=vivi_keras.training:main",
             "vivi-prepare=vivi_keras.training.prepare:run",
             "vivi-pretrain=vivi_keras.training.pretrain:run",
             "vivi-adapt=vivi_keras.training.adapt:run",

@@ -12,7 +12,7 @@ import sys
 import pytest
 from absl import flags
 
-from vivi_keras import commands, hub_modules, video
+from vivi_keras import commands, hub_modules, training, video
 from vivi_keras.prepare import watchdog
 from vivi_keras.runs import run
 from vivi_keras.training import prepare, pretrain
@@ -20,6 +20,7 @@ from vivi_keras.training.configs import get_config
 
 START = "import sys; sys.argv = {0}; from {1} import run; run()"
 SCRIPTS = {
+    "vivi run": ("vivi_keras.training.run", "--budget"),
     "vivi-prepare": ("vivi_keras.training.prepare", "--videos"),
     "vivi-pretrain": ("vivi_keras.training.pretrain", "--workdir"),
     "vivi-adapt": ("vivi_keras.training.adapt", "--try"),
@@ -55,7 +56,32 @@ def test_every_script_is_here():
         for entry in importlib.metadata.entry_points(group="console_scripts")
         if entry.value.startswith("vivi_keras.")
     }
-    assert found == set(SCRIPTS)
+    # `vivi` starts the others: `vivi prepare` is `vivi-prepare`.
+    assert found == {name.replace(" run", "") for name in SCRIPTS}
+    assert {f"vivi-{name}" for name in training.COMMANDS} == {
+        name.replace(" ", "-") for name in SCRIPTS
+    }
+
+
+def run_vivi(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", "from vivi_keras.training import main; main()"]
+        + list(arguments),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_vivi_starts_the_others():
+    done = run_vivi()
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) <= FIRST_SCREEN
+    for name in training.COMMANDS:
+        assert f"  {name} " in done.stdout
+    done = run_vivi("search", "--help")
+    assert done.returncode == 0 and "--index" in done.stdout
+    done = run_vivi("serch")
+    assert done.returncode == 1 and "Did you mean 'search'?" in done.stderr
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

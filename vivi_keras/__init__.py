@@ -22,6 +22,7 @@ _PLACES = {
     "HubEncoder": "vivi_keras.models.hub",
     "load": "vivi_keras.models.hub",
     "adapt": "vivi_keras.training.pipeline",
+    "run": "vivi_keras.training.pipeline",
     "export_encoder": "vivi_keras.export",
 }
 _MODULES = (

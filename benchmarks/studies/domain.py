@@ -4,13 +4,15 @@
         [--arms=start,frame,shot] [--seeds=0,1,2] [--sizes=96x128,120x160]
 
 The domain is Freedoom (`vivi_keras.demo.freedoom`). Arms see equally many
-images. Each arm's features are read at several input sizes; of these the one
-is reported that is best on the validation maps. For each task, linear probes
-are fitted on 30, 100, 300 and 1,000 frames of the training maps, as many of
-each class as possible, over several draws; C is chosen on the validation maps
-(for the place, which is always one of the training maps, on their second
-walks). Reported is the mean over classes of their accuracy on frames of the
-test maps (for the place, of other walks through the training maps).
+images. Each encoder's features are read at several input sizes; of these the
+one is reported that is best on the validation maps with 100 labels.
+
+For each task, linear probes are fitted on 30, 100, 300 and 1,000 frames of the
+training maps, as many of each class as possible, over several draws. C is
+chosen on the validation maps (for the place, which is always one of the
+training maps, on their second walks). Reported is the mean over classes of
+their accuracy on frames of the test maps (for the place, of other walks through
+the training maps).
 
 DIR keeps all that is finished: called again, it goes on. DIR/scores.csv has
 the scores of every draw; the table is printed from it.
@@ -39,7 +41,10 @@ from vivi_keras.features import frames as frames_lib  # noqa: E402
 # Frames that are read of each split: half of them have a label of the object,
 # which few frames have; the others are random ones.
 POOLS = {"train": 6000, "validation": 2000, "test": 4000, "revisits": 2500}
-DRAWS = {30: 10, 100: 10, 300: 5, 1000: 3}  # by number of labels
+DRAWS = {30: 10, 100: 5, 300: 3, 1000: 2}  # by number of labels
+CHOOSING = 100  # labels that the input size is chosen with
+# Of the probes. None of the ends should be the best one.
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 PREPARED = {
     "frames_per_second": 12.0,
     "max_frames_per_shot": 200,
@@ -209,7 +214,7 @@ def draw(labels, count, rng):
     return order[np.lexsort((rng.random(len(order)), rank))[:count]]
 
 
-def score(features, parts, task):
+def score(features, parts, task, counts):
     """Yields (number of labels, draw, part, mean accuracy over classes)."""
     train, labels = features["train"], parts["train"].labels[task]
     chosen, test = "validation", "test"
@@ -225,14 +230,15 @@ def score(features, parts, task):
     test_labels = parts[test].labels[task]
     tested = features[test][test_labels >= 0]
     test_labels = test_labels[test_labels >= 0]
-    for count, draws in DRAWS.items():
-        for number in range(draws):
+    for count in counts:
+        for number in range(DRAWS[count]):
             rows = draw(labels, count, np.random.default_rng([count, number]))
             probe, scores = linear.fit_chosen(
                 train[rows],
                 labels[rows],
                 choose,
                 choose_labels,
+                STRENGTHS,
                 fit_both=False,
                 score=balanced_accuracy_score,
             )
@@ -241,27 +247,53 @@ def score(features, parts, task):
             yield count, number, "test", found
 
 
-def add_scores(arm, seed, size, parts, work):
-    """Adds an arm's scores to scores.csv, unless they are there."""
+def add_scores(arm, seed, sizes, parts, work):
+    """Adds an encoder's scores to scores.csv, unless they are there."""
     path = work / "scores.csv"
-    done = load(path)
-    key = (arm, str(seed), size)
-    if any((r["arm"], r["seed"], r["size"]) == key for r in done):
-        return
-    features = features_of(arm, seed, size, parts, work)
-    rows = [
-        dict(zip(COLUMNS, (*key, task, *found), strict=True))
-        for task in freedoom.TASKS
-        for found in score(features, parts, task)
+
+    def add(size, counts):
+        done = load(path)
+        key = (arm, str(seed), size)
+        known = {
+            int(r["labels"])
+            for r in done
+            if (r["arm"], r["seed"], r["size"]) == key
+        }
+        counts = [count for count in counts if count not in known]
+        if not counts:
+            return
+        features = features_of(arm, seed, size, parts, work)
+        rows = [
+            dict(zip(COLUMNS, (*key, task, *found), strict=True))
+            for task in freedoom.TASKS
+            for found in score(features, parts, task, counts)
+        ]
+        with (
+            files.write_whole(path) as partial,
+            partial.open("w", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows([*done, *rows])
+        print(f"{arm}, seed {seed}, {size}: scored", flush=True)
+
+    for size in sizes:
+        add(size, [CHOOSING])
+    of_encoder = [
+        r for r in load(path) if (r["arm"], r["seed"]) == (arm, str(seed))
     ]
-    with (
-        files.write_whole(path) as partial,
-        partial.open("w", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows([*done, *rows])
-    print(f"{arm}, seed {seed}, {size}: scored", flush=True)
+    add(_best_size(of_encoder), DRAWS)
+
+
+def _best_size(rows):
+    """The size that is best on the validation maps."""
+    sizes = sorted({r["size"] for r in rows})
+    return max(sizes, key=lambda size: np.mean([
+        float(r["score"])
+        for r in rows
+        if (r["size"], r["part"], r["labels"])
+        == (size, "validation", str(CHOOSING))
+    ]))  # fmt: skip
 
 
 def load(path):
@@ -272,7 +304,7 @@ def load(path):
 
 
 def summarise(rows):
-    """Dict arm -> (its best size, scores [seeds, tasks, counts] by part).
+    """Dict arm -> (sizes of its seeds, scores [seeds, tasks, counts] by part).
 
     Scores are means over draws, in per cent. An arm that does not depend on
     the seed has one.
@@ -280,35 +312,32 @@ def summarise(rows):
     found = {}
     for arm in ARMS:
         of_arm = [r for r in rows if r["arm"] == arm]
-        by_size = {}
-        for size in sorted({r["size"] for r in of_arm}):
-            of_size = [r for r in of_arm if r["size"] == size]
-            seeds = sorted({r["seed"] for r in of_size})
-            by_size[size] = {
-                part: np.array(
+        sizes, values = [], {"validation": [], "test": []}
+        for seed in sorted({r["seed"] for r in of_arm}):
+            of_seed = [r for r in of_arm if r["seed"] == seed]
+            size = _best_size(of_seed)
+            of_size = [r for r in of_seed if r["size"] == size]
+            if len({r["labels"] for r in of_size}) < len(DRAWS):
+                continue  # not finished
+            sizes.append(size)
+            for part, into in values.items():
+                into.append(
                     [
-                        [
-                            [_mean(of_size, part, seed, task, count)
-                             for count in DRAWS]
-                            for task in freedoom.TASKS
-                        ]
-                        for seed in seeds
+                        [_mean(of_size, part, task, count) for count in DRAWS]
+                        for task in freedoom.TASKS
                     ]
                 )
-                for part in ("validation", "test")
-            }  # fmt: skip
-        if by_size:
-            best = max(by_size, key=lambda s: by_size[s]["validation"].mean())
-            found[arm] = best, by_size[best]
+        if sizes:
+            arrays = {part: np.array(x) for part, x in values.items()}
+            found[arm] = sizes, arrays
     return found
 
 
-def _mean(rows, part, seed, task, count):
+def _mean(rows, part, task, count):
     values = [
         float(r["score"])
         for r in rows
-        if (r["part"], r["seed"], r["task"], r["labels"])
-        == (part, seed, task, str(count))
+        if (r["part"], r["task"], r["labels"]) == (part, task, str(count))
     ]
     return 100 * np.mean(values)
 
@@ -320,13 +349,18 @@ def table(rows, part="test"):
     head = ["features", "size", "seeds", *map(str, counts)]
     head += [f"{task} at 100 / 1,000" for task in freedoom.TASKS]
     lines = [head, ["---"] * len(head)]
-    for arm, (size, scores) in found.items():
+    for arm, (sizes, scores) in found.items():
         values = scores[part]
         means = values.mean(axis=(0, 1))
         tasks = values.mean(axis=0)
         places = counts.index(100), counts.index(1000)
         lines.append(
-            [arm, size, str(len(values)), *[f"{m:.1f}" for m in means]]
+            [
+                arm,
+                " ".join(sorted({*sizes})),
+                str(len(values)),
+                *[f"{m:.1f}" for m in means],
+            ]
             + [" / ".join(f"{t[p]:.1f}" for p in places) for t in tasks]
         )
     if "start" in found:
@@ -375,9 +409,8 @@ def main():
     for arm in arms:
         trained = ARMS[arm].row is not None or arm == "untrained"
         for seed in flags.seeds.split(",") if trained else "0":
-            sizes = flags.sizes.split(",")
-            for size in sizes[:1] if arm in PIXELS else sizes:
-                add_scores(arm, int(seed), size, parts, flags.work)
+            sizes = ["120x160"] if arm in PIXELS else flags.sizes.split(",")
+            add_scores(arm, int(seed), sizes, parts, flags.work)
     print("\n".join(table(load(flags.work / "scores.csv"))))
 
 

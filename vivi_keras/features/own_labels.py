@@ -73,6 +73,19 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
     return found
 
 
+def check(labels):
+    """Raises ValueError if labels cannot be read, before a data set exists."""
+    if str(labels).lower().endswith(".csv"):
+        rows, num_empty = range_labels.read_range_labels(labels)
+        if len({row.label for row in rows}) < 2:
+            raise ValueError(
+                f"{labels} must have labels of at least 2 classes. Got:"
+                f" {len(rows)} rows with a label and {num_empty} without"
+            )
+    else:
+        image_sources.open_images(str(labels))
+
+
 def of_images(source, most=MOST_IMAGES) -> OwnLabels:
     """At most `most` images of a `labelled.LabelledImages`, at random."""
     rows = np.random.default_rng(0).permutation(len(source))[:most]

@@ -1,0 +1,139 @@
+"""`vivi run`: from an archive to a page, and again with one more video."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+import vivi_keras
+from vivi_keras.demo import corpus
+from vivi_keras.runs import plan
+
+SETTINGS = {
+    "model.weights": "none",
+    "model.width": 0.125,
+    "model.units": (1, 1, 1, 1),
+    "data.image_size": 24,
+    "data.batch_size": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films")
+    corpus.render_corpus(
+        folder / "all",
+        num_films=13,
+        height=64,
+        width=96,
+        frames_per_second=10,
+        num_shots=(2, 3),
+        shot_seconds=(1.0, 1.5),
+        objects_per_film=1,
+        dissolve_share=0,
+    )
+    (folder / "films").mkdir()
+    for path in sorted((folder / "all").glob("*.mp4"))[:12]:
+        shutil.copy(path, folder / "films")
+    names = [path.name for path in sorted((folder / "films").glob("*.mp4"))]
+    rows = [f"{name},{'ab'[place % 2]}" for place, name in enumerate(names)]
+    (folder / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def slow_machine(monkeypatch):
+    """A plan of few steps, as if this machine did two images a second."""
+    monkeypatch.setattr(plan, "measure_speed", lambda config: 2.0)
+    monkeypatch.setattr(plan, "LEAST_STEPS", 2)
+
+
+def run(films, output, labels=True, **options):
+    return vivi_keras.run(
+        films / "films",
+        films / "labels.csv" if labels else None,
+        output=output,
+        encoder="resnet50v2",
+        levels=("frame",),
+        settings=SETTINGS,
+        fine_tune=False,
+        workers=1,
+        **{"budget_minutes": 3.0, **options},
+    )
+
+
+def test_from_an_archive_to_a_page_and_again(films, tmp_path, slow_machine):
+    output = tmp_path / "out"
+    lines = []
+    plan_only = run(films, output, dry_run=True, show=lines.append)
+    assert not output.exists() and plan_only["page"] is None
+    assert "Archive: 12 videos" in lines[0] and "Time: about" in lines[0]
+    found = run(films, output)
+    page = found["page"].read_text()
+    assert found["verdict"]["verdict"] in page
+    assert vivi_keras.load(found["module"]) is not None
+    for path in re.findall(r'href="([^"#]+)[#"]', page):
+        assert (output / path).resolve().exists(), path
+    assert re.search(r'href="[^"]*film_00\d\d.mp4#t=', page)
+    before = (output / "adapted/run/metrics.csv").read_bytes()
+    # One more video: it is prepared and embedded, and nothing is trained.
+    shutil.copy(films / "all" / "film_0012.mp4", films / "films")
+    try:
+        again = run(films, output)
+    finally:
+        (films / "films" / "film_0012.mp4").unlink()
+    assert again["verdict"] == json.loads(
+        (output / "adapted/run/verdict/summary.json").read_text()
+    )
+    assert (output / "adapted/run/metrics.csv").read_bytes() == before
+    assert "<b>13</b>videos" in again["page"].read_text()
+    index = vivi_keras.archive.open_index(again["index"])
+    assert "film_0012.mp4" in {*index.shots["video"]}
+
+
+def test_without_labels(films, tmp_path, slow_machine):
+    found = run(films, tmp_path / "out", labels=False, show=None)
+    assert found["verdict"] is None
+    assert "there were no labels" in found["page"].read_text()
+    assert vivi_keras.load(found["module"]) is not None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"budget_minutes": 0.2}, "budget must be at least"),
+        ({"levels": ("film",)}, "levels must be of frame, shot"),
+        ({"labels": "one.csv"}, "at least 2 classes"),
+        ({"labels": "nothing.csv"}, "labels must be a CSV file"),
+        ({"videos": "nowhere"}, "videos must be a folder"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_made(
+    films, tmp_path, slow_machine, options, message
+):
+    (tmp_path / "one.csv").write_text("path,label\nfilm_0000.mp4,a\n")
+    given = {
+        "videos": films / "films",
+        "labels": films / "labels.csv",
+        "encoder": "resnet50v2",
+        "levels": ("frame",),
+        "settings": SETTINGS,
+        "show": None,
+    }
+    for key in ("labels", "videos"):
+        if key in options:
+            options = {**options, key: tmp_path / options[key]}
+    given.update(options)
+    with pytest.raises(ValueError, match=message):
+        vivi_keras.run(output=tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_of_another_archive_is_refused(films, tmp_path, slow_machine):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/plan.json").write_text(
+        json.dumps({"inputs": {"videos": "other"}})
+    )
+    with pytest.raises(ValueError, match="of another one: videos 'other'"):
+        run(films, tmp_path / "out")

@@ -1,0 +1,332 @@
+"""Plans a run: which settings suit an archive, this machine and a budget.
+
+docs/choosing.md explains the rules and the numbers.
+"""
+
+import dataclasses
+import math
+import time
+
+import av
+import keras
+import numpy as np
+
+from vivi_keras import checks, files
+
+# All values are [O].
+FRAMES = 30_000  # stored frames that are enough for a small archive
+FRAME_RATES = (1.0, 12.0)  # least and most stored frames a second
+MOST_PROBED = 200  # videos that are opened to measure the archive
+DECODED_A_SECOND = 150  # frames that one process prepares a second
+VIDEO_RATE = 25  # frames a second of most videos
+START_SECONDS = 60.0  # of the programs of all stages
+TRIALS_SHARE, VERDICT_SHARE = 0.2, 0.3  # of the time left after preparing
+TRIAL_STEPS = 1 / 5  # of the run's, as many as a trial has
+LEAST_STEPS, MOST_IMAGES = 50, 5_000_000
+STORED_SIDE = 2  # times the training size: a verdict reads so large images
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """What is known of an archive before it is prepared.
+
+    Attributes:
+        num_videos: number of its files that can be opened, about.
+        seconds: length of all of them, about.
+        short_side: pixels, median.
+        broken: dict name -> why it cannot be opened, of those that were tried.
+    """
+
+    num_videos: int
+    seconds: float
+    short_side: int
+    broken: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        frames_per_second, short_side: settings for vivi-prepare.
+        image_size: pixels a side for training.
+        steps: of the whole run; a trial of a level has fewer.
+        images_per_second: that this machine trains on, measured.
+        seconds: dict stage -> how long it takes, about.
+    """
+
+    frames_per_second: float
+    short_side: int
+    image_size: int
+    steps: int
+    images_per_second: float
+    seconds: dict
+
+
+def scale() -> str:
+    """The end of the name of the configs that suit this machine.
+
+    "_demo" for CPUs, "" for a GPU or TPU.
+    """
+    if any(
+        name.startswith("cpu") for name in keras.distribution.list_devices()
+    ):
+        return "_demo"
+    return ""
+
+
+def read_or_make(
+    file, inputs, config, budget_seconds, *, videos, writes=True, **options
+):
+    """The plan of an earlier call or, if there was none, a new one.
+
+    Args:
+        file: JSON file of the plan.
+        inputs: dict of what must be the same in every call.
+        config: ConfigDict of the training.
+        budget_seconds: float; of the first call.
+        videos: see `measure_archive`.
+        writes: whether to write the file.
+        **options: of `make_plan`: `num_choices`, `has_labels`, `workers`.
+    Returns: (Archive, Plan).
+    Raises: ValueError: the file is of other inputs, or as `make_plan`.
+    """
+    from vivi_keras.runs import batches
+
+    known = files.read_json(file)
+    if known is not None:
+        _check_same(file, known["inputs"], inputs)
+        return Archive(**known["archive"]), Plan(**known["plan"])
+    archive = measure_archive(videos)
+    plan = make_plan(
+        archive,
+        budget_seconds,
+        images_per_second=measure_speed(config),
+        images_per_step=batches.images_per_step(config),
+        image_size=config.data.image_size,
+        **options,
+    )
+    if writes:
+        content = {
+            "inputs": inputs,
+            "archive": dataclasses.asdict(archive),
+            "plan": dataclasses.asdict(plan),
+        }
+        files.write_json(file, content, sort_keys=False)
+    return archive, plan
+
+
+def _check_same(file, known, inputs):
+    differ = [
+        f"{key} {known.get(key)!r} before, {value!r} now"
+        for key, value in inputs.items()
+        if known.get(key) != value
+    ]
+    if differ:
+        raise ValueError(
+            f"output must be a folder of the same run. Got: {file} of another"
+            f" one: {'; '.join(differ)}. Choose another folder."
+        )
+
+
+def parse_budget(text) -> float:
+    """Seconds of a text such as "90s", "30m", "2h" or "45" (minutes).
+
+    >>> plan.parse_budget("1.5h")
+    5400.0
+    """
+    factors = {"s": 1, "m": 60, "h": 3600}
+    word = str(text).strip().lower()
+    number, factor = word, 60
+    if word[-1:] in factors:
+        number, factor = word[:-1], factors[word[-1]]
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(
+            f"budget must be a time such as 90s, 30m or 2h. Got: {text!r}"
+        )
+    return seconds
+
+
+def measure_archive(videos) -> Archive:
+    """Opens the videos of an archive, or some of many, without decoding.
+
+    Args:
+        videos: as for `vivi_keras.prepare.prepare`, but local.
+    Raises: ValueError: there is no video that can be opened.
+    """
+    from vivi_keras.prepare import find_videos
+
+    found, _ = find_videos.find_videos(videos, ())
+    found = [file for file in found if file.status == "waiting"]
+    tried = found
+    if len(found) > MOST_PROBED:
+        places = np.linspace(0, len(found) - 1, MOST_PROBED).round()
+        tried = [found[int(place)] for place in places]
+    sides, total, broken = [], 0.0, {}
+    for file in tried:
+        try:
+            seconds, side = _look(file.source.path)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            broken[file.name] = checks.reason(error)
+            continue
+        total += seconds
+        sides.append(side)
+    if not sides:
+        raise ValueError(
+            f"videos must have a video that can be opened. Got: {videos} with"
+            f" {len(found)} files, of which none can"
+        )
+    scale = len(found) / len(tried)
+    return Archive(
+        round(len(sides) * scale), total * scale, int(np.median(sides)), broken
+    )
+
+
+def _look(path):
+    """(seconds, short side) of a video by its header."""
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        stream = container.streams.video[0]
+        seconds = (container.duration or 0) / av.time_base
+        if not seconds and stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        side = min(stream.codec_context.width, stream.codec_context.height)
+    return seconds, side
+
+
+def measure_speed(config, steps=4) -> float:
+    """Images a second of a config's training step on this machine.
+
+    The batch is random, and no weights are downloaded.
+    """
+    from vivi_keras.runs import batches, build
+
+    rows, rng = config.data.batch_size, np.random.default_rng(0)
+    batch = {
+        name: rng.integers(0, 2, (rows, *spec.shape[1:])).astype(spec.dtype)
+        for name, spec in build.element_spec(config).items()
+    }
+
+    model = build.build_model(config, load_start=False)
+    for _ in range(2):  # the first one compiles
+        model.train_on_batch(batch)
+    start = time.monotonic()
+    for _ in range(steps):
+        model.train_on_batch(batch)
+    seconds = time.monotonic() - start
+    return steps * batches.images_per_step(config) / seconds
+
+
+def choose_frame_rate(seconds) -> float:
+    """Frames a second to store: many of a short archive, few of a long one."""
+    low, high = FRAME_RATES
+    return float(np.clip(round(2 * FRAMES / seconds) / 2, low, high))
+
+
+def make_plan(
+    archive,
+    budget_seconds,
+    *,
+    images_per_second,
+    images_per_step,
+    image_size,
+    num_choices=1,
+    has_labels=True,
+    workers=1,
+) -> Plan:
+    """Divides a budget among the stages of a run.
+
+    Args:
+        archive: Archive.
+        budget_seconds: float, for everything.
+        images_per_second: float, see `measure_speed`.
+        images_per_step: int.
+        image_size: int, pixels a side for training.
+        num_choices: int, how many levels and rates are compared first.
+        has_labels: whether there will be a verdict.
+        workers: int, number of processes that prepare.
+    Raises: ValueError: the budget is too small, with what it would take.
+    """
+    rate = choose_frame_rate(archive.seconds)
+    preparing = archive.seconds * VIDEO_RATE / (DECODED_A_SECOND * workers)
+    # Each stored frame is embedded once, without gradient.
+    indexing = archive.seconds * rate / (3 * images_per_second)
+    fixed = START_SECONDS + preparing + indexing
+    trials = TRIALS_SHARE if num_choices > 1 and has_labels else 0.0
+    verdict = VERDICT_SHARE if has_labels else 0.0
+    share = 1 - trials - verdict
+    step_seconds = images_per_step / images_per_second
+    least = fixed + LEAST_STEPS * step_seconds / share
+    if budget_seconds < least:
+        raise ValueError(
+            f"budget must be at least {math.ceil(least / 60)}m for"
+            f" {archive.seconds / 3600:.2f} h of video on this machine. Got:"
+            f" {budget_seconds / 60:.3g}m"
+        )
+    left = budget_seconds - fixed
+    steps = int(min(left * share / step_seconds, MOST_IMAGES / images_per_step))
+    if trials:
+        # Together the trials get their share, each at most TRIAL_STEPS.
+        of_trials = min(
+            trials * left, num_choices * TRIAL_STEPS * steps * step_seconds
+        )
+    else:
+        of_trials = 0.0
+    return Plan(
+        rate,
+        min(archive.short_side, STORED_SIDE * image_size),
+        image_size,
+        steps,
+        images_per_second,
+        {
+            "prepare": preparing,
+            "trials": of_trials,
+            "train": steps * step_seconds,
+            "verdict": verdict * left,
+            "index": indexing,
+        },
+    )
+
+
+def trial_steps(plan, num_choices, images_per_step) -> int:
+    """Steps of each trial."""
+    images = plan.seconds["trials"] * plan.images_per_second
+    return max(1, int(images / (max(1, num_choices) * images_per_step)))
+
+
+def describe(archive, plan) -> str:
+    """The plan as lines for a console."""
+    frames = archive.seconds * plan.frames_per_second
+    stages = ", ".join(
+        f"{name} {_duration(seconds)}"
+        for name, seconds in plan.seconds.items()
+        if seconds
+    )
+    lines = [
+        f"Archive: {archive.num_videos} videos, {archive.seconds / 3600:.2f} h,"
+        f" {archive.short_side} pixels high or wide"
+        + (
+            f"; {len(archive.broken)} cannot be opened"
+            if archive.broken
+            else ""
+        ),
+        f"Kept: {plan.frames_per_second:g} frames a second, about"
+        f" {frames:,.0f}, short side {plan.short_side} pixels",
+        f"Training: {plan.steps} steps at {plan.image_size} pixels;"
+        f" {plan.images_per_second:.0f} images a second were measured here",
+        f"Time: about {_duration(sum(plan.seconds.values()))} ({stages})",
+    ]
+    return "\n".join(lines)
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
