@@ -261,6 +261,10 @@ class WriteMetrics(keras.callbacks.Callback):
         # If the last epoch was cut short, it goes on: drop its early row.
         last = step - 1 if self.model.resumed else step
         self.rows = [row for row in rows if int(row["step"]) <= last]
+        if len(self.rows) < len(rows):
+            # Now: if the run is killed before the next row, it goes on from a
+            # later step, and the dropped rows would seem to be valid.
+            self._try_to_write()
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
@@ -270,6 +274,9 @@ class WriteMetrics(keras.callbacks.Callback):
             **{name: float(value) for name, value in (logs or {}).items()},
         }
         self.rows.append(row)
+        self._try_to_write()
+
+    def _try_to_write(self):
         try:
             self._write()
         except OSError as error:
