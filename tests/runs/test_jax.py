@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,15 @@ def test_guards_and_their_limits(folder, tmp_path):
     model = {name for name in first if name.startswith("model/")}
     assert moved & model and model - moved
     assert "keep_close_loss" in metrics(tmp_path)[-1]
+    name = next(iter(moved & model))
+    path = tmp_path / "checkpoints" / "step_00000008" / "state.npz"
+    np.savez(path, **{**last, name: np.zeros((7, 7))})
+    printed = run(
+        command(folder, tmp_path, *GUARDS, "--config.train.steps=8"),
+        jax_only(folder),
+        status=1,
+    )
+    assert f"is of another model: {name} has shape (7, 7) there" in printed
 
 
 def test_eight_devices_train_as_one(folder, tmp_path):
@@ -204,3 +214,57 @@ def test_bad_input_is_told_in_one_line(
     (line,) = printed.splitlines()
     assert line.startswith("vivi-pretrain: ") and message in line
     assert not (tmp_path / "work").exists()
+
+
+def both(folder, backend):
+    """The environment of a process that has TensorFlow and JAX."""
+    pytest.importorskip("tensorflow")
+    return {**jax_only(folder), **os.environ, "KERAS_BACKEND": backend}
+
+
+def test_a_run_begun_on_tensorflow_goes_on_under_jax(folder, tmp_path):
+    flags = (
+        *("--config.train.steps=4", "--config.train.log_every_steps=2"),
+        "--config.train.checkpoint_every_steps=2",
+    )
+    expected, found = tmp_path / "a", tmp_path / "b"
+    run(command(folder, expected, *flags), both(folder, "tensorflow"))
+    shutil.copytree(expected, found)
+    shutil.rmtree(found / "checkpoints" / "step_00000004")
+    printed = run(command(folder, found, *flags), both(folder, "jax"))
+    assert "Going on from step 2 of 4" in printed
+    assert_equal(values(found, 4), values(expected, 4), rtol=1e-3, atol=1e-4)
+    for row, other in zip(metrics(found), metrics(expected), strict=True):
+        assert row.keys() == other.keys()
+        for name in row:
+            assert abs(float(row[name]) - float(other[name])) < 1e-3, name
+
+
+FEATURES = """
+import sys
+import numpy as np
+from vivi_keras.runs import build
+encoder, _ = build.restore_encoder(sys.argv[1])
+np.save(sys.argv[3], encoder(np.load(sys.argv[2]), training=False))
+"""
+
+
+@pytest.mark.slow  # starts TensorFlow and JAX three times
+def test_tensorflow_exports_what_jax_has_trained(folder, tmp_path):
+    import tensorflow as tf
+
+    work, module = tmp_path / "work", tmp_path / "module"
+    run(command(folder, work, "--config.train.steps=8"), jax_only(folder))
+    images = np.random.default_rng(0).random((3, 40, 32, 3), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    files = [str(tmp_path / f"{name}.npy") for name in ("images", "features")]
+    run([sys.executable, "-c", FEATURES, work, *files], jax_only(folder))
+    run(
+        [
+            *(sys.executable, "-m", "vivi_keras.export.main"),
+            *(f"--workdir={work}", f"--output={module}"),
+        ],
+        both(folder, "tensorflow"),
+    )
+    found = tf.saved_model.load(str(module))(images, training=False)
+    np.testing.assert_allclose(found, np.load(files[1]), rtol=0, atol=1e-4)
