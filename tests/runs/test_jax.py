@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,14 @@ RUN = (
 def folder(tmp_path_factory):
     """Has the data set `data`, `labels.csv`, and what `jax_only` needs."""
     folder = tmp_path_factory.mktemp("jax")
-    examples = []
+    data_helpers.write_dataset(folder / "data", examples())
+    rows = [f"video_{v}.mp4,{'dark' if v < 8 else 'light'}" for v in range(16)]
+    (folder / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def examples():
+    found = []
     for video in range(16):
         example = data_helpers.video_example(video, [3, 3])
         example["frames"] = [
@@ -47,11 +55,8 @@ def folder(tmp_path_factory):
         ]
         example["shot_stop_seconds"] = np.float32([3, 6])
         example["shot_start_seconds"] = np.float32([0, 3])
-        examples.append(example)
-    data_helpers.write_dataset(folder / "data", examples)
-    rows = [f"video_{v}.mp4,{'dark' if v < 8 else 'light'}" for v in range(16)]
-    (folder / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
-    return folder
+        found.append(example)
+    return found
 
 
 def jax_only(folder, *hidden):
@@ -191,6 +196,23 @@ def test_eight_devices_train_as_one(folder, tmp_path):
         status=1,
     )
     assert "a multiple of 8 replicas. Got: 4 rows" in printed
+
+
+def test_the_step_before_a_damaged_record_is_saved(folder, tmp_path):
+    damaged = examples()
+    damaged[3]["frames"] = [
+        io.BytesIO(frame.getvalue()[:300]) for frame in damaged[3]["frames"]
+    ]
+    data_helpers.write_dataset(tmp_path / "data", damaged)
+    printed = run(
+        command(tmp_path, tmp_path / "work", "--config.data.batch_size=2"),
+        jax_only(folder),
+        status=1,
+    )
+    line = printed.splitlines()[-1]
+    step = int(re.search(r"Step (\d+) failed; the last checkp", line)[1])
+    assert f"checkpoint: {step - 1}. Record 3 of {tmp_path}" in line
+    assert step > 1 and values(tmp_path / "work", step - 1)
 
 
 @pytest.mark.parametrize(
