@@ -142,6 +142,9 @@ setuptools.setup(
         "convert": CONVERT,
         "domain": DOMAIN,
         "hub": HUB,
+        # Python 3.10 gets 0.6.2. docs/training.md says what else is needed to
+        # train without TensorFlow.
+        "jax": ["jax>=0.6.2,<0.11"],
         "maps": ["umap-learn>=0.5.9,<0.6"],
         # The last tensorflow-io fits TensorFlow 2.16 alone.
         "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],

@@ -5,13 +5,14 @@
 
 Writes a data set with the largest records that vivi-prepare makes by default,
 of synthetic frames (smooth textures with grain, 456 x 256 JPEG) or of frames
-from a vivi-prepare data set, which is also measured unchanged. Alternates, on
-the same cores in one run, between the pipeline (records -> clips -> crops ->
-colour views), the part of it in a run's input (the training step does the
-colours), and bare decoding and resizing of the same frames. Prints the median
-of the ratios within a round, for wall time and for processor time. Synthetic
-frames are also written as growing numbers of small records, to check that the
-speed and the memory stay constant.
+from a vivi-prepare data set, which is also measured unchanged. Also writes a
+data set of few, small records. Alternates, on the same cores in one run,
+between the pipeline (records -> clips -> crops -> colour views), the part of it
+in a run's input (the training step does the colours), the same part without
+tf.data ("threads", what a run with JAX reads), and bare decoding and resizing
+of the same frames. Prints the median of the ratios within a round, for wall
+time and for processor time. Synthetic frames are also written as growing
+numbers of small records, to check that the speed and the memory stay constant.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import pathlib
 import resource
 import statistics
 import time
+import unittest.mock
 
 import numpy as np
 import tensorflow as tf
 
 from vivi_keras import data
+from vivi_keras.data import pipeline as pipeline_lib
 from vivi_keras.data import records as records_lib
 from vivi_keras.data.records import Records
 
@@ -124,6 +127,20 @@ def pipeline(directory, image_size, batch_size):
     return batches.map(views, tf.data.AUTOTUNE).prefetch(2)
 
 
+def threads(directory, image_size, batch_size):
+    """The batches of `crops`, loaded by our own threads."""
+    with unittest.mock.patch.object(
+        pipeline_lib,
+        "batches",
+        lambda rows: pipeline_lib.ThreadedBatches([rows]),
+    ):
+        batches = data.video_batches(
+            directory, batch_size, NUM_SHOTS, NUM_FRAMES, image_size
+        )
+    for batch in batches:
+        yield batch["frames"].reshape(-1, image_size, image_size, 3)
+
+
 def _flat(batch, image_size):
     return tf.reshape(batch["frames"], [-1, image_size, image_size, 3])
 
@@ -160,6 +177,7 @@ def compare(directory, jpegs, image_size, batch_size, rounds, seconds):
     sides = {
         "views": iter(pipeline(directory, image_size, batch_size)),
         "crops": iter(crops(directory, image_size, batch_size)),
+        "threads": threads(directory, image_size, batch_size),
         "bare": iter(bare(jpegs, image_size, batch_size)),
     }
     for side in sides.values():
@@ -241,17 +259,23 @@ def main():
     arguments = parser.parse_args()
     given = arguments.frames
     jpegs = make_jpegs(64) if given is None else frames_of(given)
+    small = [_shrunk(jpeg) for jpeg in jpegs[:16]]
     mean = statistics.mean(map(len, jpegs))
-    full = SHOTS_PER_RECORD * FRAMES_PER_SHOT
-    directories = [
-        write_records(arguments.output / "full", 64, jpegs, full),
-        *([] if given is None else [given]),
-    ]
+    full, batch = SHOTS_PER_RECORD * FRAMES_PER_SHOT, arguments.batch_size
+    # Folder -> the frames in it.
+    directories = {
+        write_records(arguments.output / "full", 64, jpegs, full): jpegs,
+        write_records(arguments.output / "few", batch, small, 8): small,
+    }
+    if given is not None:
+        directories[given] = jpegs
     report = {
         "mean_jpeg_bytes": mean,
         "bytes_per_used_byte": {
-            str(directory): bytes_per_used_byte(directory, mean)
-            for directory in directories
+            str(directory): bytes_per_used_byte(
+                directory, statistics.mean(map(len, frames))
+            )
+            for directory, frames in directories.items()
         },
     }
     print(json.dumps(report), flush=True)
@@ -260,7 +284,7 @@ def main():
         report["speed"].append(
             compare(
                 directory,
-                jpegs,
+                directories[directory],
                 image_size,
                 arguments.batch_size,
                 arguments.rounds,
@@ -272,7 +296,7 @@ def main():
         # Small frames, so that 100,000 records fit on a small disk.
         report["flatness"] = flatness(
             arguments.output,
-            [_shrunk(jpeg) for jpeg in jpegs[:16]],
+            small,
             [int(count) for count in arguments.records.split(",")],
             64,
             arguments.batch_size,

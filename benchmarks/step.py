@@ -3,17 +3,22 @@
 A VIVI-Ex(4) step (views, encoder, heads, losses, update) is compared with a
 Keras step of the same encoder on as many images. The two alternate, and the
 median ratio of the pairs is printed. With --labelled it is a co-training
-step, compared with one plain step on its frames plus one on its images.
+step, compared with one plain step on its frames plus one on its images. With
+--backends, processes of these backends of Keras take turns; the ratios of
+their times to those of the first one are printed, too.
 
     python benchmarks/step.py --width=0.25
     python benchmarks/step.py --width=1 --videos=4
     python benchmarks/step.py --width=0.25 --labelled=64
     KERAS_BACKEND=jax python benchmarks/step.py --policy=mixed_bfloat16
+    python benchmarks/step.py --backends=tensorflow,jax
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -62,7 +67,7 @@ def vivi_step(flags):
     model = ViviModel(
         make_encoder(flags),
         Objective([make_level(kind, **rest) for kind, rest in levels.items()]),
-        views=data.views if keras.backend.backend() == "tensorflow" else None,
+        views=data.views,
     )
     model.compile(optimizer(), jit_compile=flags.jit)
     return stepper(model, batch), int(np.prod(clip)) * model.objective.num_turns
@@ -102,6 +107,52 @@ def timed(step):
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def serve(step):
+    """Runs a step and prints its times for each line of standard input."""
+    step(), step()  # traces and autotunes
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(*timed(step), flush=True)
+
+
+def compare_backends(backends, rounds, arguments):
+    """Times the step of each backend in turn, each in its own process."""
+    processes = {}
+    for backend in backends:
+        processes[backend] = subprocess.Popen(
+            [sys.executable, __file__, *arguments, "--serve"],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        answer = processes[backend].stdout.readline()
+        if answer != "ready\n":
+            raise RuntimeError(f"{backend} ended before its first step")
+    times = {backend: [] for backend in backends}
+    for _ in range(rounds):
+        for backend, process in processes.items():
+            print(file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            times[backend].append([float(word) for word in answer.split()])
+    for process in processes.values():
+        process.stdin.close()
+        process.wait()
+    first = times[backends[0]]
+    for backend in backends:
+        for clock, name in enumerate(("wall", "CPU")):
+            each = [row[clock] for row in times[backend]]
+            ratios = [
+                a / row[clock] for a, row in zip(each, first, strict=True)
+            ]
+            print(
+                f"{backend:10} {name:4}"
+                f" {1e3 * statistics.median(each):8.1f} ms, ratio to"
+                f" {backends[0]} {statistics.median(ratios):.3f}"
+                f" ({min(ratios):.3f} to {max(ratios):.3f})"
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", default="vivi_ex4", help="a config's name")
@@ -113,10 +164,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--policy", default="float32", help="dtype policy")
     parser.add_argument("--jit", action="store_true", help="compile by XLA")
+    parser.add_argument("--backends", help="such as tensorflow,jax")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
+    if flags.backends and not flags.serve:
+        compare_backends(flags.backends.split(","), flags.rounds, sys.argv[1:])
+        return
     flags.jit = flags.jit or keras.backend.backend() == "jax"
     keras.config.set_dtype_policy(flags.policy)
     whole, num_images = vivi_step(flags)
+    if flags.serve:
+        serve(whole)
+        return
     parts = [plain_step(flags, num_images)]
     if flags.labelled:
         parts.append(plain_step(flags, flags.labelled))

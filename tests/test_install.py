@@ -94,6 +94,40 @@ def test_a_wheel_holds_what_a_package_needs(wheel, tmp_path):
         assert re.search(r"<|==", requirement), requirement
 
 
+# What only jobs that need TensorFlow import.
+NOT_WITH_JAX = {
+    *("tensorflow", "tensorflow-hub", "tf-keras", "tensorboard", "setuptools"),
+    *("av", "scenedetect-headless", "matplotlib", "jinja2"),
+}
+
+
+def test_what_is_installed_for_jax_is_what_setup_py_asks_for(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("/METADATA"))
+        told = email.message_from_string(archive.read(name).decode())
+    expected = set()
+    for requirement in told.get_all("Requires-Dist"):
+        text, _, marker = requirement.partition(";")
+        name = re.match(r"[\w-]+", text)[0]
+        if marker.strip() in ("", 'extra == "jax"') and (
+            name not in NOT_WITH_JAX
+        ):
+            expected.add(
+                (name, frozenset(text.strip()[len(name) :].split(",")))
+            )
+    page = pathlib.Path(__file__).parents[1] / "docs" / "training.md"
+    commands = re.search(
+        r"\npip install --no-deps vivi-keras\n(.*?)```",
+        page.read_text("utf-8"),
+        re.DOTALL,
+    )[1]
+    assert expected == {
+        (re.match(r"[\w-]+", text)[0], frozenset(text[len(name) :].split(",")))
+        for text in re.findall("'(.*?)'", commands)
+        for name in re.findall(r"^[\w-]+", text)
+    }
+
+
 @pytest.mark.slow  # installs every requirement: two minutes
 def test_a_wheel_works_in_a_clean_environment(wheel, tmp_path):
     venv.create(tmp_path / "env", with_pip=True)

@@ -76,7 +76,16 @@ def adapt(
         show: callable that prints a line, or None.
     Returns: Adapted.
     Raises: ValueError: a bad argument, or labels that cannot be divided.
+        RuntimeError: Keras's backend is not TensorFlow.
     """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "Keras must run on TensorFlow, in which the result is judged. Got:"
+            f" the backend {keras.backend.backend()!r}. Set"
+            " KERAS_BACKEND=tensorflow, or train alone with vivi-pretrain."
+        )
     from vivi_keras.runs import build
     from vivi_keras.runs import run as run_lib
     from vivi_keras.training import configs

@@ -57,7 +57,8 @@ def main(argv):
             raise app.UsageError("--config.data.dataset must be given.")
         options = {option.name: option.value for option in _OPTIONS}
         model = run_lib.pretrain(_CONFIG.value, _WORKDIR.value, **options)
-        if options["keep_best"] and run_lib.is_chief(model.distribute_strategy):
+        strategy = getattr(model, "distribute_strategy", None)
+        if options["keep_best"] and run_lib.is_chief(strategy):
             _judge(_WORKDIR.value, options["probe"])
         return
     except Preempted as error:
@@ -70,11 +71,19 @@ def main(argv):
 
 def _judge(workdir, labels):
     """Prints the verdict on a run that started from pretrained weights."""
+    import keras
+
     from vivi_keras.runs import workdir as workdir_lib
     from vivi_keras.training import pipeline
 
     if workdir_lib.read_start(workdir)["about"]["weights"] == "random":
         return  # there is no start to compare with
+    if keras.backend.backend() != "tensorflow":
+        print(
+            "No verdict, which needs TensorFlow: there, the same command with"
+            " KERAS_BACKEND=tensorflow trains no further and judges the run."
+        )
+        return
     pipeline.judge_run(workdir, labels)
     print(f"Report with the verdict: {workdir}/verdict/report.html")
 

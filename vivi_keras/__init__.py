@@ -146,6 +146,20 @@ class WatchImports(importlib.abc.MetaPathFinder):
         return None
 
 
+def _no_backend(backend):
+    others = [
+        name
+        for name in ("tensorflow", "jax")
+        if name != backend and importlib.util.find_spec(name) is not None
+    ]
+    instead = f", or set KERAS_BACKEND={others[0]}" if others else ""
+    return (
+        f"Keras's backend is {backend!r}, by the variable KERAS_BACKEND or the"
+        f" file ~/.keras/keras.json, but {backend!r} is not installed. Install"
+        f" it{instead}."
+    )
+
+
 class _RegisterWithKeras(WatchImports):
     """Registers our saved classes as soon as Keras is imported.
 
@@ -165,12 +179,7 @@ class _RegisterWithKeras(WatchImports):
         except ModuleNotFoundError as error:
             backend = str(error.name).partition(".")[0]
             if module.__name__ == "keras" and backend in _BACKENDS:
-                raise ImportError(
-                    f"Keras's backend is {backend!r}, by the variable"
-                    " KERAS_BACKEND or the file ~/.keras/keras.json, but"
-                    f" {backend!r} is not installed. Install it, or set"
-                    " KERAS_BACKEND=tensorflow."
-                ) from error
+                raise ImportError(_no_backend(backend)) from error
             raise
         finally:
             self._num_loading -= 1

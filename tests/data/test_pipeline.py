@@ -82,8 +82,10 @@ class Seen(keras.Model):
         return {"loss": 0.0}
 
 
-@pytest.mark.parametrize("num_steps", [6, None])
+@pytest.mark.parametrize("num_steps", [6, 60, None])
 def test_fit_takes_them_in_order(num_steps, dataset, monkeypatch):
+    """Also if an epoch ends long before the data, where Keras's own threads
+    would begin with the first batch again."""
     expected = make("videos", dataset, 6)
     expected = [batch["video_id"] for batch in expected.as_numpy_iterator()]
     monkeypatch.setattr(
@@ -99,6 +101,23 @@ def test_fit_takes_them_in_order(num_steps, dataset, monkeypatch):
         verbose=0,
     )
     np.testing.assert_array_equal(model.kept, expected)
+
+
+def test_a_row_that_cannot_be_loaded_is_told():
+    def load(position):
+        if position == 5:
+            raise KeyError("row 5")
+        return {"x": np.array(position)}
+
+    spec = {"x": ((), "int64")}
+    rows = pipeline.Rows(load, spec, 2, range(2), first_step=1, num_steps=4)
+    batches = pipeline.ThreadedBatches([rows])
+    np.testing.assert_array_equal(batches[0]["x"], [2, 3])
+    with pytest.raises(pipeline.CannotLoad, match="row 5"):
+        batches[1]
+    np.testing.assert_array_equal(batches[3]["x"], [8, 9])
+    with pytest.raises(IndexError, match="4 batches"):
+        batches[4]
 
 
 ON_JAX = """

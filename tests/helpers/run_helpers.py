@@ -15,11 +15,14 @@ def look(workdir, moment):
     return {path.name for path in folder.glob("step_*")}
 
 
-def stop_at(command, workdir, moment, number, delay_seconds):
+def stop_at(command, workdir, moment, number, delay_seconds, environment=None):
     """Runs until something new is there, then sends the signal; the status."""
     before = look(workdir, moment)
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         while process.poll() is None and look(workdir, moment) <= before:
             time.sleep(0.001)

@@ -335,3 +335,10 @@ def test_trials_choose_and_the_chosen_goes_on(archive, tmp_path):
         found.encoder(images.astype("float32")),
         atol=1e-5,
     )
+
+
+def test_another_backend_is_refused_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="Got: the backend 'jax'"):
+        pipeline.adapt("resnet50v2", "data", "labels.csv", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -94,16 +94,18 @@ def last(workdir, steps):
     ],
 )
 def test_a_run_goes_on_under_jax(options, dataset, tmp_path):
+    """Not more than three steps: in TensorFlow alone, a change of the weights
+    by a ten-millionth changes the loss of the fourth by a thousandth."""
     train("tensorflow", dataset, tmp_path / "a", 2, **options)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    expected = train("tensorflow", dataset, tmp_path / "a", 20, **options)
-    found = train("jax", dataset, tmp_path / "b", 20, **options)
+    expected = train("tensorflow", dataset, tmp_path / "a", 3, **options)
+    found = train("jax", dataset, tmp_path / "b", 3, **options)
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(
             found[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name
         )
-    values, others = last(tmp_path / "b", 22), last(tmp_path / "a", 22)
+    values, others = last(tmp_path / "b", 5), last(tmp_path / "a", 5)
     assert values.keys() == others.keys()
     for name in others:
         np.testing.assert_allclose(

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 import small_models
+import tensorflow as tf
 
-from vivi_keras.trainer import callbacks
+from vivi_keras.trainer import callbacks, probe
 
 
 class Stream(io.StringIO):
@@ -98,6 +99,28 @@ def test_figures_are_measured_wherever_epochs_end(every, epoch_steps, expected):
         callbacks=[Count(every, last_step=12), Rows()],
     )
     np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (9, 7), (24, 24)])
+def test_probe_images_are_resized_as_by_tensorflow(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    expected = tf.image.resize(image, (24, 24), antialias=True) / 255
+    np.testing.assert_allclose(probe._resized(image, 24), expected, atol=1e-6)
+
+
+def test_accuracies_are_those_of_tensorflow():
+    random = np.random.default_rng(0)
+    logits = random.integers(0, 4, (60, 7)).astype("float32")  # with ties
+    logits[3, 2] = np.nan
+    labels = random.integers(0, 7, 60)
+    batches = [
+        {"image": logits[rows], "label": labels[rows]}
+        for rows in (slice(40), slice(40, 60))
+    ]
+    found = callbacks.test_labels(lambda images: images, batches)
+    for k in (1, 5):
+        hits = tf.math.in_top_k(labels, logits, k)
+        assert found[f"test_top{k}"] == np.mean(hits)
 
 
 def test_labels_and_probes_are_measured_so():

@@ -4,6 +4,7 @@ With TensorFlow as Keras's backend, tf.data loads the rows; with other backends
 the threads of a `keras.utils.PyDataset` do. The batches are the same.
 """
 
+import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Callable
@@ -79,23 +80,46 @@ def tf_batches(rows):
     return dataset.batch(len(rows.part), drop_remainder=whole).prefetch(2)
 
 
+class CannotLoad(ValueError):
+    """Raised by `ThreadedBatches` if a row cannot be loaded."""
+
+
+def load_errors():
+    """The errors that `fit` raises if a row cannot be loaded.
+
+    Returns: tuple of exception classes; TensorFlow's also has other causes.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return (CannotLoad,)
+    import tensorflow as tf
+
+    return (tf.errors.InvalidArgumentError,)
+
+
 class ThreadedBatches(keras.utils.PyDataset):
     """Batches that threads load ahead, for every backend of Keras.
 
-    `fit` takes it as it takes a tf.data.Dataset; `iter` loads the batches
-    one after the other.
+    `fit` takes it as it takes a tf.data.Dataset. The threads are our own:
+    those of Keras load the rows of a batch one after the other, and begin
+    with the first batch again in each epoch of a finite data set.
 
     Args:
         parts: list of `Rows` whose batches are joined, all of the same steps.
         workers: number of threads; None for the number of CPU cores.
+        prefetch: int, number of batches loaded ahead of the one that is asked
+            for.
     Attributes:
         element_spec: dict name -> keras.KerasTensor of a batch's arrays.
     """
 
-    def __init__(self, parts, workers=None):
-        workers = workers or os.cpu_count() or 1
-        super().__init__(workers=workers, max_queue_size=workers + 2)
+    def __init__(self, parts, workers=None, prefetch=2):
+        super().__init__()
         self.parts = parts
+        self.prefetch = prefetch
+        self._threads = concurrent.futures.ThreadPoolExecutor(
+            workers or os.cpu_count() or 1
+        )
+        self._loading = {}  # index -> a list of futures for each part
         self.element_spec = {
             name: keras.KerasTensor(
                 (len(rows.part) if rows.num_rows is None else None, *shape),
@@ -112,22 +136,41 @@ class ThreadedBatches(keras.utils.PyDataset):
     def __getitem__(self, index):
         if self.num_batches is not None and index >= self.num_batches:
             raise IndexError(f"There are {self.num_batches} batches.")
+        stop = index + 1 + self.prefetch
+        if self.num_batches is not None:
+            stop = min(stop, self.num_batches)
+        self._loading = {
+            ahead: self._loading.get(ahead) or self._load(ahead)
+            for ahead in range(index, stop)
+        }
         batch = {}
+        for rows, futures in zip(
+            self.parts, self._loading.pop(index), strict=True
+        ):
+            try:
+                loaded = [future.result() for future in futures]
+            except Exception as error:  # damaged rows raise many kinds
+                raise CannotLoad(str(error)) from error
+            for name in rows.spec:
+                batch[name] = np.stack([row[name] for row in loaded])
+        return batch
+
+    def _load(self, index):
+        """Starts loading a batch; a list of futures for each part."""
+        futures = []
         for rows in self.parts:
             start = (rows.first_step + index) * rows.batch_size
             places = [start + row for row in rows.part]
             if rows.num_rows is not None:
                 places = [p for p in places if p < rows.num_rows]
-            loaded = [rows.load(place) for place in places]
-            for name in rows.spec:
-                batch[name] = np.stack([row[name] for row in loaded])
-        return batch
+            futures.append([self._threads.submit(rows.load, p) for p in places])
+        return futures
 
 
 def join(first, second):
     """Joins two kinds of batches, each from `batches`, step by step."""
     if isinstance(first, ThreadedBatches):
-        return ThreadedBatches([*first.parts, *second.parts], first.workers)
+        return ThreadedBatches([*first.parts, *second.parts])
     import tensorflow as tf
 
     return tf.data.Dataset.zip((first, second)).map(lambda a, b: {**a, **b})

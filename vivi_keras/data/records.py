@@ -129,7 +129,13 @@ class Records:
 
     def __init__(self, dataset_dir, split="train", features=FEATURES):
         # These import many modules; importing this file should not.
-        from array_record.python import array_record_data_source
+        try:
+            from array_record.python import array_record_data_source
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "array_record must be installed to read data sets (pip install"
+                f" array-record). Got: {error}"
+            ) from error
 
         self.directory = pathlib.Path(dataset_dir)
         builder = _open_builder(self.directory)

@@ -14,7 +14,7 @@ from vivi_keras import commands, files
 from vivi_keras.evaluation.protocols import corruptions, finetune, frozen
 from vivi_keras.evaluation.reports import scores
 from vivi_keras.evaluation.settings import CORRUPTIONS
-from vivi_keras.features.encoder import CannotScore
+from vivi_keras.features import CannotScore
 
 
 class Ledger(dict):

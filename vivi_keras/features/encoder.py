@@ -9,10 +9,7 @@ import tensorflow as tf
 
 from vivi_keras import files
 from vivi_keras.checks import reason
-
-
-class CannotScore(ValueError):
-    """Raised if a protocol cannot score a module on a task, with the reason."""
+from vivi_keras.features import CannotScore
 
 
 def resize_images(images, size):

@@ -1,7 +1,7 @@
 """k nearest neighbours by cosine, with temperature-weighted votes."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 NUM_NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -13,11 +13,6 @@ def normalise(features):
     features = np.asarray(features, np.float32)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(lengths, 1e-12)
-
-
-@tf.function(reduce_retracing=True)
-def _top(queries, keys, count):
-    return tf.math.top_k(tf.matmul(queries, keys, transpose_b=True), count)
 
 
 def nearest(queries, keys, num_neighbours=NUM_NEIGHBOURS):
@@ -38,13 +33,14 @@ def nearest(queries, keys, num_neighbours=NUM_NEIGHBOURS):
             f" {keys.shape}"
         )
     count = min(num_neighbours, len(keys))
-    resident = tf.constant(keys)
+    resident = ops.convert_to_tensor(keys.T)
     indices = np.empty((len(queries), count), np.int64)
     similarities = np.empty((len(queries), count), np.float64)
     for start in range(0, len(queries), _QUERY_ROWS):
         rows = slice(start, start + _QUERY_ROWS)
         block = queries[rows]
-        found = _top(tf.constant(block), resident, count).indices.numpy()
+        _, found = ops.top_k(ops.matmul(block, resident), count)
+        found = ops.convert_to_numpy(found)
         indices[rows] = found
         for row, (query, columns) in enumerate(zip(block, found, strict=True)):
             similarities[start + row] = _cosines(query, keys[columns])

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 
-from vivi_keras.features.encoder import CannotScore
+from vivi_keras.features import CannotScore
 
 # scikit-learn's C, the inverse of the L2 strength [O].
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -246,7 +246,13 @@ def _read_tensorflow(path):
     """Reads a checkpoint of version 0.1."""
     if not (path / "state.index").exists():
         raise ValueError(f"it has no {_FILE}")
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"TensorFlow must be installed to read {path}, a checkpoint of"
+            " version 0.1 in TensorFlow's format."
+        ) from error
 
     try:
         reader = tf.train.load_checkpoint(files.tensorflow_path(path / "state"))

@@ -135,6 +135,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         # Before the work below, which may take long.
         sigterm = stack.enter_context(StopAtSigterm())
         batches_lib.name_labels(config)
+        stack.enter_context(strategies.training_scope(strategy))
         stack.enter_context(strategies.precision_scope(train.precision))
         # Probably the first span of training: its batches are then reused.
         saved = checkpoints.saved_steps(workdir)
@@ -230,9 +231,7 @@ def _claim(stack, config, workdir, allow_new_data, start):
 
 def _train(model, batches, train, manager, steps_per_execution, **fit):
     """Calls `fit` from the last checkpoint until the end or SIGTERM."""
-    import tensorflow as tf
-
-    from vivi_keras import checks
+    from vivi_keras.data import pipeline
 
     step = manager.restore()
     if step is None:
@@ -261,7 +260,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
                 steps_per_epoch=steps,
                 **fit,
             )
-        except tf.errors.InvalidArgumentError as error:  # often a bad batch
+        except pipeline.load_errors() as error:
             step = model.steps_done
             if step:
                 manager.save(wait=True)
@@ -279,7 +278,8 @@ class Preempted(Exception):
 
 def is_chief(strategy) -> bool:
     """Whether this process writes the run's files."""
-    return strategy.extended.should_checkpoint
+    extended = getattr(strategy, "extended", None)  # JAX has one process
+    return extended is None or extended.should_checkpoint
 
 
 def _spans(step, train):
@@ -293,11 +293,14 @@ def _spans(step, train):
 
 def _pages(config, workdir, options):
     """The chief's callbacks, which add to the logs and write them."""
+    import keras
+
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import best, build
     from vivi_keras.trainer import callbacks, tensorboard
 
     train, folder, pages = config.train, workdir / "tensorboard", []
+    events = keras.backend.backend() == "tensorflow"  # which writes them
     test_batches = batches_lib.test_batches(config)
     if test_batches is not None:
         pages.append(
@@ -319,17 +322,23 @@ def _pages(config, workdir, options):
         if every is None:
             every = train.checkpoint_every_steps
         names = [data.class_names[label] for label in data.labels]
-        pages += [
-            probe_lib.Probe(data, every, train.steps, keep),
-            tensorboard.WriteProjector(folder, data.images, names),
-        ]
+        pages.append(probe_lib.Probe(data, every, train.steps, keep))
+        if events:
+            pages.append(tensorboard.WriteProjector(folder, data.images, names))
     if options.profile_steps is not None:
         pages.append(
             tensorboard.Profile(folder / "profile", *options.profile_steps)
         )
+    pages.append(callbacks.WriteMetrics(workdir / "metrics.csv"))
+    if not events:
+        print(
+            "No files for TensorBoard, which only a run with"
+            " KERAS_BACKEND=tensorflow writes; metrics.csv has the values.",
+            flush=True,
+        )
+        return pages
     return [
         *pages,
-        callbacks.WriteMetrics(workdir / "metrics.csv"),
         tensorboard.Summaries(str(folder)),
         tensorboard.ShowViews(
             folder / "views", lambda step: build.build_views(config, step)

@@ -117,7 +117,6 @@ def replica_spec(element_spec, num_replicas):
 
     Raises: ValueError: the batch cannot be divided evenly.
     """
-    import tensorflow as tf
 
     def part(spec):
         if hasattr(spec, "_value_specs"):  # from a distributed data set
@@ -130,8 +129,9 @@ def replica_spec(element_spec, num_replicas):
                 "The rows of a batch must be a multiple of"
                 f" {num_replicas} replicas. Got: {rows} rows"
             )
-        return tf.TensorSpec(
-            (rows // num_replicas, *spec.shape[1:]), spec.dtype
+        return keras.KerasTensor(
+            (rows // num_replicas, *spec.shape[1:]),
+            keras.backend.standardize_dtype(spec.dtype),
         )
 
     return {name: part(spec) for name, spec in element_spec.items()}

@@ -10,11 +10,13 @@ import sys
 import time
 
 import keras
+import numpy as np
 from absl import logging
 
 from vivi_keras import files
 from vivi_keras.checks import reason
 from vivi_keras.trainer import workers
+from vivi_keras.trainer.compiled import compiled
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
@@ -122,7 +124,7 @@ class StopAtSigterm(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.true_on_any_worker = workers.true_on_any_worker(
-            self.model.distribute_strategy
+            getattr(self.model, "distribute_strategy", None)
         )
         self.alone = self.before is None
         if self.alone:
@@ -194,8 +196,8 @@ class TestLabels(MeasureEvery):
     norm's moving averages.
 
     Args:
-        batches: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label":
-            int [N]}, one pass over the test set.
+        batches: batches of {"image": uint8 [N, H, W, 3], "label": int [N]},
+            one pass over the test set (`image_batches.ordered_batches`).
         every_steps, last_step: as `MeasureEvery`.
     """
 
@@ -205,12 +207,8 @@ class TestLabels(MeasureEvery):
         self.classify = None
 
     def measure(self):
-        import tensorflow as tf
-
         if self.classify is None:  # traced once
-            self.classify = tf.function(
-                self.model.classify, reduce_retracing=True
-            )
+            self.classify = compiled(self.model.classify, self.model)
         return test_labels(self.classify, self.batches)
 
 
@@ -218,22 +216,24 @@ def test_labels(classify, batches) -> dict:
     """Top-1 and top-5 accuracy of a classifier.
 
     Args:
-        classify: uint8 [N, H, W, 3] -> logits [N, K]; pass a `tf.function`
-            for speed.
+        classify: uint8 [N, H, W, 3] -> logits [N, K]; pass one that is
+            compiled for speed.
         batches: see `TestLabels`.
     Returns: {"test_top1": float in [0, 1]}, and "test_top5" if there are
         more than 5 classes.
     """
-    import tensorflow as tf
-
     right, count = {}, 0
     for batch in batches:
-        logits, labels = classify(batch["image"]), batch["label"]
+        logits = keras.ops.convert_to_numpy(classify(batch["image"]))
+        labels = keras.ops.convert_to_numpy(batch["label"])
         count += len(labels)
+        mine = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
+        higher = np.sum(logits > mine, axis=1)
+        # No comparison with NaN is true: such a row is wrong.
+        higher[~np.isfinite(mine[:, 0])] = logits.shape[1]
         for k in (1, 5):
-            if k == 1 or logits.shape[-1] > k:
-                hits = tf.math.in_top_k(labels, logits, k)
-                found = int(tf.reduce_sum(tf.cast(hits, "int32")))
+            if k == 1 or logits.shape[1] > k:
+                found = int(np.sum(higher < k))
                 right[f"test_top{k}"] = right.get(f"test_top{k}", 0) + found
     return {name: hits / count for name, hits in right.items()}
 
@@ -261,6 +261,10 @@ class WriteMetrics(keras.callbacks.Callback):
         # If the last epoch was cut short, it goes on: drop its early row.
         last = step - 1 if self.model.resumed else step
         self.rows = [row for row in rows if int(row["step"]) <= last]
+        if len(self.rows) < len(rows):
+            # Now: if the run is killed before the next row, it goes on from a
+            # later step, and the dropped rows would seem to be valid.
+            self._try_to_write()
 
     def on_epoch_end(self, epoch, logs=None):
         row = {
@@ -270,6 +274,9 @@ class WriteMetrics(keras.callbacks.Callback):
             **{name: float(value) for name, value in (logs or {}).items()},
         }
         self.rows.append(row)
+        self._try_to_write()
+
+    def _try_to_write(self):
         try:
             self._write()
         except OSError as error:
@@ -446,16 +453,26 @@ def _shown(logs):
 
 def _peak_memory():
     """Peak memory of this process, and of its first GPU if it has one."""
-    import tensorflow as tf
-
     # Linux reports KiB, macOS bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     text = f"{peak / 2**30:.2f} GiB"
-    if tf.config.list_logical_devices("GPU"):
-        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-        text += f" (GPU {peak / 2**30:.2f} GiB)"
-    return text
+    peak = _gpu_peak()
+    return text if peak is None else f"{text} (GPU {peak / 2**30:.2f} GiB)"
+
+
+def _gpu_peak():
+    """Bytes, or None without a GPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        used = jax.devices()[0].memory_stats()  # None for a CPU
+        return (used or {}).get("peak_bytes_in_use")
+    import tensorflow as tf
+
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def ignore_write_errors(write):
@@ -463,16 +480,20 @@ def ignore_write_errors(write):
 
     @functools.wraps(write)
     def warned(self, *args, **kwargs):
-        import tensorflow as tf
-
         try:
             return write(self, *args, **kwargs)
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            tf.errors.OpError,
-        ) as error:
+        except Exception as error:
+            if not isinstance(error, _write_errors()):
+                raise
             logging.warning("%s: %s", type(self).__name__, reason(error))
 
     return warned
+
+
+def _write_errors():
+    """Errors of failed writes; TensorFlow's too if it is imported."""
+    tensorflow = sys.modules.get("tensorflow")
+    errors = (OSError, ValueError, RuntimeError)
+    return (
+        errors if tensorflow is None else (*errors, tensorflow.errors.OpError)
+    )

@@ -1,5 +1,7 @@
 """JAX's part of a step: a step as a pure function, and its gradients."""
 
+import time
+
 import jax
 import keras
 from keras import ops
@@ -25,6 +27,45 @@ def stateless(function, groups, values, *arguments):
         [scope.get_current_value(variable) for variable in variables]
         for variables in groups
     )
+
+
+def step_function(model, one_step):
+    """The function that `fit` calls: (state, iterator) -> (logs, state).
+
+    It runs `steps_per_execution` steps and adds the seconds that they waited
+    for batches to `model.input_wait_seconds`.
+
+    Args:
+        model: compiled ViviModel.
+        one_step: Keras's function for one step, called likewise.
+    """
+
+    def several_steps(state, iterator):
+        logs = None
+        for _ in range(model.steps_per_execution):
+            # `fit` gives the variables this state if the batch cannot be read.
+            model._jax_state = _named(state)
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            if batch is None:
+                break
+            model.input_wait_seconds += time.perf_counter() - start
+            model._jax_state = None  # the step frees these arrays
+            logs, state = one_step(state, iter([batch]))
+        if logs is None:
+            raise StopIteration
+        return logs, state
+
+    return several_steps
+
+
+def _named(state):
+    """The lists of a state by their names in Keras."""
+    names = ("trainable", "non_trainable", "optimizer", "metrics")
+    return {
+        f"{name}_variables": values
+        for name, values in zip(names, state, strict=True)
+    }
 
 
 def gradients(model, batches, loss):

@@ -75,13 +75,14 @@ class ViviModel(keras.Model):
             encoder's variables; 0 for no averages. After step t it is
             min(average_decay, (1 + t) / (10 + t)), so that the initial
             weights are forgotten soon.
-        guard: adapt.Guard that limits the changes of the encoder; None for none
-            (TensorFlow only).
+        guard: adapt.Guard that limits the changes of the encoder; None for
+            none.
         name: name of the model.
         **kwargs: `dtype` and `trainable`, as for any Keras model.
     Attributes:
         step: int64 variable, the number of training steps done.
         steps_done: int, the value of `step`, to be read outside of a step.
+            With JAX, a callback must read it before any other variable.
         learning_rate: float, learning rate of the next step.
         averages: list of the moving averages, in the order of
             `encoder.variables`; empty with average_decay=0.
@@ -179,6 +180,9 @@ class ViviModel(keras.Model):
 
     @property
     def steps_done(self) -> int:
+        if keras.backend.backend() == "jax":
+            # While `fit` runs, the variables have no values until this.
+            self.jax_state_sync()
         return int(replicas_lib.local(self.step.value))
 
     @property
@@ -369,7 +373,7 @@ class ViviModel(keras.Model):
             features,
             clip_shape=clip,
             shot_mask=batch.get("shot_mask", ops.zeros((0, 0), "bool")),
-            video_id=batch.get("video_id", ops.zeros((0,), "int64")),
+            video_id=batch.get("video_id", ops.zeros((0,), "int32")),
             replicas=replicas_lib.current_replicas(),
             labels=labels,
             image_copies=image_copies,
@@ -616,10 +620,20 @@ class ViviModel(keras.Model):
 
     def make_train_function(self, force=False):
         """Makes the function that `fit` calls for one or more steps."""
-        if keras.backend.backend() != "tensorflow":
-            return super().make_train_function(force)
-        if self.train_function is None or force:
+        if self.train_function is not None and not force:
+            return self.train_function
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
             self.train_function = tf_step.step_function(self, self.train_step)
+        elif backend == "jax":
+            steps, self.steps_per_execution = self.steps_per_execution, 1
+            super().make_train_function(force)
+            self.steps_per_execution = steps
+            self.train_function = jax_step.step_function(
+                self, self.train_function
+            )
+        else:
+            super().make_train_function(force)
         return self.train_function
 
     def make_test_function(self, force=False):
@@ -725,6 +739,8 @@ def _check_ends(method, given, data, steps):
 
 
 def _is_endless(data):
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
     cardinality = getattr(data, "cardinality", 0)
     # A method of tf.data.Dataset, but a number in a distributed data set.
     return int(cardinality() if callable(cardinality) else cardinality) == -1

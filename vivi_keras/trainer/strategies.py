@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 
 import keras
 from absl import logging
@@ -49,21 +50,29 @@ def _has_tpu():
 
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+_JAX_STRATEGIES = ("auto", "one", "mirrored")
 
 
 def make_strategy(name="auto"):
-    """A `tf.distribute` strategy by name.
+    """A strategy by name: `tf.distribute`'s, or with JAX Keras's distribution.
 
     Args:
         name: "auto" (a TPU if found, else all GPUs, else one device), "one",
             "mirrored" (all GPUs, or all logical CPUs where there is no GPU),
-            "multiworker" (the workers in TF_CONFIG) or "tpu".
-    Raises: ValueError: unknown name, or invalid TF_CONFIG. RuntimeError: the
-        device is missing, or a worker is not reached within `WAIT_SECONDS`.
+            "multiworker" (the workers in TF_CONFIG) or "tpu". With JAX, "auto"
+            and "mirrored" are all its devices, and the last two are refused.
+    Returns: `tf.distribute.Strategy`; with JAX `OneDevice` or
+        `keras.distribution.DataParallel`. Each has a `scope()` to build a model
+        in.
+    Raises: ValueError: unknown name, one that Keras's backend does not have, or
+        invalid TF_CONFIG. RuntimeError: the device is missing, or a worker is
+        not reached within `WAIT_SECONDS`.
     """
+    checks.check_choice("strategy", name, STRATEGIES)
+    if keras.backend.backend() == "jax":
+        return _jax_strategy(name)
     import tensorflow as tf
 
-    checks.check_choice("strategy", name, STRATEGIES)
     if name == "multiworker":  # must be made before devices are listed
         return _multiworker_strategy(tf)
     gpus = tf.config.list_logical_devices("GPU")
@@ -89,6 +98,47 @@ def make_strategy(name="auto"):
             )
         return tf.distribute.MirroredStrategy([d.name for d in devices])
     return tf.distribute.get_strategy()
+
+
+def _jax_strategy(name):
+    if name not in _JAX_STRATEGIES:
+        raise ValueError(
+            f"strategy must be one of {', '.join(_JAX_STRATEGIES)} with"
+            f" KERAS_BACKEND=jax. Got: {name!r}, which needs"
+            " KERAS_BACKEND=tensorflow; mirrored uses all devices of JAX"
+        )
+    devices = keras.distribution.list_devices()
+    if name == "mirrored" and len(devices) < 2:
+        raise RuntimeError(
+            "strategy=mirrored needs 2 or more devices of JAX. Found:"
+            f" {devices}. Use strategy=one"
+        )
+    if name == "one" or len(devices) == 1:
+        return OneDevice()  # in a mesh of one, each step would compile thrice
+    return keras.distribution.DataParallel(devices=devices)
+
+
+class OneDevice:
+    """The strategy for JAX's first device."""
+
+    def scope(self):
+        return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def training_scope(strategy):
+    """The scope that a strategy needs while a model is built and trained.
+
+    With JAX, Keras looks for its distribution in each call of `fit`. A
+    `tf.distribute` strategy is part of a model that was built in its scope.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    with warnings.catch_warnings(), strategy.scope():
+        # JAX counts steps and videos with 32 bits.
+        warnings.filterwarnings("ignore", "Explicitly requested dtype int64")
+        yield
 
 
 def _tpu_address():
@@ -130,15 +180,23 @@ def distributed_batches(strategy, make_batches, prefetch=2):
     """Batches for a strategy; every worker reads only its own rows.
 
     Args:
-        strategy: a `tf.distribute` strategy.
-        make_batches: function of `shard=(index, count)` -> tf.data.Dataset
-            of rows [index * B / count, (index + 1) * B / count) of each
-            global batch.
+        strategy: what `make_strategy` returns.
+        make_batches: function of `shard=(index, count)` -> batches, as
+            `data.video_batches` returns them, of the rows
+            [index * B / count, (index + 1) * B / count) of each global batch.
         prefetch: int, number of batches prepared ahead of the step.
-    Returns: a distributed data set, for `model.fit`; with several workers it
-        is endless, so `fit` needs `steps_per_epoch`.
+    Returns: a data set for `model.fit`, with `tf.distribute` a distributed one;
+        with several workers it is endless, so `fit` needs `steps_per_epoch`.
     Raises: ValueError: the rows cannot be divided among the replicas.
     """
+    if keras.backend.backend() == "jax":
+        batches = make_batches((0, 1))
+        if isinstance(strategy, keras.distribution.DataParallel):
+            batch_lib.replica_spec(
+                batches.element_spec, strategy.device_mesh.devices.size
+            )  # raises an error if the rows cannot be divided
+        batches.prefetch = prefetch
+        return batches
     import tensorflow as tf
 
     if strategy.num_replicas_in_sync == 1:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from vivi_keras.trainer import callbacks
+from vivi_keras.trainer.compiled import compiled
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 
@@ -112,18 +113,14 @@ def encode(encoder, images, batch_size=128):
 
     The last batch is padded, so that only one shape is traced.
     """
-    import tensorflow as tf
-
-    @tf.function
-    def features(batch):
-        return encoder(batch, training=False)
-
+    features = compiled(lambda batch: encoder(batch, training=False), encoder)
     parts = []
     for start in range(0, len(images), batch_size):
         part = np.asarray(images[start : start + batch_size], np.float32)
         short = batch_size - len(part) if len(images) > batch_size else 0
         batch = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
-        parts.append(features(batch).numpy()[: len(part)])
+        found = keras.ops.convert_to_numpy(features(batch))
+        parts.append(found[: len(part)])
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -176,13 +173,12 @@ class Profile(keras.callbacks.Callback):
         self.running = self.done = False
 
     def on_train_batch_begin(self, batch, logs=None):
-        import tensorflow as tf
-
         if self.first_step is None:
             self.first_step = self.model.steps_done
         if self.done or self.running or self._step() < self.start:
             return
-        tf.profiler.experimental.start(self.folder)
+        start, _ = _profiler()
+        start(self.folder)
         self.running = True
 
     def on_train_batch_end(self, batch, logs=None):
@@ -198,7 +194,17 @@ class Profile(keras.callbacks.Callback):
 
     @callbacks.ignore_write_errors
     def _end(self):
-        import tensorflow as tf
-
-        tf.profiler.experimental.stop()
+        _, stop = _profiler()
+        stop()
         self.running, self.done = False, True
+
+
+def _profiler():
+    """The functions that start and stop the profiler of Keras's backend."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.profiler.start_trace, jax.profiler.stop_trace
+    import tensorflow as tf
+
+    return tf.profiler.experimental.start, tf.profiler.experimental.stop

@@ -165,8 +165,8 @@ def _listen(own, backlog):
 
 
 def num_workers(strategy) -> int:
-    """Number of processes that train together."""
-    resolver = strategy.cluster_resolver
+    """Number of processes that train together; one with JAX."""
+    resolver = getattr(strategy, "cluster_resolver", None)
     jobs = resolver.cluster_spec().as_dict() if resolver else {}
     return max(1, sum(len(jobs.get(job, ())) for job in WORKER_JOBS))
 
@@ -182,15 +182,16 @@ def raise_on_lost_worker(strategy):
     When one worker stops or fails, TensorFlow raises that worker's error in
     all of them.
     """
+    if num_workers(strategy) < 2:
+        yield
+        return
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as error:
         _, aborted, cause = error.message.partition(ABORTED)
-        if num_workers(strategy) < 2 or not (
-            aborted or isinstance(error, tf.errors.UnavailableError)
-        ):
+        if not (aborted or isinstance(error, tf.errors.UnavailableError)):
             raise
         cause = (cause if aborted else error.message).split("\n")[0]
         raise WorkerLost(
@@ -203,14 +204,14 @@ def true_on_any_worker(strategy):
     """Makes a function that returns whether a bool is true on any worker.
 
     Args:
-        strategy: a `tf.distribute` strategy.
+        strategy: what `strategies.make_strategy` returns, or None for one
+            worker.
     Returns: function, bool -> bool. With several workers, all of them must
         call it after the same step; all get the same result.
     """
-    import tensorflow as tf
-
     if num_workers(strategy) < 2:
         return lambda fact: fact
+    import tensorflow as tf
 
     @tf.function
     def total(fact):

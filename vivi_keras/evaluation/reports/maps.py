@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
+from vivi_keras.features import CannotScore
 from vivi_keras.features.cache import read_arrays, write_arrays
-from vivi_keras.features.encoder import CannotScore
 
 PCA, UMAP = KINDS = ("pca", "umap")
 NUM_IMAGES = 300
