@@ -1,5 +1,6 @@
 """A run that keeps its best step, and the verdict on it."""
 
+import csv
 import json
 import os
 import signal
@@ -277,6 +278,21 @@ class RedIfLarge(Channel):
         mean = keras.ops.mean(images, (1, 2))
         mean = keras.ops.take(mean, self.channel, axis=1)
         return keras.ops.round(mean[:, None] * 255 / 7) * self.scale
+
+
+def test_the_geometry_of_features_is_logged(archive, tmp_path, monkeypatch):
+    config = small_config(archive, steps=4)
+    assert not build.starts_pretrained(config)
+    config.model.weights = "weights.h5"
+    assert build.starts_pretrained(config)
+    config.model.weights = "auto"
+    monkeypatch.setattr(build, "starts_pretrained", lambda config: True)
+    run.pretrain(config, tmp_path / "run", verbose=0)
+    with (tmp_path / "run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert 1 < float(rows[-1]["feature_rank"]) < 200
+    assert float(rows[-1]["feature_alignment"]) > 0
+    assert float(rows[-1]["feature_uniformity"]) < 0
 
 
 def test_each_encoder_is_read_at_its_best_size(archive, tmp_path):

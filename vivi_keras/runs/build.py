@@ -72,6 +72,14 @@ def _run_of_start(config):
     return folder if kind == "run" else None
 
 
+def starts_pretrained(config) -> bool:
+    """Whether an encoder trained on videos starts from published weights."""
+    model = config.model
+    if model.encoder == "resnet50v2" and model.weights == "auto":
+        return False
+    return model.weights != "none" and "videos" in batches.streams(config)
+
+
 def find_start(config) -> dict:
     """Which network a config's encoder is, and where its weights come from.
 

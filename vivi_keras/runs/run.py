@@ -325,6 +325,17 @@ def _pages(config, workdir, options):
         pages.append(probe_lib.Probe(data, every, train.steps, keep))
         if events:
             pages.append(tensorboard.WriteProjector(folder, data.images, names))
+    if build.starts_pretrained(config):
+        from vivi_keras.trainer import probe as probe_lib
+
+        pages.append(
+            probe_lib.FeatureGeometry(
+                config.data.dataset,
+                config.data.image_size,
+                train.checkpoint_every_steps,
+                train.steps,
+            )
+        )
     if options.profile_steps is not None:
         pages.append(
             tensorboard.Profile(folder / "profile", *options.profile_steps)

@@ -11,10 +11,11 @@ import pathlib
 import numpy as np
 
 from vivi_keras.data import image_sources, labelled
-from vivi_keras.features import knn, linear, own_labels
+from vivi_keras.features import frames, geometry, knn, linear, own_labels
 from vivi_keras.trainer import callbacks, tensorboard
 
 NUM_IMAGES = 1000  # in each of the two parts, at most
+NUM_SHOTS = 256  # of which the geometry of features is measured
 
 
 class Probe(callbacks.MeasureEvery):
@@ -62,6 +63,36 @@ class Probe(callbacks.MeasureEvery):
         if self.keep is not None:
             self.keep(self.model, found)
         return found
+
+
+class FeatureGeometry(callbacks.MeasureEvery):
+    """Adds feature_rank, feature_alignment and feature_uniformity to the logs.
+
+    They are those of frames of the data set, and need no labels. They show what
+    training does to the features but not whether it helps: nothing depends on
+    them.
+
+    Args:
+        dataset: folder of a prepared data set; NUM_SHOTS shots are read.
+        image_size: int, pixels a side.
+        every_steps, last_step: as `MeasureEvery`.
+    """
+
+    def __init__(self, dataset, image_size, every_steps, last_step=None):
+        super().__init__(every_steps, last_step)
+        shots = frames.shot_frames(dataset, 2, NUM_SHOTS)
+        images = [(n, f) for n, shot in enumerate(shots) for f in shot.frames]
+        self.groups = np.array([number for number, _ in images])
+        self.images = np.stack([_resized(f, image_size) for _, f in images])
+
+    @callbacks.ignore_write_errors
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+
+    def measure(self) -> dict[str, float]:
+        """The values with the encoder's current weights."""
+        features = tensorboard.encode(self.model.encoder, self.images)
+        return geometry.geometry(features, self.groups)
 
 
 class ProbeData:
