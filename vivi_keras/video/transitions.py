@@ -41,7 +41,8 @@ _MOTION_NOISE = np.array(
 _AROUND = np.array([o for o in range(-8, 9) if o])
 # Between stills, differences of the colours, 0 to 255.
 _STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
-_STILL_SECONDS = 0.4
+_STILL_SECONDS = 0.4  # of the longer still
+_SHORT_SECONDS = 0.2  # of the other: more than a flash
 _CERTAIN = 2.0  # a score above those of the models
 _RETURN = 19  # a flash is over after at most this many pictures
 
@@ -389,11 +390,12 @@ class _Fades:
 
 
 def changes_of_stills(table, seconds, places):
-    """Whether another picture begins before or after a still: bool [n].
+    """Whether another still begins right after a still: bool [n].
 
-    In a slide show nothing moves between changes, so the models, which compare
-    a change with those around it, may miss it. A flash, after which the same
-    still returns, does not count.
+    In a slide show everything but the changes is still, so that the models,
+    which compare a change with those around it, see nothing special in it.
+    Between a still and a moving picture they are right more often than a rule:
+    there, a flash looks the same.
 
     Args:
         table: `Table`.
@@ -402,36 +404,32 @@ def changes_of_stills(table, seconds, places):
     """
     change = table.distances[:, 1, 0]
 
-    def still_before(place):
+    def is_still(low, high):
+        return low >= 0 and bool((change[low + 1 : high] < _STILL_CHANGE).all())
+
+    def before(place, least):
         start = place - 1
-        while start > 0 and change[start] < _STILL_CHANGE:
+        while start > 0 and seconds[place] - seconds[start] < least:
             start -= 1
-            if seconds[place] - seconds[start] >= _STILL_SECONDS:
-                return True
-        return seconds[place] - seconds[start] >= _STILL_SECONDS
+        long = seconds[place] - seconds[start] >= least
+        return long and is_still(start, place)
 
-    def still_after(place):
-        for stop in range(place + 1, len(change)):
-            if seconds[stop] - seconds[place] >= _STILL_SECONDS:
-                return True
-            if change[stop] >= _STILL_CHANGE:
-                return False
-        return False
-
-    def same(later, steps):
-        return any(
-            table.distances[later + n, step + n, 0] < _STILL_CHANGE
-            for n, step in steps
-            if later + n < len(change)
-        )
+    def after(place, least):
+        stop = place + 1
+        while stop < len(change) and seconds[stop] - seconds[place] < least:
+            stop += 1
+        # How long the last picture is shown is not known here.
+        long = stop < len(change) or least <= _SHORT_SECONDS
+        return long and is_still(place, stop)
 
     found = np.zeros(len(places), bool)
     for number in np.flatnonzero(change[places] > _LARGE_CHANGE):
         place = int(places[number])
-        before, after = still_before(place), still_after(place)
-        returns = not after and same(place, ((1, 1), (2, 1)))
-        returned = not before and same(place, ((0, 2), (0, 3)))
-        found[number] = (before or after) and not (returns or returned)
+        found[number] = (
+            before(place, _SHORT_SECONDS)
+            and after(place, _SHORT_SECONDS)
+            and (before(place, _STILL_SECONDS) or after(place, _STILL_SECONDS))
+        )
     return found
 
 
