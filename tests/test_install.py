@@ -117,7 +117,7 @@ def test_what_is_installed_for_jax_is_what_setup_py_asks_for(wheel):
             )
     page = pathlib.Path(__file__).parents[1] / "docs" / "training.md"
     commands = re.search(
-        r"\npip install --no-deps vivi-keras\n(.*?)```",
+        r"\n(pip install 'jax.*?)pip install --no-deps vivi-keras\n```",
         page.read_text("utf-8"),
         re.DOTALL,
     )[1]
