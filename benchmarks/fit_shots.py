@@ -320,8 +320,8 @@ def fit(inputs, labels, spliced):
     kept = (labels == 1) | (rng.random(len(labels)) < 0.4)
     weight = np.where(labels == 1, np.where(spliced, 0.4, 1.0), 2.5)
     model = HistGradientBoostingClassifier(
-        max_iter=160,
-        max_leaf_nodes=12,
+        max_iter=300,
+        max_leaf_nodes=20,
         max_features=0.3,
         max_bins=63,
         learning_rate=0.08,

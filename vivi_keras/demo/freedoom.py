@@ -280,27 +280,19 @@ def _write_labels(folder, found, objects):
     return counts
 
 
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the domain.")
-_HOURS = flags.DEFINE_float("hours", 2.0, "Hours of video to train on, about.")
-_NUM_MAPS = flags.DEFINE_integer(
-    "maps", NUM_MAPS, "Maps of all splits, 6 to 59."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Other seeds give other walks.")
-_WORKERS = flags.DEFINE_integer("workers", 1, "Number of processes.")
-
-
 def main(argv):
     """Makes the domain that the flags describe; prints a summary."""
     if len(argv) > 1:
         raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
-    if not _OUTPUT.value:
+    given = flags.FLAGS
+    if not given.output:
         raise app.UsageError("--output must be given.")
     counts = make_domain(
-        _OUTPUT.value,
-        hours=_HOURS.value,
-        num_maps=_NUM_MAPS.value,
-        seed=_SEED.value,
-        workers=_WORKERS.value,
+        given.output,
+        hours=given.hours,
+        num_maps=given.maps,
+        seed=given.seed,
+        workers=given.workers,
     )
     for split, numbers in counts.items():
         labels = ", ".join(f"{task} {numbers[task]}" for task in TASKS)
@@ -310,5 +302,10 @@ def main(argv):
         )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # as a library, it must not define flags
+    flags.DEFINE_string("output", None, "Folder of the domain.")
+    flags.DEFINE_float("hours", 2.0, "Hours of video to train on, about.")
+    flags.DEFINE_integer("maps", NUM_MAPS, "Maps of all splits, 6 to 59.")
+    flags.DEFINE_integer("seed", 0, "Other seeds give other walks.")
+    flags.DEFINE_integer("workers", 1, "Number of processes.")
     commands.run("python -m vivi_keras.demo.freedoom", main)

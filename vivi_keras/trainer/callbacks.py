@@ -16,7 +16,7 @@ from absl import logging
 from vivi_keras import files
 from vivi_keras.checks import reason
 from vivi_keras.trainer import workers
-from vivi_keras.trainer.compiled import compiled
+from vivi_keras.trainer.strategies import compiled
 
 
 class SaveCheckpoints(keras.callbacks.Callback):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from vivi_keras.trainer import callbacks
-from vivi_keras.trainer.compiled import compiled
+from vivi_keras.trainer.strategies import compiled
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 
