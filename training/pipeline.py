@@ -330,7 +330,7 @@ def run(
         )
     if _embed(found["module"], output / "index", dataset, videos, show):
         found["index"] = output / "index"
-    found["page"] = overview.write(output, videos, labels, report, found)
+    found["page"] = overview.write(output, videos, report, found)
     return found
 
 

@@ -288,13 +288,8 @@ def add_scores(arm, seed, sizes, parts, work):
             for task in freedoom.TASKS
             for found in score(features, parts, task, counts)
         ]
-        with (
-            files.write_whole(path) as partial,
-            partial.open("w", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows([*done, *rows])
+        lines = [[row[column] for column in COLUMNS] for row in done + rows]
+        files.write_csv(path, COLUMNS, lines)
         print(f"{arm}, seed {seed}, {size}: scored", flush=True)
 
     for size in sizes:

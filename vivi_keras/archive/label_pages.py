@@ -1,6 +1,5 @@
 """What vivi-label writes: CSV files, pages to label by, timelines."""
 
-import csv
 import pathlib
 
 import numpy as np
@@ -40,7 +39,7 @@ def write_suggestions(path, index, rows, videos=None):
         )
     pictures = pictures_lib.Pictures(index)
     shots = [_shot(index, row, sheet, pictures, videos) for row in rows]
-    _write_csv(
+    files.write_csv(
         path,
         range_labels.COLUMNS,
         [(*range_of(index.shots.iloc[row]), "") for row in rows],
@@ -51,7 +50,7 @@ def write_suggestions(path, index, rows, videos=None):
         shots=shots,
         notes=[] if pictures.missing is None else [pictures.missing],
     )
-    _write_text(sheet, page)
+    files.write_text(sheet, page)
     return sheet
 
 
@@ -70,7 +69,7 @@ def write_predictions(folder, index, head, videos=None):
     classes, shares = classify.predict(index, head)
     margins = classify.margins(shares)
     names = head.class_names
-    _write_csv(
+    files.write_csv(
         folder / "predictions.csv",
         (*range_labels.COLUMNS, "confidence", "margin"),
         [
@@ -84,7 +83,9 @@ def write_predictions(folder, index, head, videos=None):
         ],
     )
     page = folder / "timeline.html"
-    _write_text(page, _timeline(page, index, names, classes, shares, videos))
+    files.write_text(
+        page, _timeline(page, index, names, classes, shares, videos)
+    )
     counts = np.bincount(classes, minlength=len(names))
     return dict(zip(names, counts.tolist(), strict=True))
 
@@ -158,18 +159,3 @@ def range_of(shot):
         f"{shot['start_seconds']:.3f}",
         f"{shot['stop_seconds']:.3f}",
     )
-
-
-def _write_csv(path, columns, rows):
-    with (
-        files.write_whole(path) as partial,
-        open(partial, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
-def _write_text(path, text):
-    with files.write_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -11,12 +11,12 @@ NUM_QUERIES, NUM_HITS = 3, 5
 _WIDTH, _HEIGHT = 640, 120  # of a chart
 
 
-def write(output, videos, labels, report, found) -> pathlib.Path:
+def write(output, videos, report, found) -> pathlib.Path:
     """Writes `output`/index.html.
 
     Args:
         output: folder of the run, with `dataset`, `adapted` and `index`.
-        videos, labels: as `vivi_keras.run` got them.
+        videos: as `vivi_keras.run` got it.
         report: dict that `prepare.prepare` returned.
         found: dict of "module", "index" and "verdict", as `vivi_keras.run`
             returns them.
@@ -34,11 +34,10 @@ def write(output, videos, labels, report, found) -> pathlib.Path:
         intervals=[] if verdict is None else _intervals(verdict),
         curves=_curves(output / "adapted" / "run" / "metrics.csv"),
         searches=_searches(found["index"], page),
-        links=_links(output, labels is not None),
+        links=_links(output),
         commands=_commands(output, videos, found),
     )
-    with files.write_whole(page) as partial:
-        partial.write_text(text, encoding="utf-8")
+    files.write_text(page, text)
     return page
 
 
@@ -154,18 +153,16 @@ def _card(hit, index, shown, page):
     }
 
 
-def _links(output, judged):
+def _links(output):
     """(text, path from the page) of the other pages that exist."""
     known = [
-        ("How the videos were prepared, and the shots found",
-         "dataset/report.html"),
+        (
+            "How the videos were prepared, and the shots found",
+            "dataset/report.html",
+        ),
         ("The verdict in full", "adapted/run/verdict/report.html"),
-    ]  # fmt: skip
-    return [
-        (text, path)
-        for text, path in known[: 1 + judged]
-        if (output / path).exists()
     ]
+    return [(text, path) for text, path in known if (output / path).exists()]
 
 
 def _commands(output, videos, found):

@@ -167,5 +167,4 @@ def write(path, index, hits, query, image, videos=None):
         notes=lines,
         hits=shown,
     )
-    with files.write_whole(pathlib.Path(path)) as partial:
-        partial.write_text(page, encoding="utf-8")
+    files.write_text(path, page)

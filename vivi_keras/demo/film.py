@@ -159,7 +159,12 @@ def _encode(path, settings, film, shots, truths):
     """
     digest, num_frames = hashlib.sha256(), 0
     with av.open(str(path), "w", format="mp4") as container:
-        stream = _open_stream(container, settings)
+        stream = open_stream(
+            container,
+            settings.frames_per_second,
+            settings.height,
+            settings.width,
+        )
         for pixels, layers in film_frames(settings, film, shots):
             digest.update(pixels)
             for layer in layers:
@@ -173,15 +178,22 @@ def _encode(path, settings, film, shots, truths):
     return num_frames, digest.hexdigest()
 
 
-def _open_stream(container, settings):
-    stream = container.add_stream("libx264", rate=settings.frames_per_second)
-    stream.width, stream.height = settings.width, settings.height
-    stream.pix_fmt = "yuv420p"
+def open_stream(container, rate, height, width, quality=20):
+    """An H.264 stream that gives the same bytes for the same pixels.
+
+    Args:
+        container: opened for writing.
+        rate: int, frames a second.
+        height, width: ints, even.
+        quality: int, x264's CRF; lower is better.
+    """
+    stream = container.add_stream("libx264", rate=rate)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 1
     # With mbtree, equal pixels sometimes gave different files.
     stream.options = {
         "preset": "superfast",
-        "crf": "20",
+        "crf": str(quality),
         "x264-params": "mbtree=0",
     }
     return stream

@@ -16,7 +16,6 @@ Example:
 """
 
 import collections
-import csv
 import functools
 import itertools
 import multiprocessing
@@ -29,6 +28,7 @@ from concurrent import futures
 from absl import app, flags
 
 from vivi_keras import checks, commands, files
+from vivi_keras.data import range_labels
 from vivi_keras.demo import walks
 
 TASKS = ("object", "depth", "count", "place")
@@ -43,7 +43,6 @@ _DEPTH_EDGES = (5, 9, 14, 22, 40)  # of the depths 0 to 255
 _SMALLEST_SHARE = 0.01  # of the picture, for the object in the middle
 _MOST_MONSTERS = 3
 _PASSING = ("Explosive", "Gibs", "SFX")  # categories that are no objects
-_COLUMNS = ("path", "start_seconds", "stop_seconds", "label")
 
 
 def split_maps(num_maps=NUM_MAPS):
@@ -271,11 +270,7 @@ def _write_labels(folder, found, objects):
                 functools.partial(_label, task, video=video, objects=objects),
             )
         ]
-        with (
-            files.write_whole(folder / f"{task}.csv") as partial,
-            partial.open("w", newline="") as file,
-        ):
-            csv.writer(file).writerows([_COLUMNS, *rows])
+        files.write_csv(folder / f"{task}.csv", range_labels.COLUMNS, rows)
         counts[task] = len(rows)
     return counts
 

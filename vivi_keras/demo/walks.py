@@ -13,6 +13,8 @@ import pathlib
 import av
 import numpy as np
 
+from vivi_keras.demo import film
+
 MAPS = tuple(
     [f"freedoom2-map{number:02}" for number in range(1, 33)]
     + [f"freedoom1-e{e}m{m}" for e in (1, 2, 3) for m in range(1, 10)]
@@ -68,7 +70,9 @@ def record_walk(directory, name, number, num_shots, seed=0):
     game = _open_game(name, int(random.integers(1 << 30)))
     try:
         with av.open(str(part), "w", format="mp4") as container:
-            stream = _add_stream(container)
+            stream = film.open_stream(
+                container, TICS_PER_SECOND, HEIGHT, WIDTH, quality=18
+            )
             for row, (state, shot) in enumerate(_play(game, random, num_shots)):
                 picture = av.VideoFrame.from_ndarray(
                     np.ascontiguousarray(state.screen_buffer), format="rgb24"
@@ -146,19 +150,6 @@ def _open_game(name, seed):
 def _begin(game):
     game.new_episode()
     game.send_game_command("god")
-
-
-def _add_stream(container):
-    stream = container.add_stream("libx264", rate=TICS_PER_SECOND)
-    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-    stream.codec_context.thread_count = 1
-    # With mbtree, equal pixels sometimes gave different files.
-    stream.options = {
-        "preset": "superfast",
-        "crf": "18",
-        "x264-params": "mbtree=0",
-    }
-    return stream
 
 
 def _play(game, random, num_shots):

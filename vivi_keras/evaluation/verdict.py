@@ -112,9 +112,8 @@ def judge(
     if output is not None:
         output = pathlib.Path(output)
         files.write_json(output / "summary.json", result, sort_keys=False)
-        with files.write_whole(output / "report.html") as partial:
-            page = pages.render("comparison.html", blocks=_blocks(result))
-            partial.write_text(page, encoding="utf-8")
+        page = pages.render("comparison.html", blocks=_blocks(result))
+        files.write_text(output / "report.html", page)
     if show is not None:
         show(text(result))
     return result

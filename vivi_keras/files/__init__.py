@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import csv
 import functools
 import gzip
 import hashlib
@@ -216,8 +217,22 @@ def write_whole(path):
 def write_json(path, content, indent=1, sort_keys=True):
     """Writes JSON whole or not at all; arguments as of `json.dumps`."""
     text = json.dumps(content, indent=indent, sort_keys=sort_keys) + "\n"
+    write_text(path, text)
+
+
+def write_text(path, text):
+    """Writes a file of UTF-8 text, whole or not at all."""
     with write_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_csv(path, columns, rows):
+    """Writes a CSV file of a header and rows, whole or not at all."""
+    with (
+        write_whole(path) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 
 def read_json(path):

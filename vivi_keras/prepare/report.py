@@ -218,8 +218,7 @@ def write_page(directory, value, used, cache):
         ],
         settings=list(value["settings"].items()),
     )
-    with files.write_whole(directory / "report.html") as partial:
-        partial.write_text(page, encoding="utf-8")
+    files.write_text(directory / "report.html", page)
 
 
 def _bars(lengths):

@@ -180,9 +180,12 @@ def measure_archive(videos) -> Archive:
             f"videos must have a video that can be opened. Got: {videos} with"
             f" {len(found)} files, of which none can"
         )
-    scale = len(found) / len(tried)
+    factor = len(found) / len(tried)
     return Archive(
-        round(len(sides) * scale), total * scale, int(np.median(sides)), broken
+        round(len(sides) * factor),
+        total * factor,
+        int(np.median(sides)),
+        broken,
     )
 
 
