@@ -139,7 +139,7 @@ def test_a_wheel_works_in_a_clean_environment(wheel, tmp_path):
         for entry in importlib.metadata.entry_points(group="console_scripts")
         if entry.value.startswith("vivi_keras.")
     ]
-    assert len(names) == 9
+    assert len(names) == 10
     environment = {
         key: value
         for key, value in os.environ.items()
