@@ -5,13 +5,16 @@ Keras step of the same encoder on as many images. The two alternate, and the
 median ratio of the pairs is printed. With --labelled it is a co-training
 step, compared with one plain step on its frames plus one on its images. With
 --backends, processes of these backends of Keras take turns; the ratios of
-their times to those of the first one are printed, too.
+their times to those of the first one are printed, too. --encoder takes any
+encoder of `vivi-pretrain --list_encoders`, with random weights; --keep_close
+adds `config.adapt.keep_close`.
 
     python benchmarks/step.py --width=0.25
     python benchmarks/step.py --width=1 --videos=4
     python benchmarks/step.py --width=0.25 --labelled=64
     KERAS_BACKEND=jax python benchmarks/step.py --policy=mixed_bfloat16
     python benchmarks/step.py --backends=tensorflow,jax
+    python benchmarks/step.py --encoder=efficientnet_lite0 --row=adapt_frame
 """
 
 import argparse
@@ -26,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from vivi_keras.models.resnet import ResNet50V2
+from vivi_keras.models import adapt, encoders
 from vivi_keras.objective import Objective, make_level
 from vivi_keras.trainer.model import ViviModel
 from vivi_keras.training.configs import get_config
@@ -39,7 +42,13 @@ def optimizer():
 
 
 def make_encoder(flags):
-    return ResNet50V2(flags.width, tuple(flags.units))
+    return encoders.make_encoder(
+        flags.encoder,
+        encoders.NONE,
+        image_size=flags.image_size,
+        width=flags.width,
+        units=tuple(flags.units),
+    )
 
 
 def pixels(*shape):
@@ -64,10 +73,14 @@ def vivi_step(flags):
         levels["supervised"] = {"num_classes": NUM_CLASSES}
         batch["image"] = pixels(flags.labelled, size, size, 3)
         batch["label"] = np.arange(flags.labelled) % NUM_CLASSES
+    guard = None
+    if flags.keep_close:
+        guard = adapt.Guard(start=make_encoder(flags), keep_close=0.1)
     model = ViviModel(
         make_encoder(flags),
         Objective([make_level(kind, **rest) for kind, rest in levels.items()]),
         views=data.views,
+        guard=guard,
     )
     model.compile(optimizer(), jit_compile=flags.jit)
     return stepper(model, batch), int(np.prod(clip)) * model.objective.num_turns
@@ -156,6 +169,8 @@ def compare_backends(backends, rounds, arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", default="vivi_ex4", help="a config's name")
+    parser.add_argument("--encoder", default="resnet50v2")
+    parser.add_argument("--keep_close", action="store_true")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--units", type=int, nargs=4, default=[3, 4, 6, 3])
     parser.add_argument("--image_size", type=int, default=64)
@@ -186,7 +201,8 @@ def main():
         first = timed(whole)
         rounds.append((first, *(timed(step) for step in parts)))
     print(
-        f"{keras.backend.backend()}, {flags.row}, width {flags.width:g},"
+        f"{keras.backend.backend()}, {flags.row}, {flags.encoder},"
+        f" width {flags.width:g},"
         f" {flags.image_size} px, {num_images} encoder images"
         f" + {flags.labelled} labelled, {flags.policy}, {flags.rounds} rounds"
     )

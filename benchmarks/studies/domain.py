@@ -5,7 +5,9 @@
 
 The domain is Freedoom (`vivi_keras.demo.freedoom`). Arms see equally many
 images. Each encoder's features are read at several input sizes; of these the
-one is reported that is best on the validation maps with 100 labels.
+one is reported that is best on the validation maps with 100 labels. The arms
+"labels alone" are fine-tuned at the first size, at the best of several learning
+rates.
 
 For each task, linear probes are fitted on 30, 100, 300 and 1,000 frames of the
 training maps, as many of each class as possible, over several draws. C is
@@ -19,6 +21,7 @@ the scores of every draw; the table is printed from it.
 """
 
 import argparse
+import collections
 import csv
 import dataclasses
 import functools
@@ -30,9 +33,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 from sklearn.metrics import balanced_accuracy_score  # noqa: E402
 
-from vivi_keras import files, prepare  # noqa: E402
+from vivi_keras import export_encoder, files, prepare  # noqa: E402
 from vivi_keras.data import range_labels  # noqa: E402
 from vivi_keras.demo import freedoom  # noqa: E402
+from vivi_keras.evaluation.protocols import finetune  # noqa: E402
 from vivi_keras.evaluation.reports import compare  # noqa: E402
 from vivi_keras.features import cache, linear  # noqa: E402
 from vivi_keras.features import encoder as encoder_lib  # noqa: E402
@@ -50,6 +54,10 @@ PREPARED = {
     "max_frames_per_shot": 200,
     "short_side": 120,
 }
+SWEEP = finetune.Sweep(
+    learning_rates=(0.1, 0.03, 0.01), steps=(300,), batch_size=64, runs=1
+)
+FINE_TUNED_DRAWS = {100: 2, 1000: 1}  # as training takes long
 COLUMNS = ("arm", "seed", "size", "task", "labels", "draw", "part", "score")
 
 
@@ -60,46 +68,58 @@ class Arm:
     Attributes:
         row: row that trains the encoder; None for an untrained baseline.
         settings: keys of the config to set.
-        hours: hours of video to train on, None for all.
+        fine_tuned: whether all weights are trained with the labels alone, in
+            place of a linear probe.
     """
 
     row: str | None = None
     settings: tuple = ()
+    fine_tuned: bool = False
 
 
-SCRATCH = (("model.weights", "none"),)
-
-
-def large_batches(steps, **settings):
-    """Settings of steps of 512 images, a quarter as many as usual."""
-    return (
-        ("data.num_shots", 4),
-        ("train.steps", steps),
-        ("train.checkpoint_every_steps", steps // 4),
-        ("adapt.warmup_head_steps", steps // 10),
-        ("schedule.warmup_steps", steps // 20),
-        *((name.replace("__", "."), value) for name, value in settings.items()),
-    )
-
-
+# A small network that is trained from random weights, four times as long.
+SMALL = (
+    ("model.encoder", "resnet50v2"),
+    ("model.width", 0.25),
+    ("model.units", (1, 1, 1, 1)),
+    ("train.steps", 800),
+    ("train.checkpoint_every_steps", 200),
+    ("schedule.warmup_steps", 40),
+    ("adapt.warmup_head_steps", 0),
+)
 ARMS = {
     "raw pixels": Arm(),
     "colour histogram": Arm(),
-    "untrained": Arm(),
+    "untrained": Arm(settings=SMALL),
     "start": Arm(),
     "frame": Arm("adapt_frame_demo"),
     "shot": Arm("adapt_shot_demo"),
     "frame+shot": Arm("adapt_frame_shot_demo"),
     "vivi": Arm("adapt_vivi_demo"),
-    "frame 512": Arm("adapt_frame_demo", large_batches(200)),
-    "frame 512 short": Arm("adapt_frame_demo", large_batches(80)),
-    "frame 512 short 3e-4": Arm(
-        "adapt_frame_demo",
-        large_batches(80, schedule__learning_rate=3e-4),
-    ),
-    "frame, from scratch": Arm("adapt_frame_demo", SCRATCH),
-    "shot, from scratch": Arm("adapt_shot_demo", SCRATCH),
+    "frame, from scratch": Arm("adapt_frame_demo", SMALL),
+    "shot, from scratch": Arm("adapt_shot_demo", SMALL),
+    "frame+shot, from scratch": Arm("adapt_frame_shot_demo", SMALL),
+    "vivi, from scratch": Arm("adapt_vivi_demo", SMALL),
+    "labels alone, from scratch": Arm(settings=SMALL, fine_tuned=True),
+    "labels alone, from the start": Arm(fine_tuned=True),
 }
+ADAPTED = ("start", "frame", "shot", "frame+shot", "vivi")
+BY_TASK = "start or adapted, by task"
+# Differences that the table shows.
+COMPARED = (
+    *((arm, "start") for arm in (*ADAPTED[1:], BY_TASK)),
+    *((arm, "frame") for arm in ADAPTED[2:]),
+    *(
+        ("frame, from scratch", other)
+        for other in (
+            "raw pixels",
+            "colour histogram",
+            "untrained",
+            "labels alone, from scratch",
+        )
+    ),
+    *((f"{arm}, from scratch", "frame, from scratch") for arm in ADAPTED[2:]),
+)
 PIXELS = {
     "raw pixels": cache.RawPixels,
     "colour histogram": cache.ColourHistogram,
@@ -165,24 +185,27 @@ def config_of(arm, seed, work):
 
     config = configs.get_config(ARMS[arm].row or "adapt_frame_demo")
     config.update_from_flattened_dict(dict(ARMS[arm].settings))
-    if arm == "untrained":
-        config.model.weights = "none"
     config.data.dataset = str(work / "data/train")
     config.seed = seed
     return config
 
 
 def check_equal(arms, work):
-    """Raises ValueError if some arms see more images than others."""
+    """Raises ValueError if arms of one network see unequally many images."""
     from vivi_keras.runs import batches
 
-    images = {}
+    images = collections.defaultdict(dict)
     for arm in arms:
         if ARMS[arm].row:
             config = config_of(arm, 0, work)
-            images[arm] = config.train.steps * batches.images_per_step(config)
-    if len({*images.values()}) > 1:
-        raise ValueError(f"arms must see equally many images. Got: {images}")
+            images[config.model.encoder][arm] = (
+                config.train.steps * batches.images_per_step(config)
+            )
+    for counts in images.values():
+        if len({*counts.values()}) > 1:
+            raise ValueError(
+                f"arms must see equally many images. Got: {counts}"
+            )
 
 
 def encoder_of(arm, seed, work):
@@ -234,22 +257,30 @@ def draw(labels, count, rng):
     return order[np.lexsort((rng.random(len(order)), rank))[:count]]
 
 
+def task_parts(parts, task):
+    """Frames of a task to train on, to choose with and to test on.
+
+    Returns: three of (split, rows int [N], labels int [N]).
+    """
+    found = {
+        split: (split, np.flatnonzero(part.labels[task] >= 0))
+        for split, part in parts.items()
+    }
+    chosen = [found["train"], found["validation"], found["test"]]
+    if task == "place":
+        split, rows = found["train"]
+        second = np.char.endswith(parts["train"].videos[rows], "-1.mp4")
+        chosen = [(split, rows[~second]), (split, rows[second])]
+        chosen.append(found["revisits"])
+    return [(s, rows, parts[s].labels[task][rows]) for s, rows in chosen]
+
+
 def score(features, parts, task, counts):
     """Yields (number of labels, draw, part, mean accuracy over classes)."""
-    train, labels = features["train"], parts["train"].labels[task]
-    chosen, test = "validation", "test"
-    if task == "place":
-        test = "revisits"
-        second = np.char.endswith(parts["train"].videos, "-1.mp4")
-        choose, choose_labels = train[second], labels[second]
-        labels = np.where(second, -1, labels)
-    else:
-        choose, choose_labels = features[chosen], parts[chosen].labels[task]
-    known = choose_labels >= 0
-    choose, choose_labels = choose[known], choose_labels[known]
-    test_labels = parts[test].labels[task]
-    tested = features[test][test_labels >= 0]
-    test_labels = test_labels[test_labels >= 0]
+    (train, labels), (choose, choose_labels), (test, test_labels) = (
+        (features[split][rows], labels)
+        for split, rows, labels in task_parts(parts, task)
+    )
     for count in counts:
         for number in range(DRAWS[count]):
             rows = draw(labels, count, np.random.default_rng([count, number]))
@@ -263,8 +294,71 @@ def score(features, parts, task, counts):
                 score=balanced_accuracy_score,
             )
             yield count, number, "validation", max(scores.values())
-            found = balanced_accuracy_score(test_labels, probe.predict(tested))
+            found = balanced_accuracy_score(test_labels, probe.predict(test))
             yield count, number, "test", found
+
+
+def fine_tune(tuner, size, parts, task, seed):
+    """As `score`, with the rate that is best in the first draw."""
+    sides = tuple(map(int, size.split("x")))
+    (train, labels), *others = (
+        (encoder_lib.resize_frames(parts[split].images[rows], sides), labels)
+        for split, rows, labels in task_parts(parts, task)
+    )
+    for count, draws in FINE_TUNED_DRAWS.items():
+        settings = SWEEP.settings
+        for number in range(draws):
+            rows = draw(labels, count, np.random.default_rng([count, number]))
+            found = {}
+            for setting in settings:
+                classify = tuner.train(
+                    train[rows],
+                    labels[rows],
+                    int(labels.max()) + 1,
+                    SWEEP,
+                    setting,
+                    seed,
+                )
+                found[setting] = [
+                    balanced_accuracy_score(known, predict(classify, images))
+                    for images, known in others
+                ]
+            best = max(found, key=lambda setting: found[setting][0])
+            settings = [best]
+            yield count, number, "validation", found[best][0]
+            yield count, number, "test", found[best][1]
+
+
+def predict(classify, images):
+    return np.concatenate(
+        [classify(images[at : at + 100]) for at in range(0, len(images), 100)]
+    )
+
+
+def add_fine_tuned(arm, seed, size, parts, work):
+    """Adds the scores of an arm without probe to scores.csv."""
+    from vivi_keras.runs import build
+
+    path = work / "scores.csv"
+    key = (arm, str(seed), size)
+    done = load(path)
+    tasks = {r["task"] for r in done if (r["arm"], r["seed"], r["size"]) == key}
+    if tasks == {*freedoom.TASKS}:
+        return
+    module = work / "modules" / f"{arm.replace(', ', '-')}-{seed}"
+    if not module.exists():
+        export_encoder(build.build_encoder(config_of(arm, seed, work)), module)
+    tuner = finetune.FineTuner(encoder_lib.load_encoder(str(module)))
+    for task in freedoom.TASKS:
+        if task in tasks:
+            continue
+        done += [
+            dict(zip(COLUMNS, (*key, task, *found), strict=True))
+            for found in fine_tune(tuner, size, parts, task, seed)
+        ]
+        lines = [[row[column] for column in COLUMNS] for row in done]
+        files.write_csv(path, COLUMNS, lines)
+        print(f"{arm}, seed {seed}, {task}: scored", flush=True)
 
 
 def add_scores(arm, seed, sizes, parts, work):
@@ -321,18 +415,20 @@ def load(path):
 def summarise(rows):
     """Dict arm -> (sizes of its seeds, scores [seeds, tasks, counts] by part).
 
-    Scores are means over draws, in per cent. An arm that does not depend on
-    the seed has one.
+    Scores are means over draws, in per cent, NaN where there are none. An arm
+    that does not depend on the seed has one.
     """
     found = {}
-    for arm in ARMS:
+    for arm, about in ARMS.items():
         of_arm = [r for r in rows if r["arm"] == arm]
         sizes, values = [], {"validation": [], "test": []}
+        wanted = len(FINE_TUNED_DRAWS if about.fine_tuned else DRAWS)
+        wanted *= len(freedoom.TASKS)
         for seed in sorted({r["seed"] for r in of_arm}):
             of_seed = [r for r in of_arm if r["seed"] == seed]
             size = _best_size(of_seed)
             of_size = [r for r in of_seed if r["size"] == size]
-            if len({r["labels"] for r in of_size}) < len(DRAWS):
+            if len({(r["labels"], r["task"]) for r in of_size}) < wanted:
                 continue  # not finished
             sizes.append(size)
             for part, into in values.items():
@@ -345,6 +441,8 @@ def summarise(rows):
         if sizes:
             arrays = {part: np.array(x) for part, x in values.items()}
             found[arm] = sizes, arrays
+    if "start" in found and "frame" in found:
+        found[BY_TASK] = _choose_by_task(found)
     return found
 
 
@@ -354,11 +452,35 @@ def _mean(rows, part, task, count):
         for r in rows
         if (r["part"], r["task"], r["labels"]) == (part, task, str(count))
     ]
-    return 100 * np.mean(values)
+    return 100 * np.mean(values) if values else np.nan
+
+
+def _choose_by_task(found):
+    """For each task and seed, the arm that is best on the validation maps."""
+    among = {arm: found[arm] for arm in ADAPTED if arm in found}
+    num_seeds = min(
+        len(sizes) for arm, (sizes, _) in among.items() if arm != "start"
+    )
+    place = [*DRAWS].index(CHOOSING)
+
+    def of_seeds(arrays):
+        few = len(arrays) == 1
+        return np.repeat(arrays, num_seeds, 0) if few else arrays[:num_seeds]
+
+    by_arm = {
+        part: np.stack([of_seeds(arrays[part]) for _, arrays in among.values()])
+        for part in ("validation", "test")
+    }
+    best = by_arm["validation"][..., place].argmax(axis=0)[None, ..., None]
+    sizes = [size for sizes, _ in among.values() for size in sizes]
+    return sizes[:1] * num_seeds, {
+        part: np.take_along_axis(values, best, axis=0)[0]
+        for part, values in by_arm.items()
+    }
 
 
 def table(rows, part="test"):
-    """Lines of Markdown: means by number of labels, tasks, gain over start."""
+    """Lines of Markdown: means by number of labels, tasks, differences."""
     found = summarise(rows)
     counts = list(DRAWS)
     head = ["features", "size", "seeds", *map(str, counts)]
@@ -374,34 +496,42 @@ def table(rows, part="test"):
                 arm,
                 " ".join(sorted({*sizes})),
                 str(len(values)),
-                *[f"{m:.1f}" for m in means],
+                *[_number(m) for m in means],
             ]
             + [" / ".join(f"{t[p]:.1f}" for p in places) for t in tasks]
         )
-    if "start" in found:
-        start = found["start"][1][part][0]
-        for arm, (_, scores) in found.items():
-            if len(scores[part]) > 1:
-                cells = _gains(scores[part] - start, counts)
-                lines.append([f"{arm} less start", "", "", *cells])
+    for arm, other in COMPARED:
+        if arm in found and other in found:
+            values, others = found[arm][1][part], found[other][1][part]
+            if len(values) > 1:
+                if len(others) != len(values):
+                    others = others.mean(axis=0)
+                cells = _differences(values - others, counts)
+                lines.append([f"{arm} less {other}", "", "", *cells])
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _gains(apart, counts):
-    """Gains over the start with their 95 % intervals over seeds."""
+def _number(value):
+    return "" if np.isnan(value) else f"{value:.1f}"
+
+
+def _differences(apart, counts):
+    """Means of [seeds, tasks, counts] with 95 % intervals over seeds."""
     by_count = apart.mean(axis=1)  # [seeds, counts]
-    cells = [_gain(by_count[:, place]) for place in range(len(counts))]
+    cells = [_interval(by_count[:, place]) for place in range(len(counts))]
     for task in range(len(freedoom.TASKS)):
         cells.append(
             " / ".join(
-                _gain(apart[:, task, counts.index(count)])
+                _interval(apart[:, task, counts.index(count)])
                 for count in (100, 1000)
             )
         )
     return cells
 
 
-def _gain(values):
+def _interval(values):
+    if np.isnan(values).any():
+        return ""
     found = compare.difference(values, np.zeros(len(values)))
     return f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
 
@@ -422,9 +552,12 @@ def main():
     check_equal(arms, flags.work)
     parts = make_data(flags.work, flags.hours, flags.workers)
     for arm in arms:
-        trained = ARMS[arm].row is not None or arm == "untrained"
+        trained = ARMS[arm] not in (Arm(), Arm(fine_tuned=True))
         for seed in flags.seeds.split(",") if trained else "0":
             sizes = ["120x160"] if arm in PIXELS else flags.sizes.split(",")
+            if ARMS[arm].fine_tuned:
+                add_fine_tuned(arm, int(seed), sizes[0], parts, flags.work)
+                continue
             add_scores(arm, int(seed), sizes, parts, flags.work)
     print("\n".join(table(load(flags.work / "scores.csv"))))
 

@@ -19,7 +19,6 @@ pytest.importorskip("jax")
 STEPS = 40
 RUN = (
     *(sys.executable, "-m", "vivi_keras.training.pretrain"),
-    "--config=vivi_ex4_demo",
     "--config.data.batch_size=8",
     "--config.data.image_size=24",
     "--config.data.num_shots=2",
@@ -78,9 +77,9 @@ def jax_only(folder, *hidden):
     }
 
 
-def command(folder, workdir, *flags):
+def command(folder, workdir, *flags, row="vivi_ex4_demo"):
     data = f"--config.data.dataset={folder / 'data'}"
-    return [*RUN, data, f"--workdir={workdir}", *flags]
+    return [*RUN, f"--config={row}", data, f"--workdir={workdir}", *flags]
 
 
 def run(command, environment, status=0):
@@ -168,6 +167,45 @@ def test_guards_and_their_limits(folder, tmp_path):
         status=1,
     )
     assert f"is of another model: {name} has shape (7, 7) there" in printed
+
+
+CO_TRAINING = (
+    "--config.data.images.batch_size=4",
+    "--config.data.images.unlabelled_batch_size=0",
+    "--config.train.precision=bfloat16",
+    "--config.train.steps=16",
+    "--steps_per_execution=2",
+)
+
+
+def test_co_training_in_bfloat16(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    for place in range(32):
+        split, name = ("train", "test")[place // 24], ("red", "blue")[place % 2]
+        image = rng.integers(0, 128, (30, 40, 3), np.uint8)
+        image[..., 0 if name == "red" else 2] += 100
+        path = tmp_path / "images" / split / name / f"{place}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data_helpers.encode_jpeg(image))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = (
+        *CO_TRAINING,
+        f"--config.data.images.dataset={tmp_path / 'images'}",
+        "--config.data.images.split=train",
+        "--config.data.images.test_split=test",
+    )
+    row = "vivi_ex4_co100_demo"
+    run(command(folder, whole, *flags, row=row), jax_only(folder))
+    last = metrics(whole)[-1]
+    assert {"supervised_loss", "shot_exemplar_loss", "test_top1"} <= {*last}
+    again = command(folder, parts, *flags, row=row)
+    stopped = stop_at(
+        again, parts, "step", signal.SIGTERM, 0.0, jax_only(folder)
+    )
+    assert stopped == 75
+    run(again, jax_only(folder))
+    assert_equal(values(parts, 16), values(whole, 16))
+    assert metrics(parts) == metrics(whole)
 
 
 def test_eight_devices_train_as_one(folder, tmp_path):

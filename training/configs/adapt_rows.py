@@ -6,8 +6,8 @@ All values are [O], from trials with EfficientNet-Lite0 (docs/adapting.md).
 from vivi_keras.training.configs.base import EXEMPLAR, INFO_NCE
 
 _NT_XENT = {**EXEMPLAR, "loss": "nt_xent", "temperature": 0.1}
-STEPS, DEMO_STEPS = 2000, 800
-IMAGES, DEMO_IMAGES = 512, 128  # per step
+STEPS, DEMO_STEPS = 2000, 200
+IMAGES = 512  # per step
 
 
 def _adapted(num_shots, frames_per_shot, copies, *levels):
@@ -15,12 +15,12 @@ def _adapted(num_shots, frames_per_shot, copies, *levels):
 
     def change(config):
         is_demo = config.name.endswith("_demo")
-        data, images = config.data, DEMO_IMAGES if is_demo else IMAGES
+        data = config.data
         data.update(
             num_shots=num_shots,
             frames_per_shot=frames_per_shot,
             copies=copies,
-            batch_size=images // (num_shots * frames_per_shot * copies),
+            batch_size=IMAGES // (num_shots * frames_per_shot * copies),
             image_size=64 if is_demo else 224,
             crop_area=(0.3, 1.0),
             colour_strength=0.25,
@@ -51,15 +51,15 @@ def set_steps(config, steps) -> None:
 ROWS = {
     "adapt_frame": (
         "pretrained, then exemplar over copies of a frame",
-        _adapted(1, 1, 2, "frame_exemplar"),
+        _adapted(4, 1, 2, "frame_exemplar"),
     ),
     "adapt_shot": (
         "pretrained, then exemplar over the frames of a shot",
-        _adapted(1, 2, 1, "shot_exemplar"),
+        _adapted(4, 2, 1, "shot_exemplar"),
     ),
     "adapt_frame_shot": (
         "pretrained, then both kinds of exemplar",
-        _adapted(1, 2, 2, "frame_exemplar", "shot_exemplar"),
+        _adapted(4, 2, 2, "frame_exemplar", "shot_exemplar"),
     ),
     "adapt_vivi": (
         "pretrained, then shots + InfoNCE over 4 shots (LSTM)",

@@ -213,8 +213,8 @@ def _image_batches(config, **place):
 def test_batches(config, batch_size=64):
     """One pass, in order, over the test split of the labelled images.
 
-    Returns: tf.data.Dataset of {"image": uint8 [N, H, W, 3], "label": int64
-        [N]}; None if `test_images` is None.
+    Returns: see `image_batches.ordered_batches`; None if `test_images` is
+        None.
     """
     images = test_images(config)
     if images is None:
