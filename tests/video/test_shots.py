@@ -153,6 +153,15 @@ def test_distances_are_those_of_each_pair():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
+def test_odds_grow_with_the_gap_between_pictures():
+    scores = np.array([0.0, 0.2, 0.5, 0.9])
+    for gap, factor in ((1 / 24, 1), (1 / 12, 1), (1 / 6, 2), (9.0, 3)):
+        found = transitions.with_gaps(scores, np.full(4, gap))
+        odds = factor * scores / (1 - scores)
+        np.testing.assert_allclose(found, odds / (1 + odds), atol=1e-9)
+    assert transitions.with_gaps(np.ones(1), np.ones(1)) == 1
+
+
 def test_trees_are_walked_from_their_roots_to_a_leaf():
     with np.load(transitions.WEIGHTS) as stored:
         parts = [
