@@ -217,14 +217,14 @@ def detected(frames, rate):
     return cuts + found.finish()
 
 
-@pytest.mark.parametrize("rate", [5, 8, 12])
+@pytest.mark.parametrize("rate", [2, 5, 8, 12])
 def test_a_turning_camera_at_few_frames_a_second(rate):
     parts = [walk_about(view(seed), 40, speed=17) for seed in range(3)]
     assert detected(sum(parts, []), rate) == [40, 80]
 
 
 @pytest.mark.parametrize("speed", [4, 9])
-@pytest.mark.parametrize("held", [2, 5, 15])
+@pytest.mark.parametrize("held", [2, 5, 15, 30])
 def test_repeated_pictures_are_no_cuts(held, speed):
     parts = [walk_about(view(seed), 30, speed=speed) for seed in range(2)]
     frames = [image for image in sum(parts, []) for _ in range(held)]
@@ -238,13 +238,31 @@ def lit(image, channel):
     return changed.astype(np.uint8)
 
 
-@pytest.mark.parametrize("period", [3, 8, 12])
+@pytest.mark.parametrize("period", [3, 8, 12, 20, 40])
 def test_coloured_lights_are_no_cuts(period):
     a, b = (
         walk_about(view(seed), n, speed=2) for seed, n in ((1, 200), (2, 100))
     )
     lights = [lit(x, 2 * (i // period % 2)) for i, x in enumerate(a)]
     assert detected(lights + b, 25) == [200]
+
+
+def drawing(seed):
+    """Four rectangles on one colour: uint8 [90, 160, 3]."""
+    rng = np.random.default_rng(seed)
+    image = np.full((90, 160, 3), rng.integers(0, 256, 3), np.uint8)
+    for _ in range(4):
+        x, y, size = rng.integers((0, 0, 10), (140, 70, 40)).tolist()
+        colour = rng.integers(0, 256, 3).tolist()
+        cv2.rectangle(image, (x, y), (x + size, y + size), colour, -1)
+    return image
+
+
+def test_pictures_with_large_areas_of_one_colour():
+    blank = [np.full((90, 160, 3), light, np.uint8) for light in (90, 255)]
+    pictures = [*(drawing(seed) for seed in range(6)), *blank]
+    frames = [image for image in pictures for _ in range(25)]
+    assert detected(frames, 25) == [25 * n for n in range(1, 8)]
 
 
 def test_a_still_of_minutes_is_settled_as_it_goes():

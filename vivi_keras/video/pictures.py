@@ -28,7 +28,7 @@ LIGHT = slice(2816, 2960)  # 3 x 3 places, 16 bins, square roots of shares
 EDGES = slice(2960, 3088)  # 4 x 4 places, 8 directions
 PARTS = (COLOUR, HISTOGRAM, LIGHT, EDGES)
 VECTOR_SIZE = 3088
-NUM_MOTION = 17  # values of `motion`
+NUM_MOTION = 18  # values of `motion`
 
 _SHARE = 1.0 / (WIDTH * HEIGHT)
 _ROW, _COLUMN = np.mgrid[:HEIGHT, :WIDTH]
@@ -46,6 +46,7 @@ _CYLINDER = (
 _CYLINDER = tuple(part.astype(np.float32) for part in _CYLINDER)
 _STRIP = 24  # width of the strips whose shift shows a turn
 _EDGE_SCALE = 200.0  # edges below this are noise
+_FLAT = 4.0  # deviation of a block that shows nothing
 
 
 @dataclasses.dataclass
@@ -198,7 +199,8 @@ def motion(before, after, flow):
     the flow, 1 - correlation after flow; quantiles of the difference between
     blocks of one picture and their best place in the other, as 1 - correlation
     and as colour; how the blocks' shifts differ; change of light; how far the
-    blocks shift; and the values of `turn`.
+    blocks shift; the values of `turn`; and the median of 1 - correlation of the
+    blocks that show something, 1 if these are fewer than half.
     """
     a, b = before.grey, after.grey
     moves = flow.calc(a, b, None)
@@ -211,8 +213,9 @@ def motion(before, after, flow):
     )
     _, spread = cv2.meanStdDev(moves)
     same = cv2.matchTemplate(moved, a, cv2.TM_CCOEFF_NORMED)[0, 0]
-    there, shifts = _grey_blocks(a, b)
-    back, _ = _grey_blocks(b, a)
+    there, shifts, some = _grey_blocks(a, b)
+    back, _, others = _grey_blocks(b, a)
+    some = sorted(some + others)
     colour = _colour_blocks(before.colour, after.colour)
     x, y = _middle(s[0] for s in shifts), _middle(s[1] for s in shifts)
     return np.array(
@@ -228,6 +231,7 @@ def motion(before, after, flow):
             abs(before.mean - after.mean),
             abs(x) + abs(y),
             *turn(before.cylinder, after.cylinder),
+            1 - some[len(some) // 2] if len(some) >= 12 else 1.0,
         ],
         np.float32,
     )
@@ -254,21 +258,26 @@ def _middle(values):
 
 
 def _grey_blocks(a, b):
-    """Sorted correlations of 12 blocks of a with b, and their shifts."""
-    values, shifts = [], []
+    """Correlations of 12 blocks of a with b at their best place.
+
+    Returns: the correlations, sorted; the shifts; the correlations of blocks
+        that are not flat.
+    """
+    values, shifts, some = [], [], []
     for y in (4, 16, 28):
         top = max(0, y - 6)
         for x in (2, 17, 31, 46):
             left = max(0, x - 24)
+            block = a[y : y + 16, x : x + 16]
             found = cv2.matchTemplate(
-                b[top : y + 22, left : x + 40],
-                a[y : y + 16, x : x + 16],
-                cv2.TM_CCOEFF_NORMED,
+                b[top : y + 22, left : x + 40], block, cv2.TM_CCOEFF_NORMED
             )
             _, value, _, place = cv2.minMaxLoc(found)
             values.append(value)
+            if cv2.meanStdDev(block)[1][0, 0] > _FLAT:
+                some.append(value)
             shifts.append((place[0] + left - x, place[1] + top - y))
-    return sorted(values), shifts
+    return sorted(values), shifts, some
 
 
 def _colour_blocks(a, b):

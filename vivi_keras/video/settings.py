@@ -7,7 +7,7 @@ from vivi_keras.checks import check_choice, check_range, check_whole
 from vivi_keras.video import shots
 
 RATES = (1e-4, 1000)  # least and most frames per second
-FORMAT = 5  # increased when the same file and settings give other bytes
+FORMAT = 6  # increased when the same file and settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)

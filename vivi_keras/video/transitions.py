@@ -46,6 +46,11 @@ _STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
 _STILL_SECONDS = 0.4  # of the longer still
 _SHORT_SECONDS = 0.2  # of the other: more than a flash
 _CERTAIN = 2.0  # a score above those of the models
+# Between pictures of one scene, two values of `pictures.motion` are below these:
+# 1 - correlation after optical flow, and that of blocks at their best place.
+_SAME_AFTER_FLOW, _SAME_BLOCKS = 0.06, 0.04
+_AFTER_FLOW, _BLOCKS = 4, 17
+_FLAT = 4.0  # deviation of a picture that shows nothing
 _RETURN = 19  # a flash is over after at most this many pictures
 
 
@@ -450,6 +455,23 @@ def changes_of_stills(table, seconds, places):
     return found
 
 
+def is_same_scene(table, places):
+    """Whether pictures differ from those before by motion or light alone.
+
+    Args:
+        table: `Table`.
+        places: int [n], the pictures to check.
+    Returns: bool [n].
+    """
+    before = table.deviation[np.maximum(places - 1, 0)]
+    shows = np.minimum(before, table.deviation[places]) > _FLAT
+    motion = table.motion[places]
+    return shows & (
+        (motion[:, _AFTER_FLOW] < _SAME_AFTER_FLOW)
+        | (motion[:, _BLOCKS] < _SAME_BLOCKS)
+    )
+
+
 class Transitions:
     """Finds the frames that begin a new shot, frame by frame.
 
@@ -532,6 +554,7 @@ class Transitions:
         seconds = np.array([row.seconds for row in self._rows])
         cuts = with_gaps(cuts, seconds[places] - seconds[places - 1])
         cuts[changes_of_stills(table, seconds, places)] = _CERTAIN
+        cuts[is_same_scene(table, places)] = 0.0
         if self._first + places[0] == 0:
             cuts[0] = dissolves[0] = 0.0  # the first picture of all
         self._cut_scores += cuts.tolist()
