@@ -46,8 +46,8 @@ _STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
 _STILL_SECONDS = 0.4  # of the longer still
 _SHORT_SECONDS = 0.2  # of the other: more than a flash
 _CERTAIN = 2.0  # a score above those of the models
-# Between pictures of one scene, two values of `pictures.motion` are below these:
-# 1 - correlation after optical flow, and that of blocks at their best place.
+# In one scene, one of two values of `pictures.motion` is below these: of 1 -
+# correlation after optical flow, and of that of blocks at their best place.
 _SAME_AFTER_FLOW, _SAME_BLOCKS = 0.06, 0.04
 _AFTER_FLOW, _BLOCKS = 4, 17
 _FLAT = 4.0  # deviation of a picture that shows nothing
