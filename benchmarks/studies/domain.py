@@ -96,12 +96,12 @@ ARMS = {
     "shot": Arm("adapt_shot_demo"),
     "frame+shot": Arm("adapt_frame_shot_demo"),
     "vivi": Arm("adapt_vivi_demo"),
-    "frame, from scratch": Arm("adapt_frame_demo", SMALL),
-    "shot, from scratch": Arm("adapt_shot_demo", SMALL),
-    "frame+shot, from scratch": Arm("adapt_frame_shot_demo", SMALL),
-    "vivi, from scratch": Arm("adapt_vivi_demo", SMALL),
-    "labels alone, from scratch": Arm(settings=SMALL, fine_tuned=True),
-    "labels alone, from the start": Arm(fine_tuned=True),
+    "frame from scratch": Arm("adapt_frame_demo", SMALL),
+    "shot from scratch": Arm("adapt_shot_demo", SMALL),
+    "frame+shot from scratch": Arm("adapt_frame_shot_demo", SMALL),
+    "vivi from scratch": Arm("adapt_vivi_demo", SMALL),
+    "labels alone from scratch": Arm(settings=SMALL, fine_tuned=True),
+    "labels alone from the start": Arm(fine_tuned=True),
 }
 ADAPTED = ("start", "frame", "shot", "frame+shot", "vivi")
 BY_TASK = "start or adapted, by task"
@@ -110,15 +110,15 @@ COMPARED = (
     *((arm, "start") for arm in (*ADAPTED[1:], BY_TASK)),
     *((arm, "frame") for arm in ADAPTED[2:]),
     *(
-        ("frame, from scratch", other)
+        ("frame from scratch", other)
         for other in (
             "raw pixels",
             "colour histogram",
             "untrained",
-            "labels alone, from scratch",
+            "labels alone from scratch",
         )
     ),
-    *((f"{arm}, from scratch", "frame, from scratch") for arm in ADAPTED[2:]),
+    *((f"{arm} from scratch", "frame from scratch") for arm in ADAPTED[2:]),
 )
 PIXELS = {
     "raw pixels": cache.RawPixels,
@@ -218,7 +218,7 @@ def encoder_of(arm, seed, work):
     if ARMS[arm].row is None:
         model = build.build_encoder(config)
     else:
-        workdir = work / "runs" / f"{arm.replace(', ', '-')}-{seed}"
+        workdir = work / "runs" / f"{arm}-{seed}".replace(" ", "_")
         run.pretrain(config, workdir)
         model, _ = build.restore_encoder(workdir)
     return lambda images: np.asarray(model(images, training=False))
@@ -235,7 +235,7 @@ def read(encode, part, size):
 
 def features_of(arm, seed, size, parts, work):
     """Dict of split -> features; computed once."""
-    name = f"{arm.replace(', ', '-')}-{seed}-{size}".replace(" ", "_")
+    name = f"{arm}-{seed}-{size}".replace(" ", "_")
     path = work / "features" / f"{name}.npz"
     if not path.exists():
         encode = encoder_of(arm, seed, work)
@@ -345,7 +345,7 @@ def add_fine_tuned(arm, seed, size, parts, work):
     tasks = {r["task"] for r in done if (r["arm"], r["seed"], r["size"]) == key}
     if tasks == {*freedoom.TASKS}:
         return
-    module = work / "modules" / f"{arm.replace(', ', '-')}-{seed}"
+    module = work / "modules" / f"{arm}-{seed}".replace(" ", "_")
     if not module.exists():
         export_encoder(build.build_encoder(config_of(arm, seed, work)), module)
     tuner = finetune.FineTuner(encoder_lib.load_encoder(str(module)))
