@@ -550,6 +550,12 @@ def main():
     if unknown:
         parser.error(f"--arms must be of {[*ARMS]}. Got: {sorted(unknown)}")
     check_equal(arms, flags.work)
+    with files.locked(flags.work):
+        run_arms(arms, flags)
+    print("\n".join(table(load(flags.work / "scores.csv"))))
+
+
+def run_arms(arms, flags):
     parts = make_data(flags.work, flags.hours, flags.workers)
     for arm in arms:
         trained = ARMS[arm] not in (Arm(), Arm(fine_tuned=True))
@@ -559,7 +565,6 @@ def main():
                 add_fine_tuned(arm, int(seed), sizes[0], parts, flags.work)
                 continue
             add_scores(arm, int(seed), sizes, parts, flags.work)
-    print("\n".join(table(load(flags.work / "scores.csv"))))
 
 
 if __name__ == "__main__":
