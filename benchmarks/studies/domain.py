@@ -70,11 +70,14 @@ class Arm:
         settings: keys of the config to set.
         fine_tuned: whether all weights are trained with the labels alone, in
             place of a linear probe.
+        share_of: another arm, or None. All weights then lie half way between
+            those of its start and those that it ends with.
     """
 
     row: str | None = None
     settings: tuple = ()
     fine_tuned: bool = False
+    share_of: str | None = None
 
 
 # A small network that is trained from random weights, four times as long.
@@ -93,6 +96,7 @@ ARMS = {
     "untrained": Arm(settings=SMALL),
     "start": Arm(),
     "frame": Arm("adapt_frame_demo"),
+    "frame half way": Arm("adapt_frame_demo", share_of="frame"),
     "shot": Arm("adapt_shot_demo"),
     "frame+shot": Arm("adapt_frame_shot_demo"),
     "vivi": Arm("adapt_vivi_demo"),
@@ -103,12 +107,12 @@ ARMS = {
     "labels alone from scratch": Arm(settings=SMALL, fine_tuned=True),
     "labels alone from the start": Arm(fine_tuned=True),
 }
-ADAPTED = ("start", "frame", "shot", "frame+shot", "vivi")
+ADAPTED = ("start", "frame", "frame half way", "shot", "frame+shot", "vivi")
 BY_TASK = "start or adapted, by task"
 # Differences that the table shows.
 COMPARED = (
     *((arm, "start") for arm in (*ADAPTED[1:], BY_TASK)),
-    *((arm, "frame") for arm in ADAPTED[2:]),
+    *((arm, "frame") for arm in ADAPTED[3:]),
     *(
         ("frame from scratch", other)
         for other in (
@@ -118,7 +122,7 @@ COMPARED = (
             "labels alone from scratch",
         )
     ),
-    *((f"{arm} from scratch", "frame from scratch") for arm in ADAPTED[2:]),
+    *((f"{arm} from scratch", "frame from scratch") for arm in ADAPTED[3:]),
 )
 PIXELS = {
     "raw pixels": cache.RawPixels,
@@ -218,9 +222,17 @@ def encoder_of(arm, seed, work):
     if ARMS[arm].row is None:
         model = build.build_encoder(config)
     else:
-        workdir = work / "runs" / f"{arm}-{seed}".replace(" ", "_")
+        trained = ARMS[arm].share_of or arm
+        workdir = work / "runs" / f"{trained}-{seed}".replace(" ", "_")
         run.pretrain(config, workdir)
         model, _ = build.restore_encoder(workdir)
+        if ARMS[arm].share_of:
+            start = build.build_encoder(config)
+            for variable, first in zip(
+                model.variables, start.variables, strict=True
+            ):
+                if "seed" not in variable.path:
+                    variable.assign((variable + first) / 2)
     return lambda images: np.asarray(model(images, training=False))
 
 
