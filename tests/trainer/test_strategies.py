@@ -174,6 +174,37 @@ def test_one_device_equals_two_worker_processes(first, alone, tmp_path):
         check_equal(result, alone)
 
 
+TWO_MODELS = """
+import keras, numpy as np, tensorflow as tf
+from vivi_keras.trainer import strategies
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+for width in (3, 5):
+    with strategies.make_strategy("mirrored").scope():
+        model = keras.Sequential([
+            keras.Input((width,)),
+            keras.layers.BatchNormalization(synchronized=True),
+            keras.layers.Dense(1),
+        ])
+        model.compile("sgd", "mse")
+    model.fit(np.ones((8, width)), np.ones(8), batch_size=4, verbose=0)
+    print(width)
+"""
+
+
+def test_two_models_in_one_process():
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_MODELS],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.stdout.split() == ["3", "5"], done.stderr[-2000:]
+
+
 def test_missing_devices_are_named():
     with pytest.raises(RuntimeError, match="2 or more GPUs"):
         strategies.make_strategy("mirrored")

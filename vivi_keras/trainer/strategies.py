@@ -1,6 +1,7 @@
 """Distributed training: choosing a strategy, sharding the input; precision."""
 
 import contextlib
+import functools
 import os
 import warnings
 
@@ -96,8 +97,20 @@ def make_strategy(name="auto"):
                 f" Found: {[device.name for device in devices]}."
                 " Use strategy=one"
             )
-        return tf.distribute.MirroredStrategy([d.name for d in devices])
+        return _mirrored_strategy(tuple(device.name for device in devices))
     return tf.distribute.get_strategy()
+
+
+@functools.lru_cache
+def _mirrored_strategy(devices):
+    """The one `MirroredStrategy` of these devices.
+
+    A second one would number its collective operations as the first one does,
+    so that TensorFlow would confuse them if the models differ.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _jax_strategy(name):
