@@ -138,6 +138,8 @@ setuptools.setup(
         # With all that tests of the extras need.
         "test": [*TEST, *CONVERT, *HUB, *ARCHIVE, *DOMAIN],
         "archive": ARCHIVE,
+        # For tests/archive/test_browser.py; the browser is the system's own.
+        "browser": ["playwright>=1.50,<2"],
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
         "domain": DOMAIN,

@@ -7,12 +7,13 @@ from vivi_keras.export.encoder import check_free, write_module
 from vivi_keras.features import encoder as encoder_lib
 
 
-def export_classifier(module, path, kernel, bias, class_names, metadata=None):
+def export_classifier(
+    module, path, kernel, bias, class_names, metadata=None, variables=None
+):
     """Writes a module with a head on its features as one SavedModel.
 
-    It maps images to features as the module does, with the same weights to
-    fine-tune. Its signature `classify` maps images to `logits` and
-    `probabilities`.
+    It maps images to features as the module does, with weights to fine-tune.
+    Its signature `classify` maps images to `logits` and `probabilities`.
 
     Args:
         module: folder of a reusable SavedModel that maps images to features.
@@ -20,6 +21,8 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
         kernel: float [D, K]. bias: float [K].
         class_names: K names, stored as the metadata's "class_names".
         metadata: dict for vivi.json, added to the module's own metadata.
+        variables: arrays of the module's `variables` after fine-tuning; None
+            for its own.
     Returns: str, the path.
     Raises:
         ValueError: the module is not reusable, or shapes do not match.
@@ -39,7 +42,7 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
             f" {len(class_names)} class_names. Got: {kernel.shape} and"
             f" {bias.shape}"
         )
-    whole, signatures = _make(module, kernel, bias)
+    whole, signatures = _make(module, kernel, bias, variables)
     own = encoder.describe()["metadata"] or {}
     described = {
         key: own[key]
@@ -51,8 +54,9 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
     described |= {
         **metadata_lib.check_described(metadata),
         "class_names": [str(name) for name in class_names],
-        "encoder_sha256": encoder.digest,
     }
+    if variables is None:
+        described["encoder_sha256"] = encoder.digest
     derived = {
         "num_features": len(kernel),
         "weights": own.get("weights", {"dtype": "float32", "replaced": False}),
@@ -61,7 +65,7 @@ def export_classifier(module, path, kernel, bias, class_names, metadata=None):
     return str(path)
 
 
-def _make(module, kernel, bias):
+def _make(module, kernel, bias, variables):
     """The trackable object to save, and its signatures."""
     import tensorflow as tf
 
@@ -74,6 +78,9 @@ def _make(module, kernel, bias):
             "module must be a reusable SavedModel, to be exported with a head."
             f" Got: {module}, which lacks {', '.join(missing) or 'traces'}"
         )
+    if variables is not None:
+        for variable, value in zip(loaded.variables, variables, strict=True):
+            variable.assign(value)
     inputs = [
         value
         for function in traced

@@ -40,7 +40,12 @@ def every_level(**changes):
     return built
 
 
-def inputs_of(objective, features, images, mask=MASK):
+# Shots of videos 0 and 1 are the same footage, and one of video 2, which is
+# another clip of video 0.
+DUPLICATES = np.array([[5, 3, -1, -1], [-1, 3, 5, -1], [3, 5, -1, -1]])
+
+
+def inputs_of(objective, features, images, mask=MASK, duplicates=None):
     """Inputs from [B, S, F, C, 4, D] clips and [M, C, 4, D] images."""
     turns = objective.num_turns
     rows = [
@@ -53,6 +58,15 @@ def inputs_of(objective, features, images, mask=MASK):
         video_id=ops.convert_to_tensor(np.array([7, 8, 7])),
         labels=ops.convert_to_tensor(np.array([0, 2])),
         image_copies=CLIP[3],
+        duplicates=duplicates,
+    )
+
+
+def left_out(numbers, videos):
+    """Pairs of rows that are the same footage in two videos, one by one."""
+    pairs = [*zip(numbers, videos, strict=True)]
+    return np.array(
+        [[a == b >= 0 and v != w for b, w in pairs] for a, v in pairs]
     )
 
 
@@ -128,12 +142,15 @@ def test_batch_without_a_real_shot_is_zero_with_finite_gradients():
         assert gradient is None or np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("duplicates", [None, DUPLICATES])
 @pytest.mark.parametrize("loss", ["triplet", "nt_xent"])
-def test_exemplars_equal_reference(loss):
+def test_exemplars_equal_reference(loss, duplicates):
     settings = {"loss": loss, "temperature": 0.5}
     objective = every_level(frame_exemplar=settings, shot_exemplar=settings)
     clips, images = random_features()
-    outputs = objective(inputs_of(objective, clips, images))
+    outputs = objective(
+        inputs_of(objective, clips, images, duplicates=duplicates)
+    )
     slow = {
         "triplet": reference.semi_hard_triplet,
         "nt_xent": lambda *a, **k: reference.multi_positive_nce(*a, 0.5, **k),
@@ -145,14 +162,19 @@ def test_exemplars_equal_reference(loss):
         size = copies if name == "frame_exemplar" else frames * copies
         mask = np.repeat(MASK.ravel(), frames * copies)
         groups = np.where(mask, np.arange(len(rows)) // size, -1)
-        exclude = None
+        video = np.repeat([7, 8, 7], shots * frames * copies)
+        numbers = np.full(len(video), -1)
+        if duplicates is not None:
+            numbers = np.repeat(duplicates.ravel(), frames * copies)
+        exclude = left_out(numbers, video)
+        assert exclude.any() == (duplicates is not None)
         if name == "shot_exemplar":  # no negatives from the same video
-            video = np.repeat([7, 8, 7], shots * frames * copies)
-            exclude = video[:, None] == video[None, :]
+            exclude |= video[:, None] == video[None, :]
         else:
             more = np.asarray(head(images[..., 0, :].reshape(-1, DEPTH)))
             rows = np.concatenate([rows, more])
             groups = np.r_[groups, 1000 + np.arange(len(more)) // copies]
+            exclude = np.pad(exclude, (0, len(more)))
         expected = slow(rows, groups, exclude=exclude)
         np.testing.assert_allclose(
             outputs[name].losses, expected, rtol=0, atol=1e-5
@@ -160,11 +182,15 @@ def test_exemplars_equal_reference(loss):
         np.testing.assert_array_equal(outputs[name].weights, groups >= 0)
 
 
-def test_video_info_nce_equals_reference():
-    objective = every_level()
+@pytest.mark.parametrize("own_negatives", [False, True])
+@pytest.mark.parametrize("duplicates", [None, DUPLICATES])
+def test_video_info_nce_equals_reference(duplicates, own_negatives):
+    objective = every_level(
+        video_info_nce={"same_video_negatives": own_negatives}
+    )
     level = objective.levels[4]
     clips, images = random_features()
-    output = level(inputs_of(objective, clips, images))
+    output = level(inputs_of(objective, clips, images, duplicates=duplicates))
     features = clips[..., 0, :].reshape(3, 4, 4, DEPTH)
     shots = np.asarray(level.pool(features))
     predicted = np.asarray(level.predictor(shots))
@@ -175,7 +201,11 @@ def test_video_info_nce_equals_reference():
             real = MASK[:, target]
             contexts = predicted[:, known, target - known - 1]
             queries, keys = level.critic((contexts, shots[:, target]))
-            exclude = (video[:, None] == video) | ~real[None, :]
+            exclude = np.repeat(~real[None, :], 3, axis=0)
+            if not own_negatives:
+                exclude |= video[:, None] == video
+            if duplicates is not None:
+                exclude |= left_out(duplicates[:, target], video)
             each = reference.info_nce(queries, keys, exclude=exclude)
             losses += list(np.where(real, each, 0))
             weights += list(real)

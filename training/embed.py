@@ -50,7 +50,8 @@ _APPROXIMATE = flags.DEFINE_bool(
 _DUPLICATES = flags.DEFINE_bool(
     "duplicates",
     False,
-    "Only list shots of the index --output that occur again in other videos.",
+    "Only list shots of the index --output that occur again in other videos;"
+    " vivi-pretrain --config.data.duplicates=INDEX uses the list.",
 )
 _THRESHOLD = flags.DEFINE_float(
     "threshold", 0.98, "Minimum cosine of shots that --duplicates lists."
@@ -91,20 +92,13 @@ def main(argv):
 
 
 def _list_duplicates(index):
-    """Prints pairs of shots as CSV, most similar first."""
+    """Prints pairs of shots as CSV, most similar first; the index keeps it."""
     from vivi_keras.archive import choose
 
+    header, rows = choose.list_duplicates(index, _THRESHOLD.value)
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    columns = ("path", "start_seconds", "stop_seconds")
-    names = [f"{name}_{number}" for number in (1, 2) for name in columns]
-    writer.writerow(["cosine", *names])
-    shots = index.shots
-    spans = shots[["video", *columns[1:]]].itertuples(index=False)
-    spans = [(path, f"{a:.3f}", f"{b:.3f}") for path, a, b in spans]
-    pairs = choose.duplicates(index, _THRESHOLD.value)
-    for first, second, score in pairs:
-        writer.writerow([f"{score:.4f}", *spans[first], *spans[second]])
-    print(f"vivi-embed: {len(pairs)} pairs", file=sys.stderr)
+    writer.writerows([header, *rows])
+    print(f"vivi-embed: {len(rows)} pairs", file=sys.stderr)
 
 
 def _print_summary(done):

@@ -3,6 +3,7 @@
 Examples:
   vivi-label --suggest=50 --index=index --output=labels.csv
   vivi-label --fit --index=index --labels=labels.csv --output=classifier
+  vivi-label --fit --finetune --index=index --labels=labels.csv --output=tuned
   vivi-label --apply --index=index --module=classifier --output=classes
 """
 
@@ -15,6 +16,12 @@ _SUGGEST = flags.DEFINE_integer(
 )
 _FIT = flags.DEFINE_bool(
     "fit", False, "Fit a classifier on labels and export it."
+)
+_FINETUNE = flags.DEFINE_bool(
+    "finetune",
+    False,
+    "With --fit: also train the encoder, and use that if it is more accurate on"
+    " held-out videos. Such a classifier needs an index of its own.",
 )
 _APPLY = flags.DEFINE_bool(
     "apply", False, "Write a class for every shot, as CSV and timeline."
@@ -47,6 +54,8 @@ def main(argv):
         raise app.UsageError(
             "One of --suggest, --fit and --apply must be given."
         )
+    if _FINETUNE.value and not _FIT.value:
+        raise app.UsageError("--finetune must be given with --fit only.")
     needed = [_INDEX, _OUTPUT]
     needed += [_LABELS] if _FIT.value else []
     needed += [_MODULE] if _APPLY.value else []
@@ -91,6 +100,10 @@ def _fit(index):
     encoder = search.open_encoder(index, _MODULE.value)
     labelled = range_labels.join(index.footage, _LABELS.value)
     fitted = classify.fit(index, labelled, _SEED.value)
+    if _FINETUNE.value:
+        fitted = classify.finetune(
+            index, labelled, fitted, encoder, _SEED.value
+        )
     print("\n".join(classify.report(fitted, labelled)))
     confusion = fitted.confusion
     classifier.export_classifier(
@@ -110,8 +123,14 @@ def _fit(index):
                 "notes": list(fitted.notes),
             },
         },
+        variables=fitted.variables,
     )
     print(f"wrote {_OUTPUT.value}")
+    if fitted.variables is not None:
+        print(
+            "to apply it, embed the archive with it: vivi-embed"
+            f" --module={_OUTPUT.value}"
+        )
 
 
 def _apply(index):

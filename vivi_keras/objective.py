@@ -205,6 +205,7 @@ class Objective(layers.Layer):
         replicas=None,
         labels=None,
         image_copies: int = 1,
+        duplicates=None,
     ) -> LevelInputs:
         """Reshapes the encoder's rows into the inputs of the levels.
 
@@ -220,6 +221,7 @@ class Objective(layers.Layer):
             replicas: see `LocalReplicas`; None for one replica.
             labels: int [M], -1 for no label; None without images.
             image_copies: number of views of each labelled image.
+            duplicates: int [B, S], see `LevelInputs`; None without.
         """
         turns, depth = self.num_turns, features.shape[-1]
         rows = ops.reshape(features, (-1, turns, depth))  # [images, T, D]
@@ -239,6 +241,7 @@ class Objective(layers.Layer):
             image_features=None if images is None else images[..., 0, :],
             image_rotated=images if turned else None,
             labels=labels,
+            duplicates=duplicates,
         )
 
     def build(self, features_shape):

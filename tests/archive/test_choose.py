@@ -9,8 +9,9 @@ import archive_helpers
 import numpy as np
 import pytest
 
-from vivi_keras import archive
+from vivi_keras import archive, data
 from vivi_keras.archive import choose
+from vivi_keras.data import batches, records
 
 
 @pytest.fixture
@@ -120,6 +121,57 @@ def test_duplicates_equal_a_slow_reference(tmp_path, monkeypatch):
             choose.duplicates(index, threshold)
 
 
+def check_batches(folder, rows):
+    """Batches give exactly the shots of a listed pair the same number."""
+    given = {"batch_size": 4, "num_shots": 3, "image_size": 24, "num_steps": 3}
+    known = data.video_batches(
+        folder / "data", duplicates=folder / "index", **given
+    )
+    plain = data.video_batches(folder / "data", **given)
+    index, numbers = archive.open_index(folder / "index"), {}
+    for batch, other in zip(known, plain, strict=True):
+        batch = {name: value.numpy() for name, value in batch.items()}
+        found = batch.pop("duplicates")
+        assert batch.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_array_equal(batch[name], value)
+        for video, of_clip in zip(batch["video_id"], found, strict=True):
+            numbers.setdefault(int(video), set()).add(tuple(of_clip.tolist()))
+    videos = index.shots.groupby("video_id")["video"].first()
+    twice = [numbers.pop(i) for i in videos.index if videos[i] in PAIR]
+    assert len(twice) == 2 and twice[0] == twice[1]
+    ((green, blue, none),) = twice[0]
+    assert green >= 0 and blue >= 0 and green != blue and none == -1
+    assert {n for clips in numbers.values() for c in clips for n in c} == {-1}
+    assert [row["shot_1"] for row in rows] == ["0", "1"]
+
+
+PAIR = ("again.mp4", "once.mp4")
+
+
+def test_lists_of_duplicates_that_do_not_fit(copied):
+    groups = batches.duplicate_groups
+    with pytest.raises(ValueError, match=r"index, without duplicates.csv"):
+        groups(copied / "index", copied / "data")
+    choose.list_duplicates(archive.open_index(copied / "index"), 0.5)
+    assert groups(copied / "index", copied / "data")
+    path = copied / "index" / "duplicates.csv"
+    good = path.read_text("utf-8")
+    path.write_text(good.splitlines()[0] + "\n0.99,a.mp4\n", "utf-8")
+    with pytest.raises(ValueError, match="row 2 of .*must have integers in"):
+        groups(copied / "index", copied / "data")
+    path.write_text(good, "utf-8")
+    own = records.fingerprint(copied / "data")
+    archive_helpers.film(copied / "films" / "new.mp4", ("green", "blue"), 5)
+    archive_helpers.prepared(copied / "films", copied / "more")
+    more = records.fingerprint(copied / "more")
+    with pytest.raises(ValueError, match=f"{more}. Got: .*fingerprint {own}"):
+        groups(copied / "index", copied / "more")
+    # A list that lacks the new video is deleted with the video's arrival.
+    archive.embed(copied / "module", copied / "index", dataset=copied / "more")
+    assert not path.exists()
+
+
 def test_the_commands(made, tmp_path):
     """The same footage in two videos is listed; one of it is suggested."""
     films = tmp_path / "films"
@@ -151,6 +203,7 @@ def test_the_commands(made, tmp_path):
     for row, start in zip(rows, ("0.000", "1.500"), strict=True):
         assert {row["path_1"], row["path_2"]} == {"again.mp4", "once.mp4"}
         assert row["start_seconds_1"] == row["start_seconds_2"] == start
+    check_batches(tmp_path, rows)
     run(
         "label",
         "--suggest=20",

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 import vivi_keras
 from vivi_keras import archive
-from vivi_keras.archive import classify, label_pages
+from vivi_keras.archive import choose, classify, label_pages, search
 from vivi_keras.data import range_labels
 from vivi_keras.data.range_labels import RangeLabel, read_range_labels
 from vivi_keras.export import verify
@@ -378,12 +378,35 @@ def test_a_classifier_of_another_encoder_is_refused(made, tmp_path):
         )
 
 
+def test_an_empty_index(tmp_path):
+    """No page, table or file fails without a shot."""
+    index = archive_helpers.write_index(
+        tmp_path / "index", np.zeros((0, 8), np.float16), []
+    )
+    assert choose.suggest(index, 5) == [] and choose.duplicates(index) == []
+    sheet = label_pages.write_suggestions(tmp_path / "l.csv", index, [])
+    assert "No shot is left" in sheet.read_text("utf-8")
+    assert (tmp_path / "l.csv").read_text("utf-8") == HEAD
+    page = tmp_path / "hits.html"
+    search.write(page, index, index.search(np.ones(8)), "q", None)
+    assert "No shot was found: the index is empty" in page.read_text("utf-8")
+    assert search.table([]) == ["no shot was found: the index is empty"]
+    head = classify.Head(np.ones((8, 2)), np.zeros(2), ("x", "y"))
+    counts = label_pages.write_predictions(tmp_path / "out", index, head)
+    assert counts == {"x": 0, "y": 0}
+    rows = (tmp_path / "out" / "predictions.csv").read_text("utf-8")
+    assert rows == HEAD.strip() + ",confidence,margin\n"
+    with pytest.raises(ValueError, match="path in row 2 .*Got: 'a.mp4'$"):
+        range_labels.join(index.footage, write(tmp_path, "a.mp4,0,1,x"))
+
+
 def test_bad_flags(made):
     for flags, message in (
         (["--fit", "--apply"], "One of --suggest, --fit and --apply"),
         (["--fit", "--index=index", "--output=o"], "--labels must be given"),
         (["--apply", "--index=index", "--output=o"], "--module must be given"),
         (["--suggest=0", "--index=index"], "flag --suggest=0"),
+        (["--apply", "--finetune"], "--finetune must be given with --fit only"),
     ):
         done = command(made, *flags)
         assert done.returncode == 1 and message in done.stderr, done.stderr

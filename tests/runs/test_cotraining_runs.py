@@ -1,6 +1,7 @@
 """Whole runs on videos and labelled images: every row, stops, bad input."""
 
 import csv
+import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from run_helpers import stop_at
 
+from vivi_keras.data import records
 from vivi_keras.export import main as export
 from vivi_keras.runs import batches, build, checkpoints, run
 from vivi_keras.runs import workdir as workdir_lib
@@ -243,3 +245,92 @@ def test_images_and_videos_come_in_the_ratio_of_their_batches(data):
     assert batch["frames"].shape[0] == 2 and batch["image"].shape[0] == 7
     assert set(batch) == {"frames", "shot_mask", "video_id", "image", "label"}
     assert tf.reduce_max(batch["label"]) <= 2
+
+
+def ranges(path, videos, *more):
+    """A labels file: the first two shots of some videos, by turns."""
+    rows = [f"video_{v}.mp4,0,2,{'cat' if v % 2 else 'dog'}" for v in videos]
+    head = "path,start_seconds,stop_seconds,label"
+    path.write_text("\n".join([head, *rows, *more]) + "\n")
+    return str(path)
+
+
+def test_labels_of_ranges_train_and_test(data, tmp_path):
+    config = small(data, "vivi_ex4_co100_demo", steps=2)
+    config.data.images.update(
+        dataset=ranges(tmp_path / "train.csv", range(4)),
+        test_split=ranges(tmp_path / "test.csv", (4, 5)),
+    )
+    config.train.test_every_steps = 1
+    run.pretrain(config, tmp_path / "run", verbose=0)
+    with open(tmp_path / "run" / "metrics.csv", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    assert all(row["test_top1"] for row in rows) and rows
+    # The exported module is tested on the same frames: 2 of each video.
+    (batch,) = export.test_batches(tmp_path / "run")
+    assert batch["label"].numpy().tolist() == [1, 1, 0, 0]
+    # Other labels are other data: the run does not go on with them.
+    ranges(tmp_path / "train.csv", range(4), "video_6.mp4,,,cat")
+    batches._opened.cache_clear()
+    with pytest.raises(ValueError, match="must be the one that the run in"):
+        run.pretrain(config, tmp_path / "run", verbose=0)
+
+
+def test_a_test_on_labels_of_ranges_needs_other_videos(data, tmp_path):
+    config = small(data, "vivi_ex4_co100_demo", steps=2)
+    images = config.data.images
+    images.dataset = ranges(tmp_path / "train.csv", range(4))
+    for split, message in (
+        ("test", "test_split must be a labels file .*Got: 'test' .*'none'"),
+        (ranges(tmp_path / "a.csv", (3, 4)), "videos must not .*Got: 1 in bo"),
+    ):
+        images.test_split = split
+        with pytest.raises(ValueError, match=message):
+            run.pretrain(config, tmp_path / "run", verbose=0)
+    config = small(data, "sup_100_demo", steps=2)
+    config.data.images.update(dataset=images.dataset, test_split="none")
+    config.data.dataset = ""
+    with pytest.raises(ValueError, match="dataset must be given with a file"):
+        run.pretrain(config, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_near_duplicates_reach_the_losses(data, tmp_path):
+    """Two videos whose shots are all duplicates have no negatives left."""
+    index = tmp_path / "index"
+    index.mkdir()
+    folder = data / "dataset"
+    source = {"source": {"fingerprint": records.fingerprint(folder)}}
+    (index / "index.json").write_text(json.dumps(source))
+    config = small(data, "vivi_ex4_demo", steps=1)
+    config.data.update(batch_size=8, duplicates=str(index))
+    with pytest.raises(ValueError, match="without duplicates.csv"):
+        run.pretrain(config, tmp_path / "run", verbose=0)
+
+    def losses(pairs, name):
+        head = "video_id_1,shot_1,video_id_2,shot_2\n"
+        rows = [f"{1000 + a},{s},{1000 + b},{t}\n" for a, s, b, t in pairs]
+        (index / "duplicates.csv").write_text(head + "".join(rows))
+        run.pretrain(config, tmp_path / name, verbose=0)
+        with open(tmp_path / name / "metrics.csv", encoding="utf-8") as file:
+            (row,) = csv.DictReader(file)
+        return row
+
+    none = losses([], "none")
+    # Shots of one place of all videos are the same footage, over chains.
+    every = losses(
+        [(v, s, v + 1, t) for v in range(7) for s in range(5) for t in (0, s)],
+        "every",
+    )
+    config.data.duplicates = ""
+    run.pretrain(config, tmp_path / "off", verbose=0)
+    with open(tmp_path / "off" / "metrics.csv", encoding="utf-8") as file:
+        (off,) = csv.DictReader(file)
+    for key in ("loss", "video_info_nce_loss"):
+        assert none[key] == off[key]
+    assert float(every["video_info_nce_loss"]) == 0.0
+    assert float(off["video_info_nce_loss"]) > 0.1
+    config.data.duplicates = str(index)
+    (index / "duplicates.csv").write_text("video_id_1,shot_1,video_id_2,shot_2")
+    with pytest.raises(ValueError, match="must be the one that the run in"):
+        run.pretrain(config, tmp_path / "every", verbose=0)

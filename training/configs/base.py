@@ -19,15 +19,20 @@ def paper_config() -> ml_collections.ConfigDict:
                 "max_gap_seconds": 0.0,
                 "image_size": 224,  # [R]
                 "crop_area": (0.05, 1.0),  # share of a frame  [G]
+                # An index with a list of near duplicates, which are then no
+                # negatives of each other (vivi-embed --duplicates).
+                "duplicates": "",
                 "batch_size": 512,  # videos  [R]
                 "views": "exemplar",
                 "colour_strength": 1.0,  # of the views; 0: no change
                 "images": {
                     # A folder of class folders, "tfds:NAME", the folder of a
-                    # prepared TFDS data set, or "fashion_mnist".
+                    # prepared TFDS data set, "fashion_mnist", or a CSV file
+                    # with labels of ranges of the videos in data.dataset.
                     "dataset": "tfds:imagenet2012",
                     "split": "train",
-                    "test_split": "validation",  # "none": no test
+                    # Or another CSV file; "none": no test.
+                    "test_split": "validation",
                     "class_names": (),  # (): the data set's names
                     "label_fraction": 1.0,  # share of the labels used
                     "label_subset": "",  # which ones; "": random by seed

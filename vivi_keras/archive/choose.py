@@ -4,6 +4,8 @@ import numpy as np
 import threadpoolctl
 from sklearn.cluster import KMeans
 
+from vivi_keras import files
+from vivi_keras.data.batches import DUPLICATE_KEYS, DUPLICATES
 from vivi_keras.features.knn import normalise
 
 # If there are more shots, this many are drawn to choose from. [O]
@@ -131,3 +133,30 @@ def duplicates(index, threshold=THRESHOLD):
                 if start + a < other + b
             ]
     return sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
+
+
+def list_duplicates(index, threshold=THRESHOLD):
+    """Writes the pairs of `duplicates` as CSV into an index.
+
+    The list serves training: `config.data.duplicates` is the index's folder.
+
+    Args:
+        index, threshold: as in `duplicates`.
+    Returns: (header, rows) as written: cosine, then path, start and stop
+        seconds of both shots, then their video ids and numbers.
+    Raises: ValueError: the threshold is not in (0, 1].
+    """
+    names = ("path", "start_seconds", "stop_seconds")
+    header = [f"{name}_{number}" for number in (1, 2) for name in names]
+    header = ["cosine", *header, *DUPLICATE_KEYS]
+    shots = index.shots
+    columns = ["video", "start_seconds", "stop_seconds", "video_id", "shot"]
+    of_row = [*shots[columns].itertuples(index=False)]
+    rows = []
+    for first, second, score in duplicates(index, threshold):
+        pair = of_row[first], of_row[second]
+        spans = [(path, f"{a:.3f}", f"{b:.3f}") for path, a, b, *_ in pair]
+        keys = [key for *_, video_id, shot in pair for key in (video_id, shot)]
+        rows.append([f"{score:.4f}", *spans[0], *spans[1], *keys])
+    files.write_csv(index.folder / DUPLICATES, header, rows)
+    return header, rows

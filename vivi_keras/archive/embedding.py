@@ -11,6 +11,7 @@ import tqdm
 from vivi_keras import checks, files
 from vivi_keras.archive import sources as sources_lib
 from vivi_keras.archive import store as store_lib
+from vivi_keras.data.batches import DUPLICATES
 from vivi_keras.features import encoder as encoder_lib
 
 # A part is written after this many frames or seconds; a killed run loses at
@@ -201,6 +202,8 @@ def _run(store, encoder, source, batch_size, show_progress):
             store, encoder, source, batch_size, entries, show_progress
         )
         dropped = _drop(store, entries)
+        if added or dropped:  # a list of duplicates would not be complete
+            (store.folder / DUPLICATES).unlink(missing_ok=True)
         _write_records(store, entries)
         manifest["complete"] = True
     store.save()

@@ -46,15 +46,18 @@ class Pictures:
 
     def get(self, row):
         """A frame's picture as the `src` of an <img>; None if it is missing."""
+        image = self.image(row)
+        return None if image is None else _picture(image)
+
+    def image(self, row):
+        """A frame as BGR uint8 [h, w, 3]; None if it is missing."""
         if self.missing is not None:
             return None
         frame = self._index.frames.iloc[row]
         if self._source is None:
             path = self._index.video_path(frame["video"])
-            image = None if path is None else _read(path)
-        else:
-            image = self._frame(frame)
-        return None if image is None else _picture(image)
+            return None if path is None else _read(path)
+        return self._frame(frame)
 
     def _frame(self, frame):
         shot = self._index.shots.iloc[frame["shot_row"]]

@@ -1,15 +1,21 @@
 """Batches of video clips: a pure function of (data set, seed, step)."""
 
+import csv
 import numbers
+import pathlib
 
 import numpy as np
 
-from vivi_keras import checks
+from vivi_keras import checks, files
 from vivi_keras.data import crops, pipeline, sampling
 from vivi_keras.data import records as records_lib
 from vivi_keras.data.records import Records
 
 MIN_IMAGE_SIZE = 8
+# The list of near duplicates in an index, which `vivi-embed --duplicates`
+# writes, and its columns that identify two shots.
+DUPLICATES = "duplicates.csv"
+DUPLICATE_KEYS = ("video_id_1", "shot_1", "video_id_2", "shot_2")
 
 
 def video_batches(
@@ -25,6 +31,7 @@ def video_batches(
     frame_gap_seconds=None,
     crop="inception",
     crop_area=crops.AREA_RANGE,
+    duplicates=None,
     split="train",
     shard=(0, 1),
     num_steps=None,
@@ -53,6 +60,8 @@ def video_batches(
         crop: "inception" (random area, aspect and flip; METHOD [G]) or None
             (the largest centred crop, no flip).
         crop_area: least and most share of the frame in an Inception crop.
+        duplicates: None, or the folder of an index of this data set for which
+            `vivi-embed --duplicates` listed near duplicates.
         split: TFDS split.
         shard: (index, count): yield rows [index * B / count,
             (index + 1) * B / count) of each global batch.
@@ -61,8 +70,11 @@ def video_batches(
         keras.utils.PyDataset, of {"frames": uint8 [B, S, F, H, W, 3] (with
         copies [B, S, F, C, H, W, 3]), "shot_mask": bool [B, S], "video_id":
         int64 [B]}. Padded shots come last, are False in the mask and black.
+        With `duplicates`, also "duplicates": int64 [B, S], the same number
+        >= 0 for shots that show the same footage, -1 for all others.
     Raises: ValueError: an argument is out of range, there is no such data
-        set, it has fewer than 2 videos, or fewer records than `batch_size`.
+        set, it has fewer than 2 videos, or fewer records than `batch_size`;
+        or the index is of another data set or has no list.
 
     >>> batches = data.video_batches("data", batch_size=4, image_size=32)
     >>> next(iter(batches))["frames"].shape
@@ -90,7 +102,11 @@ def video_batches(
             f" Got: {gap!r}"
         )
     rows = shard_rows(shard, batch_size)
-    records = Records(dataset_dir, split)
+    features, groups = records_lib.FEATURES, None
+    if duplicates is not None:
+        groups = duplicate_groups(duplicates, dataset_dir)
+        features = (*features, "first_shot")
+    records = Records(dataset_dir, split, features)
     _check_records(records, batch_size)
 
     num_crops = 1 if copies is None else copies
@@ -114,6 +130,7 @@ def video_batches(
                 frames_per_shot,
                 draws[: 1 + num_frames],
                 gap,
+                groups,
             )
             images = crops.crop_frames(
                 clip.pop("jpegs"),
@@ -129,14 +146,17 @@ def video_batches(
             ) from error
         return {"frames": images.reshape(*axes, *size, 3), **clip}
 
+    fields = {
+        "frames": ((*axes, *size, 3), "uint8"),
+        "shot_mask": ((num_shots,), "bool"),
+        "video_id": ((), "int64"),
+    }
+    if groups is not None:
+        fields["duplicates"] = (num_shots,), "int64"
     return pipeline.batches(
         pipeline.Rows(
             load,
-            {
-                "frames": ((*axes, *size, 3), "uint8"),
-                "shot_mask": ((num_shots,), "bool"),
-                "video_id": ((), "int64"),
-            },
+            fields,
             batch_size,
             rows,
             first_step,
@@ -145,15 +165,17 @@ def video_batches(
     )
 
 
-def _read_clip(record, num_shots, frames_per_shot, draws, gap):
+def _read_clip(record, num_shots, frames_per_shot, draws, gap, groups):
     """Reads only the frames of a record that a clip uses.
 
     Returns: dict of "jpegs", list of S * F byte strings, "shot_mask" bool
-        [S] and "video_id" int64 [].
+        [S], "video_id" int64 [], and "duplicates" int64 [S] if there are
+        groups of them.
     """
     example = records_lib.Example(record)
+    shot_index = example.integers("shot_index")
     frames, shot_mask = sampling.choose_frames(
-        example.integers("shot_index"),
+        shot_index,
         num_shots,
         frames_per_shot,
         draws,
@@ -161,11 +183,80 @@ def _read_clip(record, num_shots, frames_per_shot, draws, gap):
         gap,
     )
     places = example.strings("frames")
-    return {
+    video_id = example.integers("video_id")[0]
+    clip = {
         "jpegs": [record[slice(*places[frame])] for frame in frames.ravel()],
         "shot_mask": shot_mask,
-        "video_id": example.integers("video_id")[0],
+        "video_id": video_id,
     }
+    if groups is not None:
+        shots = example.integers("first_shot")[0] + shot_index[frames[:, 0]]
+        found = [groups.get((int(video_id), int(shot)), -1) for shot in shots]
+        clip["duplicates"] = np.where(shot_mask, found, -1)
+    return clip
+
+
+def duplicate_groups(index, dataset_dir):
+    """Groups of shots that show the same footage, as an index lists them.
+
+    Shots are in one group if pairs of the list link them, also over others.
+
+    Args:
+        index: folder of an index, with a list by `vivi-embed --duplicates`.
+        dataset_dir: folder of the data set that must be the index's.
+    Returns: dict (video id, number of the shot in the video) -> int >= 0.
+    Raises: ValueError: the index has no list, or is of another data set.
+    """
+    folder = pathlib.Path(index)
+    manifest = files.read_json(folder / "index.json")
+    path = folder / DUPLICATES
+    if not isinstance(manifest, dict) or not path.is_file():
+        raise ValueError(
+            "duplicates must be an index with a list of near duplicates. Got:"
+            f" {files.printable_path(folder)}, without {DUPLICATES}. Run"
+            " vivi-embed --duplicates"
+        )
+    own, wanted = (
+        manifest["source"].get("fingerprint"),
+        records_lib.fingerprint(dataset_dir),
+    )
+    if own != wanted:
+        raise ValueError(
+            "duplicates must be an index of the data set"
+            f" {files.printable_path(dataset_dir)}, with fingerprint {wanted}."
+            f" Got: {files.printable_path(folder)}, of a data set with"
+            f" fingerprint {own}. Run vivi-embed again, then vivi-embed"
+            " --duplicates"
+        )
+    group_of, members = {}, {}
+    for pair in _duplicate_pairs(path):
+        for shot in pair:
+            if shot not in group_of:
+                group_of[shot] = len(members)
+                members[len(members)] = [shot]
+        kept, other = (group_of[shot] for shot in pair)
+        if kept != other:
+            for shot in members[other]:
+                group_of[shot] = kept
+            members[kept] += members[other]
+            members[other] = []
+    return group_of
+
+
+def _duplicate_pairs(path):
+    """Yields ((video id, shot), (video id, shot)) of each row of the list."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        for number, row in enumerate(rows, 2):
+            try:
+                keys = [int(row[name]) for name in DUPLICATE_KEYS]
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(
+                    f"row {number} of {files.printable_path(path)} must have"
+                    f" integers in {', '.join(DUPLICATE_KEYS)}. Got: {row}."
+                    " Run vivi-embed --duplicates again"
+                ) from None
+            yield tuple(keys[:2]), tuple(keys[2:])
 
 
 def check_arguments(**arguments):

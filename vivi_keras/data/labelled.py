@@ -103,6 +103,7 @@ class LabelledImages:
         class_names: one name per class.
         skipped: dict of name of an image set aside -> reason.
         record: how the labels were chosen, for a run's config.
+        groups: int64 [N], the video of each image; None if unknown.
     """
 
     read: Callable
@@ -110,6 +111,7 @@ class LabelledImages:
     class_names: tuple
     skipped: dict = dataclasses.field(default_factory=dict)
     record: dict = dataclasses.field(default_factory=dict)
+    groups: np.ndarray | None = None
 
     def __len__(self):
         return len(self.labels)
@@ -182,6 +184,7 @@ def take_fraction(images, fraction, seed=0):
         images,
         read=lambda index: images.read(kept[index]),
         labels=images.labels[kept],
+        groups=None if images.groups is None else images.groups[kept],
         record=record,
     )
 
@@ -205,11 +208,11 @@ def fingerprint(images) -> str:
     return digest.hexdigest()
 
 
-def checked(read, labels, class_names, skipped=None, least=2):
+def checked(read, labels, class_names, skipped=None, least=2, groups=None):
     """Checks labels and builds LabelledImages.
 
     Args:
-        read, class_names, skipped: as in LabelledImages.
+        read, class_names, skipped, groups: as in LabelledImages.
         labels: int [N].
         least: int, fewest images allowed per class.
     Raises: ValueError: no image, a label out of range, or too few images of
@@ -239,4 +242,4 @@ def checked(read, labels, class_names, skipped=None, least=2):
             )
     labels = labels.astype(np.int64)
     skipped = {} if skipped is None else skipped
-    return LabelledImages(read, labels, class_names, skipped)
+    return LabelledImages(read, labels, class_names, skipped, groups=groups)

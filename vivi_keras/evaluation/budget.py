@@ -7,6 +7,7 @@ import numpy as np
 
 from vivi_keras.evaluation.protocols import finetune
 from vivi_keras.features import linear
+from vivi_keras.features.finetune import FineTuner, Sweep, Untrainable
 
 _SAMPLE = 16  # images used to measure speeds
 
@@ -17,7 +18,7 @@ class Rung:
 
     name: str
     protocols: tuple
-    sweep: finetune.Sweep | None
+    sweep: Sweep | None
     max_test: int | None
 
 
@@ -67,16 +68,16 @@ def measure(encoder, image_size):
     probe = _seconds(lambda: linear.fit(values, labels, 1e-2), 1)
     probe *= len(linear.STRENGTHS) + 1
     try:
-        tuner = finetune.FineTuner(encoder)
+        tuner = FineTuner(encoder)
         training = _training_seconds(tuner, images)
-    except finetune.Untrainable:
+    except Untrainable:
         training = None
     return Speed(forward, training, probe)
 
 
 def _training_seconds(tuner, images):
     labels = np.arange(_SAMPLE) % 10
-    sweep = finetune.Sweep((0.01,), (3,), _SAMPLE)
+    sweep = Sweep((0.01,), (3,), _SAMPLE)
 
     def train():
         tuner.train(images, labels, 10, sweep, (0.01, 3), 0)

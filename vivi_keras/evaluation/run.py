@@ -15,6 +15,7 @@ from vivi_keras.evaluation.protocols import corruptions, finetune, frozen
 from vivi_keras.evaluation.reports import scores
 from vivi_keras.evaluation.settings import CORRUPTIONS
 from vivi_keras.features import CannotScore
+from vivi_keras.features.finetune import FineTuner, Sweep, Untrainable
 
 
 class Ledger(dict):
@@ -108,7 +109,7 @@ class Run:
         try:
             rows = self._rows(encoder, task, protocol, file)
         except (
-            finetune.Untrainable,
+            Untrainable,
             FloatingPointError,
             CannotScore,
         ) as reason:
@@ -187,8 +188,8 @@ class Run:
 
     def _fine_tuned(self, encoder, task, file):
         if encoder.digest not in self._tuners:
-            self._tuners[encoder.digest] = finetune.FineTuner(encoder)
-        sweep = finetune.Sweep(
+            self._tuners[encoder.digest] = FineTuner(encoder)
+        sweep = Sweep(
             **{
                 k: tuple(v) if isinstance(v, list) else v
                 for k, v in self.settings["sweep"].items()

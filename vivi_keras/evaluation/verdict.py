@@ -12,16 +12,14 @@ import pathlib
 import numpy as np
 
 from vivi_keras import checks, files, pages
-from vivi_keras.evaluation.protocols import finetune
 from vivi_keras.evaluation.reports import compare
 from vivi_keras.features import cache, linear, own_labels
 from vivi_keras.features import encoder as encoder_lib
+from vivi_keras.features.finetune import FineTuner, Sweep
 
 SHARES = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the labels
 # Small enough for two cores. The rate is chosen in the first draw.  [O]
-SWEEP = finetune.Sweep(
-    learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1
-)
+SWEEP = Sweep(learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1)
 FINETUNE_DRAWS = 3
 # Input sizes that are tried, as multiples of the training size: pretrained
 # encoders often do better on larger images than those of a short training. [O]
@@ -97,7 +95,7 @@ def judge(
         for name, values in features.items()
     }
     if fine_tune:
-        tuner = finetune.FineTuner(encoders[START])
+        tuner = FineTuner(encoders[START])
         sizes[FINETUNED] = image_sizes[0]  # a larger one takes long
         inputs = encoder_lib.resize_frames(
             own.images, encoders[START].size_for(sizes[FINETUNED])

@@ -78,10 +78,14 @@ class _Record:
         """The numbers of a shot's frames: int [n]."""
         return np.flatnonzero(self._owner == shot)
 
+    def jpeg(self, row):
+        """A frame as bytes of a JPEG."""
+        start, stop = self._jpegs[row]
+        return bytes(self._data[start:stop])
+
     def decode(self, row):
         """A frame: uint8 [H, W, 3]."""
-        start, stop = self._jpegs[row]
-        return crops.decode(self._data[start:stop])
+        return crops.decode(self.jpeg(row))
 
 
 class StoredFrames:
@@ -121,12 +125,16 @@ class StoredFrames:
 
     def read(self, rows):
         """Frames by number: list of uint8 [H, W, 3]."""
+        return [crops.decode(jpeg) for jpeg in self.jpegs(rows)]
+
+    def jpegs(self, rows):
+        """Frames by number: list of bytes of a JPEG."""
         found, last = {}, None
         for row in sorted({*np.asarray(rows).tolist()}):
             number, place = self._places[row]
             if last is None or last[0] != number:
                 last = number, _Record(self._records.read(number))
-            found[row] = last[1].decode(place)
+            found[row] = last[1].jpeg(place)
         return [found[row] for row in np.asarray(rows).tolist()]
 
 

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from vivi_keras.data import image_sources, range_labels
+from vivi_keras.data import crops, image_sources, labelled, range_labels
 from vivi_keras.features import frames
 
 MOST_IMAGES = 4000
@@ -61,7 +61,7 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
     Raises: ValueError: they cannot be read, a row matches no video, or there
         is only one class.
     """
-    if str(labels).lower().endswith(".csv"):
+    if is_csv(labels):
         found = _of_ranges(labels, dataset, most)
     else:
         found = of_images(image_sources.open_images(str(labels)), most)
@@ -73,9 +73,14 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
     return found
 
 
+def is_csv(labels):
+    """Whether labels are a CSV file of ranges, by the name's end."""
+    return str(labels).lower().endswith(".csv")
+
+
 def check(labels):
     """Raises ValueError if labels cannot be read, before a data set exists."""
-    if str(labels).lower().endswith(".csv"):
+    if is_csv(labels):
         rows, num_empty = range_labels.read_range_labels(labels)
         if len({row.label for row in rows}) < 2:
             raise ValueError(
@@ -98,13 +103,57 @@ def of_images(source, most=MOST_IMAGES) -> OwnLabels:
     )
 
 
-def _of_ranges(file, dataset, most):
+def frames_of(file, dataset, class_names=None) -> labelled.LabelledImages:
+    """All stored frames in the ranges of a labels file, to train on.
+
+    The frames are held in memory as JPEG, and decoded when they are read.
+
+    Args:
+        file: a CSV file of ranges (see `range_labels.read_range_labels`).
+        dataset: the prepared data set with its videos.
+        class_names: None, or the classes of another file: labels are indices
+            into them, and a class may have no frame.
+    Returns: labelled.LabelledImages, shot after shot; its `groups` are the ids
+        of the videos.
+    Raises: ValueError: as `read`, or a class is not in `class_names`.
+    """
+    stored, joined = _joined(file, dataset)
+    names = joined.class_names
+    if class_names is not None:
+        new = [name for name in names if name not in class_names]
+        if new:
+            raise ValueError(
+                f"{file} must have the classes {tuple(class_names)[:5]}. Got:"
+                f" {new[0]!r}"
+            )
+        names = tuple(class_names)
+    places = [names.index(name) for name in joined.class_names]
+    jpegs = stored.jpegs(np.concatenate(joined.frame_rows))
+    counts = [len(rows) for rows in joined.frame_rows]
+    try:
+        return labelled.checked(
+            lambda index: crops.decode(jpegs[index]),
+            np.repeat(np.array(places)[joined.labels], counts),
+            names,
+            least=2 if class_names is None else 0,
+            groups=np.repeat(joined.groups, counts),
+        )
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _joined(file, dataset):
+    """The stored frames of a data set, and which of them a file labels."""
     if not dataset:
         raise ValueError(
             f"dataset must be given with a file of labels. Got: {file} alone"
         )
     stored = frames.StoredFrames(dataset)
-    joined = range_labels.join(stored.footage, file)
+    return stored, range_labels.join(stored.footage, file)
+
+
+def _of_ranges(file, dataset, most):
+    stored, joined = _joined(file, dataset)
     random, order = np.random.default_rng(0), []
     # One frame of each labelled shot, then a second one, and so on.
     for shot, rows in enumerate(joined.frame_rows):

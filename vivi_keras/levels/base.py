@@ -36,6 +36,9 @@ class LevelInputs:
             labelled images and rotations.
         labels: int [M] in [0, num_classes), the images' classes, or -1 for
             an image without a label; None without images.
+        duplicates: int [B, S], the same number >= 0 for shots that show the
+            same footage, -1 for all others. Such shots of two videos are not
+            each other's negatives. None if they are not known.
     """
 
     features: Tensor
@@ -46,6 +49,7 @@ class LevelInputs:
     image_features: Tensor | None = None
     image_rotated: Tensor | None = None
     labels: Tensor | None = None
+    duplicates: Tensor | None = None
 
     def __repr__(self):
         # Keras puts arguments into error messages: show shapes, not values.
@@ -152,6 +156,21 @@ class Level(layers.Layer):
             "weight": self.weight,
             "warmup_steps": self.warmup_steps,
         }
+
+
+def same_footage(duplicates, other_duplicates, owner, other_owner):
+    """True for near duplicates in two videos, which are no negatives.
+
+    Args:
+        duplicates: int [..., N], see `LevelInputs`; other_duplicates: int
+            [..., M].
+        owner: int [N], the video of each; other_owner: int [M].
+    Returns: bool [..., N, M].
+    """
+    same = duplicates[..., :, None] == other_duplicates[..., None, :]
+    known = duplicates[..., :, None] >= 0
+    other_video = owner[:, None] != other_owner[None, :]
+    return ops.logical_and(ops.logical_and(same, known), other_video)
 
 
 def share(facts, weights):

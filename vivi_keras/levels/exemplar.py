@@ -57,12 +57,13 @@ class Exemplar(base.Level):
     def grouped(self, inputs):
         """Groups of rows: features [G, K, D], mask bool [G], owner int [G].
 
-        Groups with the same owner come from the same video.
+        Groups with the same owner come from the same video. The last item is
+        `LevelInputs.duplicates` of each group, int [G], or None.
         """
         raise NotImplementedError
 
     def call(self, inputs, training=None):
-        features, mask, owner = self.grouped(inputs)
+        features, mask, owner, duplicates = self.grouped(inputs)
         embeddings = self.head(features)  # [G, K, U]
         num_groups, size = ops.shape(embeddings)[0], embeddings.shape[1]
         metrics = embedding_metrics(embeddings, mask)
@@ -72,22 +73,34 @@ class Exemplar(base.Level):
         ids = ops.where(mask, ids, -ops.ones_like(ids))
         rows = ops.reshape(embeddings, (-1, self.head_units))  # [N, U]
         ids = ops.repeat(ids, size)  # [N]
+        owner = ops.repeat(owner, size)
+        if duplicates is not None:
+            duplicates = ops.repeat(duplicates, size)
         losses, extra = self._compare(
-            rows, ids, ops.repeat(owner, size), size, inputs.replicas
+            rows, ids, owner, duplicates, size, inputs.replicas
         )
         weights = ops.cast(ids >= 0, losses.dtype)
         return base.LevelOutput(losses, weights, {**metrics, **extra})
 
-    def _compare(self, rows, ids, owner, size, replicas):
+    def _compare(self, rows, ids, owner, duplicates, size, replicas):
         """Losses [N] of the rows, and metrics specific to the loss."""
-        others, other_ids, other_owner = rows, ids, owner
-        if self.negatives == "global":
-            others = replicas.gather(rows)  # [M, U]
-            other_ids = replicas.gather(ids)
-            other_owner = replicas.gather(owner)
+
+        def everyone(tensor):
+            if self.negatives == "global":
+                return replicas.gather(tensor)  # [N, ...] -> [M, ...]
+            return tensor
+
+        others, other_ids, other_owner = map(everyone, (rows, ids, owner))
         exclude = None
         if not self.same_video_negatives:
             exclude = owner[:, None] == other_owner[None, :]  # [N, M]
+        if duplicates is not None:
+            copies = base.same_footage(
+                duplicates, everyone(duplicates), owner, other_owner
+            )
+            exclude = (
+                copies if exclude is None else ops.logical_or(exclude, copies)
+            )
         if self.loss != "triplet":
             return multi_positive_nce(
                 rows, ids, self.temperature, others, other_ids, exclude
@@ -134,8 +147,11 @@ class FrameExemplar(Exemplar):
         features = ops.reshape(inputs.features, (-1, copies, depth))
         mask = ops.repeat(ops.reshape(inputs.shot_mask, (-1,)), frames)
         owner = ops.repeat(inputs.video_id, shots * frames)
+        duplicates = inputs.duplicates
+        if duplicates is not None:
+            duplicates = ops.repeat(ops.reshape(duplicates, (-1,)), frames)
         if inputs.image_features is None:
-            return features, mask, owner
+            return features, mask, owner, duplicates
         images = inputs.image_features  # [M, C, D]
         self.require(
             images.shape[1] == copies,
@@ -146,10 +162,14 @@ class FrameExemplar(Exemplar):
         # Video ids are >= 0, so these negative ids are unique.
         index = ops.arange(count, dtype="int32")
         index = -1 - index - inputs.replicas.index * count
+        if duplicates is not None:
+            none = ops.cast(-ops.ones_like(index), duplicates.dtype)
+            duplicates = ops.concatenate([duplicates, none], axis=0)
         return (
             ops.concatenate([features, images], axis=0),
             ops.concatenate([mask, index < 0], axis=0),
             ops.concatenate([owner, ops.cast(index, owner.dtype)], axis=0),
+            duplicates,
         )
 
 
@@ -171,4 +191,7 @@ class ShotExemplar(Exemplar):
         videos, shots, frames, copies, depth = inputs.features.shape
         features = ops.reshape(inputs.features, (-1, frames * copies, depth))
         mask = ops.reshape(inputs.shot_mask, (-1,))
-        return features, mask, ops.repeat(inputs.video_id, shots)
+        duplicates = inputs.duplicates
+        if duplicates is not None:
+            duplicates = ops.reshape(duplicates, (-1,))
+        return features, mask, ops.repeat(inputs.video_id, shots), duplicates

@@ -106,6 +106,7 @@ class VideoInfoNCE(base.Level):
         replicas = inputs.replicas
         mask = inputs.shot_mask  # [B, S]
         key_mask, key_video, offset = mask, inputs.video_id, 0
+        key_copies = copies = inputs.duplicates  # [B, S] or None
         if self.negatives == "global":
             num_videos = ops.shape(mask)[0]
             offset = replicas.index * num_videos
@@ -113,6 +114,8 @@ class VideoInfoNCE(base.Level):
             key_mask = replicas.gather(ops.cast(mask, "int32"))  # [all B, S]
             key_mask = ops.cast(key_mask, "bool")
             key_video = replicas.gather(inputs.video_id)
+            if copies is not None:
+                key_copies = replicas.gather(copies)  # [all B, S]
         self.require(
             key_video.shape[0] != 1,
             "at least 2 clips in a batch (in a micro-batch; in a replica's, if"
@@ -124,6 +127,13 @@ class VideoInfoNCE(base.Level):
         if not self.same_video_negatives:
             same = inputs.video_id[:, None] == key_video[None, :]
             exclude = ops.logical_or(exclude, same[None])  # [P, B, all B]
+        if copies is not None:
+            both = (
+                ops.stack([numbers[:, t] for t in targets])
+                for numbers in (copies, key_copies)
+            )  # [P, B], [P, all B]
+            same = base.same_footage(*both, inputs.video_id, key_video)
+            exclude = ops.logical_or(exclude, same)
         keys = ops.stack([keys[t] for t in targets])  # [P, all B, U]
         logits, own = info_nce_logits(
             queries, keys, self.temperature, exclude, offset

@@ -4,6 +4,9 @@ import functools
 import hashlib
 import pathlib
 
+import numpy as np
+
+from vivi_keras import files
 from vivi_keras.data import (
     fingerprint,
     image_batches,
@@ -11,6 +14,8 @@ from vivi_keras.data import (
     labelled,
     video_batches,
 )
+from vivi_keras.data.batches import DUPLICATES
+from vivi_keras.features import own_labels
 from vivi_keras.files import printable_path
 from vivi_keras.objective import LEVELS
 
@@ -79,9 +84,40 @@ def images_per_step(config) -> int:
     return count
 
 
+def _images(config, split=None, class_names=None):
+    """The labelled images of a config.
+
+    Args:
+        config: ConfigDict.
+        split: None for that of training.
+        class_names: as in `image_sources.open_images`.
+    Raises: ValueError: as `image_sources.open_images` and
+        `own_labels.frames_of`.
+    """
+    data = config.data.images
+    if not own_labels.is_csv(data.dataset):
+        split = data.split if split is None else split
+        return _opened(data.dataset, split, class_names)
+    file = data.dataset if split is None else split
+    if not own_labels.is_csv(file):
+        raise ValueError(
+            "data.images.test_split must be a labels file of other videos,"
+            f" since data.images.dataset is one. Got: {file!r}"
+        )
+    return _opened(file, None, class_names, config.data.dataset)
+
+
 @functools.lru_cache(maxsize=4)
-def open_images(source, split, class_names=None):
-    """`image_sources.open_images`, cached; prints the skipped files."""
+def _opened(source, split, class_names, videos=None):
+    """Opens labelled images; prints the skipped files.
+
+    Args:
+        source, split, class_names: as in `image_sources.open_images`; or the
+            source is a labels file, of which `split` is None.
+        videos: for a labels file, the data set with its videos.
+    """
+    if split is None:
+        return own_labels.frames_of(source, videos, class_names)
     images = image_sources.open_images(source, split, class_names)
     skipped = [*images.skipped.items()]
     for name, reason in skipped[:MAX_LISTED]:
@@ -106,7 +142,7 @@ def name_labels(config) -> None:
     if "images" not in streams_read(config):
         return
     data = config.data.images
-    names = open_images(data.dataset, data.split).class_names
+    names = _images(config).class_names
     given = tuple(data.class_names)
     if given not in ((), names):
         raise ValueError(
@@ -145,7 +181,7 @@ def _name_subset(data, images):
 def labels_of(config) -> labelled.LabelledImages:
     """The labelled images whose labels a config trains on."""
     data = config.data.images
-    images = open_images(data.dataset, data.split)
+    images = _images(config)
     if data.label_fraction == 1.0:
         return images
     return labelled.take_fraction(images, data.label_fraction, config.seed)
@@ -187,6 +223,7 @@ def _video_batches(config, **place):
         ),
         image_size=data.image_size,
         crop_area=tuple(data.crop_area),
+        duplicates=data.duplicates or None,
         seed=config.seed,
         **place,
     )
@@ -195,7 +232,7 @@ def _video_batches(config, **place):
 def _image_batches(config, **place):
     data, unlabelled = config.data.images, None
     if data.unlabelled_batch_size:
-        unlabelled = open_images(data.dataset, data.split)
+        unlabelled = _images(config)
     return image_batches.labelled_batches(
         labels_of(config),
         batch_size=data.batch_size,
@@ -236,17 +273,29 @@ def test_images(config):
         return None
     if "images" not in streams_read(config):
         return None
-    data = config.data.images
-    names = tuple(data.class_names)
-    if not names:
-        names = open_images(data.dataset, data.split).class_names
+    train = _images(config)
+    names = tuple(config.data.images.class_names) or train.class_names
     try:
-        return open_images(data.dataset, split, names)
+        test = _images(config, split, names)
+        _check_videos(train, test)
+        return test
     except ValueError as error:
         raise ValueError(
             f"{error} (data.images.test_split={split!r}; with 'none' a run is"
             " not tested.)"
         ) from error
+
+
+def _check_videos(train, test):
+    """Raises ValueError if frames of one video are in both."""
+    if test.groups is None or train.groups is None:
+        return
+    both = np.intersect1d(test.groups, train.groups)
+    if len(both):
+        raise ValueError(
+            "the test's videos must not be among the training's. Got:"
+            f" {len(both)} in both"
+        )
 
 
 def data_fingerprint(config) -> str:
@@ -256,6 +305,9 @@ def data_fingerprint(config) -> str:
         return "none"
     if "videos" in kinds:
         prints["videos"] = fingerprint(config.data.dataset)
+        if config.data.duplicates:
+            path = pathlib.Path(config.data.duplicates) / DUPLICATES
+            prints["duplicates"] = files.file_sha256(path)
     if "images" in kinds:
         prints["images"] = labelled.fingerprint(labels_of(config))
     if [*prints] == ["videos"]:

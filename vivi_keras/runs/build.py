@@ -214,6 +214,8 @@ def element_spec(config) -> dict:
             "shot_mask": (shape[:2], "bool"),
             "video_id": ((None,), "int64"),
         }
+        if data.duplicates:
+            spec["duplicates"] = (shape[:2], "int64")
     if "images" in kinds:
         copies = (data.images.copies,) if data.images.copies > 1 else ()
         spec["image"] = ((None, *copies, *size, 3), "uint8")

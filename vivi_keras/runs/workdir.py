@@ -17,6 +17,7 @@ _NEW_KEYS = {
         "colour_strength": 1.0,
         "min_gap_seconds": 0.0,
         "max_gap_seconds": 0.0,
+        "duplicates": "",
     },
     "model": {"encoder": "resnet50v2", "weights": "auto", "pool": False},
     "adapt": {

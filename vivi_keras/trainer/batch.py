@@ -12,9 +12,11 @@ _FIELDS = {
     "frames": ("videos", "uint8", 0),
     "shot_mask": ("videos", "bool", 2),
     "video_id": ("videos", "int", 1),
+    "duplicates": ("videos", "int", 2),
     "image": ("images", "uint8", 0),
     "label": ("images", "int", 1),
 }
+_OPTIONAL = ("duplicates", "label")
 _IMAGES = {"videos": "frames", "images": "image"}
 
 
@@ -88,7 +90,7 @@ def _check(name, batch):
     stream, kind, axes = _FIELDS[name]
     images = _IMAGES[stream]
     if name not in batch:
-        if images in batch and name != "label":
+        if images in batch and name not in _OPTIONAL:
             raise ValueError(
                 f"A batch with {images} must hold {name}."
                 f" Got: {', '.join(batch)}"

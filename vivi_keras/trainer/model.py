@@ -215,7 +215,7 @@ class ViviModel(keras.Model):
         }
         batch = {
             name: ops.zeros((2, *spec[name].shape[1:]), spec[name].dtype)
-            for name in ("shot_mask", "video_id", "label")
+            for name in ("shot_mask", "video_id", "duplicates", "label")
             if name in spec
         }
         clip, copies, size = batch_lib.batch_shape(spec)
@@ -377,6 +377,7 @@ class ViviModel(keras.Model):
             replicas=replicas_lib.current_replicas(),
             labels=labels,
             image_copies=image_copies,
+            duplicates=batch.get("duplicates"),
         )
         outputs = self.objective(inputs, training=training)
         return {

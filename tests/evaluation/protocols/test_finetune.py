@@ -14,8 +14,14 @@ from vivi_keras.evaluation.run import Ledger
 from vivi_keras.evaluation.tasks import offline_tfds
 from vivi_keras.evaluation.tasks import task as task_lib
 from vivi_keras.features.encoder import load_encoder
+from vivi_keras.features.finetune import (
+    FineTuner,
+    Sweep,
+    Untrainable,
+    endless_order,
+)
 
-SWEEP = finetune.Sweep((1.0, 0.001), (5, 40), batch_size=20, runs=2)
+SWEEP = Sweep((1.0, 0.001), (5, 40), batch_size=20, runs=2)
 
 
 def colours(classes=3, count=60, name="colours"):
@@ -38,7 +44,7 @@ def module(tmp_path_factory):
 
 @pytest.fixture
 def tuner(module):
-    return finetune.FineTuner(load_encoder(module))
+    return FineTuner(load_encoder(module))
 
 
 def test_vtab_sweep_is_the_published_one():
@@ -57,7 +63,7 @@ def test_vtab_sweep_is_the_published_one():
     expected = [0.1, 0.1, 1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4]
     np.testing.assert_allclose(rates, expected)
     with pytest.raises(ValueError, match="steps"):
-        finetune.Sweep(steps=(0,))
+        Sweep(steps=(0,))
 
 
 def test_training_is_a_plain_loop(tuner):
@@ -71,7 +77,7 @@ def test_training_is_a_plain_loop(tuner):
     weights = [net.kernel, tf.Variable(tf.zeros((12, 3)))]
     weights.append(tf.Variable(tf.zeros(3)))
     sums = [np.zeros(w.shape, np.float32) for w in weights]
-    order = finetune.endless_order(60, 20, 7)
+    order = endless_order(60, 20, 7)
     for step in range(10):
         rows = next(order)
         with tf.GradientTape() as tape:
@@ -96,7 +102,7 @@ def test_training_is_a_plain_loop(tuner):
 
 
 def test_order_takes_each_image_once_a_pass():
-    order = finetune.endless_order(7, 3, seed=1)
+    order = endless_order(7, 3, seed=1)
     found = np.concatenate([next(order) for _ in range(7)])
     for start in range(0, 21, 7):
         assert sorted(found[start : start + 7]) == list(range(7))
@@ -175,7 +181,7 @@ def test_modules_of_other_kinds_train(tmp_path, kind):
         evaluation_modules.save(
             tmp_path / kind, evaluation_modules.MapEncoder()
         )
-    tuner = finetune.FineTuner(load_encoder(tmp_path / kind))
+    tuner = FineTuner(load_encoder(tmp_path / kind))
     sweep = dataclasses.replace(SWEEP, runs=1, steps=(150,))
     (result,) = finetune.run(tuner, colours(), 16, sweep)
     assert result["accuracy"] > 0.8
@@ -288,8 +294,8 @@ def test_half_precision_weights_are_not_trained():
     encoder = types.SimpleNamespace(
         path="half", variables=weights, trainable_variables=weights
     )
-    with pytest.raises(finetune.Untrainable, match="half has float16"):
-        finetune.FineTuner(encoder)
+    with pytest.raises(Untrainable, match="half has float16"):
+        FineTuner(encoder)
 
 
 def test_budget_takes_the_largest_that_fits(module):
