@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test test-slow lint demo film clean
+.PHONY: install test test-slow lint docs lock demo film clean
 
 install: .venv/installed
 
@@ -44,6 +44,18 @@ lint: install
 	$(BIN)/python setup.py --quiet build_py --build-lib build/lint
 	cd build/lint && ../../$(BIN)/lint-imports --no-cache \
 		../../pyproject.toml
+
+# The website, in build/site. A broken link is an error. Needs no network.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The newest versions that setup.py allows, on every Python that it allows.
+lock: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --no-annotate \
+		--python-version 3.10 --extra test --extra jax --extra maps \
+		--custom-compile-command "make lock" setup.py \
+		--output-file requirements-lock.txt
 
 demo: install
 	$(BIN)/python -m vivi_keras.training.demo --output=.cache/demo

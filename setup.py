@@ -1,6 +1,7 @@
 """Packaging of vivi-keras."""
 
 import pathlib
+import re
 import sys
 
 import setuptools
@@ -14,6 +15,12 @@ if not (3, 10) <= sys.version_info < (3, 14):
     )
 
 ROOT = pathlib.Path(__file__).parent
+# Not imported: setup.py runs without what the package needs.
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (ROOT / "vivi_keras" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)[1]
 LIBRARY = setuptools.find_packages(include=["vivi_keras", "vivi_keras.*"])
 
 # training/, export/ and hub_modules/ stand at the top of the repository but
@@ -31,7 +38,11 @@ TEST = [
     "pytest-xdist>=3.6,<4",
     "ruff>=0.6,<1",
     "import-linter>=2.17,<3; python_version >= '3.11'",
+    "nbclient>=0.10,<1",
+    "nbformat>=5.10,<6",
+    "ipykernel>=6.29,<8",
 ]
+DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29,<2"]
 CONVERT = [
     "tf2onnx>=1.17,<2",
     "onnx>=1.17,<2",
@@ -51,7 +62,7 @@ HUB = ["keras-hub>=0.32,<0.33; python_version >= '3.11'"]
 
 setuptools.setup(
     name="vivi-keras",
-    version="0.1.0",
+    version=VERSION,
     description=(
         "Image encoders from unlabelled video: video-induced visual"
         " invariances (VIVI) on Keras 3 and TensorFlow 2"
@@ -103,6 +114,7 @@ setuptools.setup(
             "**/**/**/*",
         ],
     },
+    exclude_package_data={"": ["__pycache__/*", "*.py[cod]"]},
     install_requires=[
         "tensorflow>=2.16.1,<2.22",
         "keras>=3.12,<3.16",
@@ -136,12 +148,13 @@ setuptools.setup(
     ],
     extras_require={
         # With all that tests of the extras need.
-        "test": [*TEST, *CONVERT, *HUB, *ARCHIVE, *DOMAIN],
+        "test": [*TEST, *CONVERT, *HUB, *ARCHIVE, *DOMAIN, *DOCS],
         "archive": ARCHIVE,
         # For tests/archive/test_browser.py; the browser is the system's own.
         "browser": ["playwright>=1.50,<2"],
         "beam": ["apache-beam>=2.60,<3", "mlcroissant>=1,<2"],
         "convert": CONVERT,
+        "docs": DOCS,
         "domain": DOMAIN,
         "hub": HUB,
         # Python 3.10 gets 0.6.2. docs/training.md says what else is needed to

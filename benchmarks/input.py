@@ -22,7 +22,6 @@ import pathlib
 import resource
 import statistics
 import time
-import unittest.mock
 
 import numpy as np
 import tensorflow as tf
@@ -129,11 +128,7 @@ def pipeline(directory, image_size, batch_size):
 
 def threads(directory, image_size, batch_size):
     """The batches of `crops`, loaded by our own threads."""
-    with unittest.mock.patch.object(
-        pipeline_lib,
-        "batches",
-        lambda rows: pipeline_lib.ThreadedBatches([rows]),
-    ):
+    with pipeline_lib.without_tf_data():
         batches = data.video_batches(
             directory, batch_size, NUM_SHOTS, NUM_FRAMES, image_size
         )

@@ -13,10 +13,13 @@ import venv
 import zipfile
 
 import pytest
+from packaging import requirements
 
+import vivi_keras
 from vivi_keras import files
 from vivi_keras.models import registry
 
+SOURCE = pathlib.Path(__file__).parents[1]
 BUNDLED = registry.read_registry()
 
 
@@ -38,6 +41,16 @@ def wheel(tmp_path_factory):
     build(unpacked, "wheel", folder)
     (path,) = folder.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def source_names(wheel):
+    """The paths in the source distribution from which `wheel` was built."""
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        return {
+            member.name.partition("/")[2] for member in tar if member.isfile()
+        }
 
 
 def build(source, kind, output):
@@ -92,6 +105,82 @@ def test_a_wheel_holds_what_a_package_needs(wheel, tmp_path):
     for requirement in told.get_all("Requires-Dist"):
         # Both ends are versions that the tests were run with.
         assert re.search(r"<|==", requirement), requirement
+
+
+# Folder of the repository -> its folder in the wheel, and what it holds there.
+PACKAGES = {
+    "vivi_keras": ("vivi_keras", {".py", ".html", ".css", ".md", ".npz"}),
+    "training": ("vivi_keras/training", {".py"}),
+    "export": ("vivi_keras/export", {".py"}),
+    "hub_modules": ("vivi_keras/hub_modules", None),  # everything
+}
+
+
+def package_files():
+    """Path in the repository -> path in the wheel, of all that is needed."""
+    found = {"vivi_keras/py.typed": "vivi_keras/py.typed"}
+    for folder, (place, kinds) in PACKAGES.items():
+        for path in (SOURCE / folder).rglob("*"):
+            if not path.is_file() or "__pycache__" in path.parts:
+                continue
+            if kinds is None or path.suffix in kinds:
+                inside = path.relative_to(SOURCE / folder).as_posix()
+                found[f"{folder}/{inside}"] = f"{place}/{inside}"
+    return found
+
+
+def test_a_wheel_holds_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    info = f"vivi_keras-{vivi_keras.__version__}.dist-info/"
+    about = {name for name in names if name.startswith(info)}
+    assert {name.removeprefix(info) for name in about} == {
+        *("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt"),
+        "licenses/LICENSE",
+    }
+    assert names - about == set(package_files().values())
+
+
+def test_a_source_distribution_holds_nothing_else(source_names):
+    written = {
+        name for name in source_names if name.startswith("vivi_keras.egg-info/")
+    }
+    assert source_names - written == {
+        *("LICENSE", "MANIFEST.in", "PKG-INFO", "README.md"),
+        *("pyproject.toml", "setup.cfg", "setup.py"),
+        *package_files(),
+    }
+
+
+def test_the_version_is_the_same_everywhere(wheel):
+    version = vivi_keras.__version__
+    assert f"-{version}-" in wheel.name
+    citation = (SOURCE / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {version}\n" in citation
+    headings = re.findall(
+        "^## (.*)", (SOURCE / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert version in headings[:2]
+
+
+def test_the_lock_has_every_requirement(wheel):
+    lines = (SOURCE / "requirements-lock.txt").read_text("utf-8").splitlines()
+    pinned = {}
+    for line in lines:
+        if not line.startswith("#"):
+            name, version = re.fullmatch(
+                r"([\w.-]+)==([\w.+]+)( ; .*)?", line
+            ).groups()[:2]
+            pinned.setdefault(name.lower(), []).append(version)
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("/METADATA"))
+        told = email.message_from_string(archive.read(name).decode())
+    for text in told.get_all("Requires-Dist"):
+        asked = requirements.Requirement(text)
+        extra = re.search(r'extra == "(\w+)"', text)
+        if extra is None or extra[1] in ("test", "jax", "maps"):
+            name = asked.name.lower().replace("_", "-")
+            assert all(v in asked.specifier for v in pinned[name]), text
 
 
 # What only jobs that need TensorFlow import.
@@ -179,7 +268,7 @@ def test_make_leaves_no_environment_of_another_python(
     there, arguments, is_made, tmp_path
 ):
     for name in ("Makefile", "setup.py", "pyproject.toml"):
-        shutil.copy(pathlib.Path(__file__).parents[1] / name, tmp_path)
+        shutil.copy(SOURCE / name, tmp_path)
     for path, version in (
         (tmp_path / "python", "3.12"),
         (tmp_path / ".venv" / "bin" / "python", there),
@@ -219,7 +308,7 @@ def test_make_refuses_other_pythons_before_it_makes_anything(
     answer, got, tmp_path
 ):
     for name in ("Makefile", "setup.py", "pyproject.toml"):
-        shutil.copy(pathlib.Path(__file__).parents[1] / name, tmp_path)
+        shutil.copy(SOURCE / name, tmp_path)
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{answer}\n")
     python.chmod(0o755)

@@ -28,6 +28,12 @@ _LIST_ENCODERS = flags.DEFINE_bool(
 _PRINT_CONFIG = flags.DEFINE_bool(
     "print_config", False, "Print the whole config as JSON and exit."
 )
+_SERVE_DATA = flags.DEFINE_string(
+    "serve_data",
+    None,
+    "HOST:PORT: load batches for runs with --data_service=HOST:PORT instead of"
+    " training.",
+)
 _OPTIONS = commands.define_flags(run_lib.Options)
 
 
@@ -40,6 +46,10 @@ def main(argv):
         return
     if len(argv) > 1:
         raise app.UsageError(f"Arguments must be flags alone. Got: {argv[1:]}")
+    if _SERVE_DATA.value:
+        from vivi_keras.runs import data_service
+
+        data_service.serve(_SERVE_DATA.value)
     if _PRINT_CONFIG.value and _CONFIG.value:
         print(_CONFIG.value.to_json(indent=2))
         return

@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "ResNet50V2": "vivi_keras.models.resnet",

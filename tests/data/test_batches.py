@@ -2,12 +2,16 @@
 
 import collections
 import itertools
+import os
+import subprocess
+import sys
 
 import data_helpers
 import numpy as np
 import pytest
 
 from vivi_keras import data
+from vivi_keras.data import records as records_lib
 
 NUM_RECORDS = 7
 
@@ -194,3 +198,70 @@ def test_fingerprint_tells_contents_apart(tmp_path, dataset):
         copies.append(data.fingerprint(directory))
     assert copies[0] == copies[1] != copies[2]
     assert data.fingerprint(dataset) not in copies
+
+
+MANY_FILES = """
+import concurrent.futures, os, resource, sys
+import numpy as np
+from vivi_keras.data import records
+
+hard = int(sys.argv[2]) if sys.argv[2] != "same" else None
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard or 4096))
+opened = records.Records(sys.argv[1])
+assert len(opened) == 90, len(opened)
+
+def video(index):
+    return int(records.Example(opened.read(index)).integers("video_id")[0])
+
+order = np.random.default_rng(0).permutation(np.repeat(range(90), 5))
+with concurrent.futures.ThreadPoolExecutor(8) as threads:
+    found = list(threads.map(video, order))
+assert found == [1000 + index for index in order]
+print(len(os.listdir("/proc/self/fd")))
+"""
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="needs Linux's /proc"
+)
+@pytest.mark.parametrize(
+    ("hard", "least", "most"), [("64", 16, 50), ("same", 90, 200)]
+)
+def test_a_data_set_may_have_more_files_than_can_be_open(
+    hard, least, most, tmp_path
+):
+    folder = tmp_path / "data"
+    examples = [
+        data_helpers.video_example(v, [1], height=32, width=32)
+        for v in range(90)
+    ]
+    data_helpers.write_dataset(folder, examples, records_per_file=1)
+    assert len([*folder.glob("*array_record*")]) == 90
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_FILES, str(folder), hard],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert least <= int(done.stdout) <= most
+
+
+@pytest.mark.parametrize("index", [-1, 3, 2**40])
+def test_a_number_that_no_record_has_is_an_error(index, tmp_path):
+    examples = [data_helpers.video_example(v, [2]) for v in range(3)]
+    opened = records_lib.Records(
+        data_helpers.write_dataset(tmp_path / "data", examples)
+    )
+    with pytest.raises(ValueError, match=f"from 0 to 2. Got: {index}"):
+        opened.read(index)
+
+
+def test_a_part_of_a_split_reads_its_records(tmp_path):
+    examples = [data_helpers.video_example(v, [2]) for v in range(10)]
+    folder = data_helpers.write_dataset(tmp_path / "data", examples)
+    opened = records_lib.Records(folder, "train[2:9]")
+    found = [
+        int(records_lib.Example(opened.read(i)).integers("video_id")[0])
+        for i in range(len(opened))
+    ]
+    assert found == [1000 + v for v in range(2, 9)]

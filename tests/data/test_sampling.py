@@ -30,6 +30,24 @@ def test_positions_far_ahead_cost_nothing():
     assert ((found >= 0) & (found < 1000)).all()
 
 
+@pytest.mark.parametrize("num_records", [3, 65536, 65537, 70_000])
+def test_one_position_at_a_time_gives_the_same_records(num_records):
+    generator = np.random.default_rng(1)
+    ends = num_records * np.arange(1, 4)  # of epochs, inside of blocks
+    positions = np.concatenate(
+        [
+            generator.integers(0, 9 * num_records, 200),
+            *(ends + shift for shift in (-1, 0, 1)),
+        ]
+    )
+    expected = sampling.records_of_positions(positions, num_records, seed=-5)
+    found = [
+        sampling.record_of_position(int(position), num_records, seed=-5)
+        for position in positions
+    ]
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("num_records", [2, 10, 257, 65535, 65538, 10**9 + 7])
 def test_records_equal_tensorflow_s_index_shuffle(num_records):
     positions = np.random.default_rng(0).integers(0, 2**62, 100)

@@ -41,13 +41,16 @@ def video_example(video, shot_sizes, **size):
     }
 
 
-def write_dataset(directory, examples, file_format="array_record"):
+def write_dataset(
+    directory, examples, file_format="array_record", records_per_file=3
+):
     """Writes records through a TFDS builder.
 
     Args:
         directory: folder to write into.
         examples: list of dicts, as `video_example` makes them.
         file_format: a TFDS file format.
+        records_per_file: int.
     Returns: the folder that `tfds.builder_from_directory` reads.
     """
     features = tfds.features.FeaturesDict(
@@ -75,7 +78,7 @@ def write_dataset(directory, examples, file_format="array_record"):
     )
     info = tfds.core.DatasetInfo(builder=identity, features=features)
     writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=3, file_format=file_format
+        info, max_examples_per_shard=records_per_file, file_format=file_format
     )
     writer.initialize_splits(["train"])
     writer.add_examples(

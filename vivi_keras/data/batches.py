@@ -117,10 +117,9 @@ def video_batches(
     axes += [] if copies is None else [copies]
 
     def load(position):
-        position = np.array([position])
-        index = sampling.records_of_positions(position, len(records), seed)[0]
+        index = sampling.record_of_position(position, len(records), seed)
         draws = sampling.draws_of_positions(
-            position, 1 + num_frames + crop_draws, seed
+            np.array([position]), 1 + num_frames + crop_draws, seed
         )[0]
         record = records.read(index)
         try:

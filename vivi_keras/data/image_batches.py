@@ -194,8 +194,7 @@ def _image_of_position(position, sources, total):
     step, row = divmod(position, total)
     for source, count, seed in sources:
         if row < count:
-            place = np.array([step * count + row])
-            found = sampling.records_of_positions(place, len(source), seed)
-            return source, int(found[0])
+            place = step * count + row
+            return source, sampling.record_of_position(place, len(source), seed)
         row -= count
     raise IndexError(f"row {row} of {total}")

@@ -5,6 +5,8 @@ the threads of a `keras.utils.PyDataset` do. The batches are the same.
 """
 
 import concurrent.futures
+import contextlib
+import contextvars
 import dataclasses
 import os
 from collections.abc import Callable
@@ -39,12 +41,25 @@ class Rows:
     num_rows: int | None = None
 
 
+_USES_TF_DATA = contextvars.ContextVar("_USES_TF_DATA", default=True)
+
+
+@contextlib.contextmanager
+def without_tf_data():
+    """Batches made in this context are ThreadedBatches, with any backend."""
+    token = _USES_TF_DATA.set(False)
+    try:
+        yield
+    finally:
+        _USES_TF_DATA.reset(token)
+
+
 def batches(rows):
     """The batches of `rows`, for Keras's backend.
 
     Returns: tf.data.Dataset or ThreadedBatches.
     """
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and _USES_TF_DATA.get():
         return tf_batches(rows)
     return ThreadedBatches([rows])
 
@@ -143,10 +158,22 @@ class ThreadedBatches(keras.utils.PyDataset):
             ahead: self._loading.get(ahead) or self._load(ahead)
             for ahead in range(index, stop)
         }
+        return self._joined(self._loading.pop(index))
+
+    def load(self, index):
+        """Loads one batch; several threads may do so at once.
+
+        Args:
+            index: int >= 0, counted from `first_step`.
+        Returns: dict of NumPy arrays, as `self[index]`, which also loads the
+            following batches ahead.
+        """
+        return self._joined(self._load(index))
+
+    def _joined(self, loading):
+        """The batch whose futures `_load` returned."""
         batch = {}
-        for rows, futures in zip(
-            self.parts, self._loading.pop(index), strict=True
-        ):
+        for rows, futures in zip(self.parts, loading, strict=True):
             try:
                 loaded = [future.result() for future in futures]
             except Exception as error:  # damaged rows raise many kinds

@@ -1,5 +1,7 @@
 """Reads and decodes the records of a data set."""
 
+import bisect
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -112,6 +114,8 @@ FEATURES = ("frames", "shot_index", "video_id")
 # Bytes hashed at each end of a file. They suffice to tell files apart: the
 # end holds the index of the records.
 _SAMPLE_BYTES = 1 << 16
+_MOST_OPEN_FILES = 1 << 16
+_READ_BYTES = 1 << 15  # read at a time to open a file
 _KEPT_BYTES = 1 << 28  # most freed memory that the process keeps
 
 
@@ -130,7 +134,7 @@ class Records:
     def __init__(self, dataset_dir, split="train", features=FEATURES):
         # These import many modules; importing this file should not.
         try:
-            from array_record.python import array_record_data_source
+            from array_record.python import array_record_module
         except ModuleNotFoundError as error:
             raise ImportError(
                 "array_record must be installed to read data sets (pip install"
@@ -150,30 +154,73 @@ class Records:
             )
         instructions = _file_instructions(builder, split)
         self.files = sorted({item.filename for item in instructions})
-        try:
-            self._source = array_record_data_source.ArrayRecordDataSource(
-                instructions
+        self._parts = [(str(item.filename), item.skip) for item in instructions]
+        # The number of records up to the end of each part.
+        self._ends = np.cumsum([item.take for item in instructions]).tolist()
+
+        @functools.lru_cache(_allow_open_files(len(self.files)))
+        def open_file(path):
+            return array_record_module.ArrayRecordReader(
+                path,
+                options="readahead_buffer_size:0",
+                file_reader_buffer_size=_READ_BYTES,
             )
-        except Exception as error:  # array_record raises many kinds
-            raise ValueError(
-                f"The record files of {self.directory} cannot be read: {error}"
-            ) from error
+
+        self._open_file = open_file
         _keep_freed_memory()
 
     def __len__(self):
-        return len(self._source)
+        return self._ends[-1]
 
     def read(self, index) -> bytes:
         """Reads a serialized record; `index` is an int in [0, len(self)).
 
         Raises: ValueError: record `index` is damaged or missing.
         """
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise ValueError(
+                f"A record's number must be from 0 to {len(self) - 1}. Got:"
+                f" {index}"
+            )
+        part = bisect.bisect_right(self._ends, index)
+        path, skip = self._parts[part]
+        place = skip + index - (self._ends[part - 1] if part else 0)
         try:
-            return self._source[int(index)]
+            return self._open_file(path).read([place])[0]
         except Exception as error:  # array_record raises many kinds
             raise ValueError(
                 f"Record {index} of {self.directory} cannot be read: {error}"
             ) from error
+
+
+def _allow_open_files(wanted):
+    """Lets the process open more files, if `wanted` and the system allows it.
+
+    A large data set has more files than the usual limit of 1,024. Opening a
+    file again takes about as long as decoding a small frame.
+
+    Returns: int, how many of the files to keep open at once.
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 128
+    unlimited = resource.RLIM_INFINITY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MOST_OPEN_FILES if soft == unlimited else soft
+    if unlimited != soft and _share_of(soft) < wanted:
+        limit = _MOST_OPEN_FILES if hard == unlimited else hard
+        # If the system refuses, the old limit holds.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(wanted, _share_of(limit))
+
+
+def _share_of(limit):
+    """How many of `limit` files may be those of one data set."""
+    return min(max(limit // 4, limit - 4096), _MOST_OPEN_FILES)
 
 
 @functools.cache

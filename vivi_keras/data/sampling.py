@@ -121,6 +121,31 @@ def records_of_positions(positions, num_records, seed):
     return _shuffle(places, keys, num_records)
 
 
+def record_of_position(position, num_records, seed):
+    """The record for one position; see `records_of_positions`.
+
+    Neighbouring positions are computed together, since each call of NumPy
+    takes about as long for a thousand numbers as for one.
+
+    Args:
+        position: int, >= 0.
+    Returns: int in [0, num_records).
+    """
+    if num_records <= _BLOCKS:
+        return int(records_of_positions([position], num_records, seed)[0])
+    first = position - position % _POSITIONS
+    return int(_records_from(first, num_records, seed)[position - first])
+
+
+_POSITIONS = 1024  # computed together
+
+
+@functools.lru_cache(maxsize=64)
+def _records_from(first, num_records, seed):
+    positions = np.arange(first, first + _POSITIONS)
+    return records_of_positions(positions, num_records, seed)
+
+
 _BLOCKS = 2**16  # of the smallest cipher of `_shuffle`
 _MOST_ORDERS = 4
 

@@ -35,6 +35,8 @@ class Options:
             vivi-export; the start is step 0. Half of the probe's labels are
             held out to judge it.
         profile_steps: START,STOP: steps of this run to profile.
+        data_service: HOST:PORT,...: servers that load the batches; each is a
+            vivi-pretrain --serve_data=HOST:PORT.
     """
 
     strategy: str = "auto"
@@ -47,6 +49,7 @@ class Options:
     probe_every_steps: int | None = None
     keep_best: bool = False
     profile_steps: tuple | None = None
+    data_service: tuple | None = None
 
     def __post_init__(self):
         checks.check_choice("xla", self.xla, ("auto", "on", "off"))
@@ -110,6 +113,14 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
 
     options = Options(**options)
     config_checks.check_numbers(config)
+    build_batches = batches_lib.build_batches
+    if options.data_service:
+        from vivi_keras.runs import data_service
+
+        data_service.check_servers(options.data_service)
+        build_batches = functools.partial(
+            data_service.served_batches, options.data_service
+        )
     workdir, train = pathlib.Path(workdir), config.train
     strategy = strategies.make_strategy(options.strategy)
     chief = is_chief(strategy)
@@ -125,9 +136,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
     def batches(start, stop):
         return strategies.distributed_batches(
             strategy,
-            lambda shard: batches_lib.build_batches(
-                config, start, stop - start, shard
-            ),
+            lambda shard: build_batches(config, start, stop - start, shard),
             options.prefetch,
         )
 
