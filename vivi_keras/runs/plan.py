@@ -22,7 +22,7 @@ VIDEO_RATE = 25  # frames a second of most videos
 START_SECONDS = 60.0  # of the programs of all stages
 TRIALS_SHARE, VERDICT_SHARE = 0.2, 0.3  # of the time left after preparing
 TRIAL_STEPS = 1 / 5  # of the run's, as many as a trial has
-LEAST_STEPS, MOST_IMAGES = 50, 5_000_000
+LEAST_STEPS, MOST_IMAGES = 20, 5_000_000
 STORED_SIDE = 2  # times the training size: a verdict reads so large images
 
 
