@@ -29,11 +29,8 @@ GROUPS = {
         "vivi_rot4",
         "semi_ex_10",
         "semi_rotation_10",
-        "adapt_frame",
-        "adapt_shot",
-        "adapt_frame_shot",
-        "adapt_vivi",
     ),
+    512: ("adapt_frame", "adapt_shot", "adapt_frame_shot", "adapt_vivi"),
     192: ("vivi_ex4_co10", "vivi_ex4_co100", "vivi_ex4_co100_big"),
 }
 

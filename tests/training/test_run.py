@@ -44,8 +44,8 @@ def films(tmp_path_factory):
 
 @pytest.fixture
 def slow_machine(monkeypatch):
-    """A plan of few steps, as if this machine did two images a second."""
-    monkeypatch.setattr(plan, "measure_speed", lambda config: 2.0)
+    """A plan of few steps, as if this machine did 8 images a second."""
+    monkeypatch.setattr(plan, "measure_speed", lambda config: 8.0)
     monkeypatch.setattr(plan, "LEAST_STEPS", 2)
 
 
