@@ -84,7 +84,6 @@ def _judge(workdir, labels):
     import keras
 
     from vivi_keras.runs import workdir as workdir_lib
-    from vivi_keras.training import pipeline
 
     if workdir_lib.read_start(workdir)["about"]["weights"] == "random":
         return  # there is no start to compare with
@@ -94,6 +93,8 @@ def _judge(workdir, labels):
             " KERAS_BACKEND=tensorflow trains no further and judges the run."
         )
         return
+    from vivi_keras.training import pipeline  # needs PyAV, which JAX does not
+
     pipeline.judge_run(workdir, labels)
     print(f"Report with the verdict: {workdir}/verdict/report.html")
 

@@ -36,9 +36,8 @@ from sklearn.metrics import balanced_accuracy_score  # noqa: E402
 from vivi_keras import export_encoder, files, prepare  # noqa: E402
 from vivi_keras.data import range_labels  # noqa: E402
 from vivi_keras.demo import freedoom  # noqa: E402
-from vivi_keras.evaluation.protocols import finetune  # noqa: E402
 from vivi_keras.evaluation.reports import compare  # noqa: E402
-from vivi_keras.features import cache, linear  # noqa: E402
+from vivi_keras.features import cache, finetune, linear  # noqa: E402
 from vivi_keras.features import encoder as encoder_lib  # noqa: E402
 from vivi_keras.features import frames as frames_lib  # noqa: E402
 
@@ -484,8 +483,7 @@ def _choose_by_task(found):
         for part in ("validation", "test")
     }
     best = by_arm["validation"][..., place].argmax(axis=0)[None, ..., None]
-    sizes = [size for sizes, _ in among.values() for size in sizes]
-    return sizes[:1] * num_seeds, {
+    return [""] * num_seeds, {
         part: np.take_along_axis(values, best, axis=0)[0]
         for part, values in by_arm.items()
     }

@@ -60,7 +60,7 @@ def examples():
 
 def jax_only(folder, *hidden):
     """The environment of a process that cannot import some modules."""
-    hidden = ("tensorflow", *hidden)
+    hidden = ("tensorflow", "av", *hidden)
     place = folder / "-".join(("without", *hidden))
     place.mkdir(exist_ok=True)
     for name in hidden:

@@ -158,15 +158,15 @@ def finetune(
         """Trains on some labelled shots."""
         rows = np.flatnonzero(np.isin(owner, shots))
         batch_size = min(BATCH_SIZE, len(rows))
-        setting = learning_rate, max(1, round(epochs * len(rows) / batch_size))
+        steps = max(1, round(epochs * len(rows) / batch_size))
         head = data.fit(shots, strength).head(names)
         # A class may be in the test videos only.
         tuner.train(
             images[rows],
             data.labels[owner[rows]],
             len(names),
-            finetune_lib.Sweep(*([each] for each in setting), batch_size),
-            setting,
+            finetune_lib.Sweep((learning_rate,), (steps,), batch_size),
+            (learning_rate, steps),
             seed,
             start=(head.kernel, head.bias),
         )

@@ -106,9 +106,8 @@ class Store:
         Raises: ValueError: a file, which it names, is missing or damaged.
         """
         parquet, path = needs("pyarrow.parquet"), self._path(part["name"], kind)
-        # parquet.read_table would import a library that takes a second.
-        with _damaged(path), parquet.ParquetFile(path) as file:
-            table = file.read(columns)
+        with _damaged(path):
+            table = parquet.read_table(path, columns=columns)
         if len(table) != part[kind]:
             raise ValueError(
                 f"{path} must have {part[kind]} rows. Got: {len(table)}. Embed"
@@ -192,8 +191,8 @@ class Store:
         parquet, path = needs("pyarrow.parquet"), self.folder / RECORDS
         if not path.exists():
             return None
-        with _damaged(path), parquet.ParquetFile(path) as file:
-            table = file.read()
+        with _damaged(path):
+            table = parquet.read_table(path)
         return {name: table[name].to_numpy() for name in table.column_names}
 
 

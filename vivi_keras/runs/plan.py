@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 
+import av
 import keras
 import numpy as np
 
@@ -157,8 +158,6 @@ def measure_archive(videos) -> Archive:
         videos: as for `vivi_keras.prepare.prepare`, but local.
     Raises: ValueError: there is no video that can be opened.
     """
-    import av  # not needed to train
-
     from vivi_keras.prepare import find_videos
 
     found, _ = find_videos.find_videos(videos, ())
@@ -192,8 +191,6 @@ def measure_archive(videos) -> Archive:
 
 def _look(path):
     """(seconds, short side) of a video by its header."""
-    import av
-
     with av.open(path) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream")

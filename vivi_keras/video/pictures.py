@@ -29,6 +29,8 @@ EDGES = slice(2960, 3088)  # 4 x 4 places, 8 directions
 PARTS = (COLOUR, HISTOGRAM, LIGHT, EDGES)
 VECTOR_SIZE = 3088
 NUM_MOTION = 18  # values of `motion`
+# Places of two of them, each 1 - correlation: after flow, and of blocks.
+AFTER_FLOW, BLOCKS = 4, 17
 
 _SHARE = 1.0 / (WIDTH * HEIGHT)
 _ROW, _COLUMN = np.mgrid[:HEIGHT, :WIDTH]
@@ -46,7 +48,7 @@ _CYLINDER = (
 _CYLINDER = tuple(part.astype(np.float32) for part in _CYLINDER)
 _STRIP = 24  # width of the strips whose shift shows a turn
 _EDGE_SCALE = 200.0  # edges below this are noise
-_FLAT = 4.0  # deviation of a block that shows nothing
+FLAT = 4.0  # deviation of a picture or block that shows nothing
 
 
 @dataclasses.dataclass
@@ -274,7 +276,7 @@ def _grey_blocks(a, b):
             )
             _, value, _, place = cv2.minMaxLoc(found)
             values.append(value)
-            if cv2.meanStdDev(block)[1][0, 0] > _FLAT:
+            if cv2.meanStdDev(block)[1][0, 0] > FLAT:
                 some.append(value)
             shifts.append((place[0] + left - x, place[1] + top - y))
     return sorted(values), shifts, some

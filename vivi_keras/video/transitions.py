@@ -46,11 +46,8 @@ _STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
 _STILL_SECONDS = 0.4  # of the longer still
 _SHORT_SECONDS = 0.2  # of the other: more than a flash
 _CERTAIN = 2.0  # a score above those of the models
-# In one scene, one of two values of `pictures.motion` is below these: of 1 -
-# correlation after optical flow, and of that of blocks at their best place.
+# In one scene, one of these two values of `pictures.motion` is below this.
 _SAME_AFTER_FLOW, _SAME_BLOCKS = 0.06, 0.04
-_AFTER_FLOW, _BLOCKS = 4, 17
-_FLAT = 4.0  # deviation of a picture that shows nothing
 _RETURN = 19  # a flash is over after at most this many pictures
 
 
@@ -464,11 +461,11 @@ def is_same_scene(table, places):
     Returns: bool [n].
     """
     before = table.deviation[np.maximum(places - 1, 0)]
-    shows = np.minimum(before, table.deviation[places]) > _FLAT
+    shows = np.minimum(before, table.deviation[places]) > pictures.FLAT
     motion = table.motion[places]
     return shows & (
-        (motion[:, _AFTER_FLOW] < _SAME_AFTER_FLOW)
-        | (motion[:, _BLOCKS] < _SAME_BLOCKS)
+        (motion[:, pictures.AFTER_FLOW] < _SAME_AFTER_FLOW)
+        | (motion[:, pictures.BLOCKS] < _SAME_BLOCKS)
     )
 
 
