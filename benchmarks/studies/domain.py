@@ -80,13 +80,11 @@ class Arm:
 
 
 # A small network that is trained from random weights, four times as long.
+SMALL_STEPS = 800
 SMALL = (
     ("model.encoder", "resnet50v2"),
     ("model.width", 0.25),
     ("model.units", (1, 1, 1, 1)),
-    ("train.steps", 800),
-    ("train.checkpoint_every_steps", 200),
-    ("schedule.warmup_steps", 40),
     ("adapt.warmup_head_steps", 0),
 )
 ARMS = {
@@ -187,6 +185,8 @@ def config_of(arm, seed, work):
     from vivi_keras.training import configs
 
     config = configs.get_config(ARMS[arm].row or "adapt_frame_demo")
+    if ARMS[arm].settings == SMALL:
+        configs.set_adapt_steps(config, SMALL_STEPS)
     config.update_from_flattened_dict(dict(ARMS[arm].settings))
     config.data.dataset = str(work / "data/train")
     config.seed = seed
