@@ -119,27 +119,25 @@ def test_keep_best_needs_a_probe(archive, tmp_path):
         run.pretrain(small_config(archive), tmp_path / "run", keep_best=True)
 
 
-class Steps:
-    """A model that only counts steps."""
+def dense(value, units=1):
+    encoder = keras.layers.Dense(units, use_bias=False)
+    encoder.build((None, 1))
+    encoder.set_weights([np.full((1, units), value)])
+    return encoder
 
-    def __init__(self, value):
-        self.steps_done = 0
-        self.encoder = keras.layers.Dense(1, use_bias=False)
-        self.encoder.build((None, 1))
-        self.set(value)
 
-    def set(self, value):
-        self.encoder.set_weights([np.full((1, 1), value)])
+def weight(encoder):
+    return encoder.get_weights()[0].item()
 
 
 def test_the_first_of_equal_steps_is_kept(tmp_path):
-    model = Steps(0.0)
     for step, score in ((0, 0.5), (10, 0.5), (20, 0.75), (30, 0.75)):
-        model.steps_done = step
-        model.set(step)
         # A run that goes on has read the file.
-        best.KeepBest(tmp_path)(model, {best.SCORE: score})
-    assert best.restore(model.encoder, tmp_path) == {
+        keep = best.KeepBest(tmp_path)
+        scores = {best.SCORE: score}
+        assert keep(dense(step), step, lambda found=scores: found) == scores
+    encoder = dense(0)
+    assert best.restore(encoder, tmp_path) == {
         "scores": {
             "0": {best.SCORE: 0.5},
             "10": {best.SCORE: 0.5},
@@ -148,17 +146,66 @@ def test_the_first_of_equal_steps_is_kept(tmp_path):
         },
         "step": 20,
         "score": 0.75,
+        "start_share": 0.0,
     }
-    assert model.encoder.get_weights()[0].item() == 20
-    other = keras.layers.Dense(2)
-    other.build((None, 1))
+    assert weight(encoder) == 20
     with pytest.raises(ValueError, match="must be of the run's encoder"):
-        best.restore(other, tmp_path)
+        best.restore(dense(0, units=2), tmp_path)
     (tmp_path / best.FILE).write_bytes(b"PK")
     with pytest.raises(ValueError, match="damaged"):
-        best.restore(model.encoder, tmp_path)
+        best.restore(encoder, tmp_path)
     with pytest.raises(FileNotFoundError, match="--keep_best"):
-        best.restore(model.encoder, tmp_path / "none")
+        best.restore(encoder, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("ideal", "step", "share", "value"),
+    [
+        (9.0, 20, 0.0, 9.0),
+        (3.0, 20, 0.75, 3.0),
+        (5.0, 20, 0.5, 5.0),
+        # As far from 7 are the whole step and half of it: the half is kept.
+        (7.0, 20, 0.5, 5.0),
+        (0.5, 0, 0.0, 1.0),
+    ],
+)
+def test_a_mix_with_the_start_can_be_best(tmp_path, ideal, step, share, value):
+    shares, scores = (0.5, 0.75), {}
+    for at, now in ((0, 1.0), (20, 9.0)):
+        encoder = dense(now)
+        scores[at] = best.KeepBest(tmp_path, shares)(
+            encoder,
+            at,
+            lambda encoder=encoder: {
+                best.SCORE: 1 - abs(weight(encoder) - ideal) / 10
+            },
+        )
+        assert weight(encoder) == now
+    expected = {"": 9, "_mixed_0.5": 5, "_mixed_0.75": 3}
+    for name, mixed in expected.items():
+        found = scores[20][f"{best.SCORE}{name}"]
+        assert found == pytest.approx(1 - abs(mixed - ideal) / 10)
+        assert scores[0][f"{best.SCORE}{name}"] == scores[0][best.SCORE]
+    encoder = dense(0.0)
+    record = best.restore(encoder, tmp_path)
+    assert (record["step"], record["start_share"]) == (step, share)
+    assert weight(encoder) == value
+    assert ("mixed" in best.summary(record)) == bool(share)
+
+
+def test_an_encoder_is_itself_again_if_a_mix_fails(tmp_path):
+    def measure():
+        if weight(encoder) == 1.5:
+            raise OSError("gone")
+        return {best.SCORE: 0.5}
+
+    keep = best.KeepBest(tmp_path, (0.5,))
+    encoder = dense(1.0)
+    keep(encoder, 0, measure)
+    encoder = dense(2.0)
+    with pytest.raises(OSError, match="gone"):
+        keep(encoder, 10, measure)
+    assert weight(encoder) == 2
 
 
 class StopAt(keras.callbacks.Callback):
@@ -173,6 +220,8 @@ class StopAt(keras.callbacks.Callback):
 
 def test_a_stopped_run_keeps_the_same_best_step(archive, tmp_path):
     config = small_config(archive)
+    run.pretrain(config, tmp_path / "plain", verbose=0)
+    config.adapt.start_shares = (0.5,)
     keep_best(config, archive, tmp_path / "whole")
     with pytest.raises(run.Preempted):
         keep_best(config, archive, tmp_path / "two", callbacks=[StopAt(3)])
@@ -184,6 +233,16 @@ def test_a_stopped_run_keeps_the_same_best_step(archive, tmp_path):
     assert [*whole[0]["scores"]] == ["0", "2", "4", "6"]
     for name, value in whole[1].items():
         np.testing.assert_array_equal(value, two[1][name])
+    # The probe and its mixes leave no trace in training.
+    plain, _ = build.restore_encoder(tmp_path / "plain")
+    last, _ = build.restore_model(tmp_path / "two", step="last")
+    for one, other in zip(
+        plain.get_weights(), last.encoder.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    with (tmp_path / "two/metrics.csv").open() as file:
+        row = [*csv.DictReader(file)][-1]
+    assert row["probe_linear_mixed_0.5"] and row["probe_linear"]
 
 
 def test_a_spoilt_start_is_exported_as_it_was(archive, tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(folder, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     flags = (
         *(f"--probe={folder / 'labels.csv'}", "--probe_every_steps=10"),
-        "--keep_best",
+        *("--keep_best", "--config.adapt.start_shares=(0.5,)"),
     )
     printed = run(command(folder, whole, *flags), environment)
     assert "No files for TensorBoard" in printed
@@ -136,7 +136,7 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(folder, tmp_path):
     assert "Going on from step" in run(again, environment)
     assert_equal(values(parts), values(whole))
     assert metrics(parts) == metrics(whole)
-    assert "probe_knn" in metrics(whole)[-1]
+    assert "probe_knn_mixed_0.5" in metrics(whole)[-1]
 
 
 GUARDS = (

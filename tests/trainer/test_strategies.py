@@ -17,7 +17,7 @@ import pytest
 import small_models
 import tensorflow as tf
 
-from vivi_keras.runs import checkpoints
+from vivi_keras.runs import best, checkpoints
 from vivi_keras.trainer import batch as batch_lib
 from vivi_keras.trainer import (
     callbacks,
@@ -84,7 +84,7 @@ def every_callback(model, folder):
         collapse.WarnOfCollapse(),
         callbacks.SaveCheckpoints(manager, 2),
         callbacks.MeasureSpeed(ROWS * 6),
-        probe.Probe(data, 2),
+        probe.Probe(data, 2, keep=best.KeepBest(folder, (0.5,))),
         callbacks.WriteMetrics(folder / "metrics.csv"),
         tensorboard.Summaries(folder / "tensorboard"),
         callbacks.StopAtSigterm(),
@@ -112,6 +112,7 @@ def run(kind, file, environments=({},)):
         with (folder / "metrics.csv").open(newline="") as rows:
             (row,) = csv.DictReader(rows)
         assert row["step"] == str(STEPS) and float(row["probe_knn"]) > 0
+        assert float(row["probe_knn_mixed_0.5"]) > 0
     return [
         dict(np.load(str(file) + f"{i}.npz")) for i in range(len(processes))
     ]

@@ -33,6 +33,7 @@ def _adapted(num_shots, frames_per_shot, copies, *levels):
             else:
                 config.objective[level] = {**_NT_XENT, "weight": 1.0}
         config.model.encoder = "efficientnet_lite0"
+        config.adapt.start_shares = (0.5,)
         config.optimizer.update(name="adamw", weight_decay=1e-4)
         config.schedule.update(name="cosine", learning_rate=1e-3, boundaries=())
         set_steps(config, DEMO_STEPS if is_demo else STEPS)

@@ -69,6 +69,8 @@ def paper_config() -> ml_collections.ConfigDict:
                 "layer_decay": 1.0,  # of the updates, from block to block
                 "freeze_statistics": False,  # those of batch norm
                 "keep_close": 0.0,  # weight of the distance to the start
+                # Mixes with the start's weights that --keep_best also tries.
+                "start_shares": (),
             },
             "objective": {},  # kind of level -> its arguments
             "optimizer": {

@@ -1,4 +1,8 @@
-"""Saves the encoder of the step that the probe scored best."""
+"""Saves the encoder of the step that the probe scored best.
+
+It can also be a mix: a weighted mean of a step's weights and those of the
+start, one by one, as in WiSE-FT (Wortsman et al., 2022, arXiv 2109.01903).
+"""
 
 import json
 import pathlib
@@ -10,7 +14,7 @@ import numpy as np
 from vivi_keras import files
 from vivi_keras.levels import replicas
 
-FILE = "best.npz"
+FILE, START_FILE = "best.npz", "start.npz"
 SCORE = "probe_linear"
 
 
@@ -18,41 +22,114 @@ class KeepBest:
     """Saves the best encoder of a run in its work directory.
 
     The start is step 0. If scores are equal, the first one wins, so the start
-    is replaced only by something better. The file stays valid if a run is
-    stopped and resumes from an earlier step.
+    is replaced only by something better; among the encoders of one step, the
+    one with most of the start. The file stays valid if a run is stopped and
+    resumes from an earlier step.
 
     Args:
         workdir: folder of the run.
+        start_shares: floats in (0, 1); each step's weights are also tried as
+            `(1 - share) * weights + share * start`, moving averages of batch
+            norm included.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir, start_shares=()):
         self._workdir = pathlib.Path(workdir)
+        self._shares = sorted(start_shares, reverse=True)
         self._record = None
 
-    def __call__(self, model, scores):
-        """Takes the scores of the model's step.
+    def __call__(self, encoder, step, measure):
+        """Measures the encoder of a step and its mixes with the start.
 
         Args:
-            model: ViviModel.
-            scores: dict of accuracies, with `SCORE`.
+            encoder: keras.Model or layer; it is the same after the call.
+            step: int, number of steps that it has been trained.
+            measure: function without arguments that returns the scores of the
+                encoder, a dict of accuracies with `SCORE`.
+        Returns: the scores, and those of each mix as "NAME_mixed_SHARE".
         """
         if self._record is None:
             found = read(self._workdir)
             self._record = {"scores": {}} if found is None else found[0]
             self._values = {} if found is None else found[1]
-        step, record = model.steps_done, self._record
-        record["scores"][str(step)] = scores
-        if scores[SCORE] > record.get("score", -1.0):
-            record |= {"step": step, "score": scores[SCORE]}
-            self._values = {
-                f"{number:04d}": np.array(replicas.local(variable.value))
-                for number, variable in enumerate(model.encoder.variables)
-            }
-        with (
-            files.write_whole(self._workdir / FILE) as partial,
-            partial.open("wb") as file,
-        ):
-            np.savez(file, record=json.dumps(record), **self._values)
+        values, scores = _values(encoder), measure()
+        if self._shares:
+            scores |= self._try_mixes(encoder, step, values, scores, measure)
+        self._take(step, scores[SCORE], values)
+        self._record["scores"][str(step)] = scores
+        _save(
+            self._workdir / FILE,
+            {"record": json.dumps(self._record), **self._values},
+        )
+        return scores
+
+    def _try_mixes(self, encoder, step, values, scores, measure):
+        path, found = self._workdir / START_FILE, {}
+        if not step:
+            _save(path, values)
+        else:
+            start = _load(path)
+        for share in self._shares:
+            mixed = scores
+            if step:
+                mix = _mix(values, start, share)
+                try:
+                    _assign(encoder, mix)
+                    mixed = measure()
+                finally:
+                    _assign(encoder, values)
+                self._take(step, mixed[SCORE], mix, share)
+            found |= {f"{k}_mixed_{share:g}": v for k, v in mixed.items()}
+        return found
+
+    def _take(self, step, score, values, share=0.0):
+        if score > self._record.get("score", -1.0):
+            self._record |= {"step": step, "score": score, "start_share": share}
+            self._values = values
+
+
+def _values(encoder):
+    """The encoder's variables as arrays, by their number."""
+    return {
+        f"{number:04d}": np.array(replicas.local(variable.value))
+        for number, variable in enumerate(encoder.variables)
+    }
+
+
+def _assign(encoder, values):
+    for name, variable in zip(sorted(values), encoder.variables, strict=True):
+        variable.assign(values[name])
+
+
+def _mix(values, start, share):
+    """The weighted mean; what does not count in fractions is not mixed."""
+    return {
+        name: (
+            ((1 - share) * value + share * start[name]).astype(value.dtype)
+            if np.issubdtype(value.dtype, np.floating)
+            else value
+        )
+        for name, value in values.items()
+    }
+
+
+def _save(path, arrays):
+    with files.write_whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _load(path):
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (
+        *(ValueError, EOFError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise ValueError(
+            f"{path} must be as vivi-pretrain wrote it. Got: a damaged file"
+            f" ({error})"
+        ) from error
 
 
 def has_best(workdir) -> bool:
@@ -64,25 +141,22 @@ def read(workdir):
     """Reads the best step that a run has saved.
 
     Returns: None, or (record, values): record is a dict of "step", its "score",
-        and the "scores" of each step (as text) that was scored; values is a
-        dict of the encoder's arrays.
+        "start_share" (0.0: not mixed), and the "scores" of each step (as text)
+        that was scored; values is a dict of the encoder's arrays.
     Raises: ValueError: the file is damaged.
     """
-    file = pathlib.Path(workdir) / FILE
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            values = dict(archive)
-        return json.loads(str(values.pop("record"))), values
-    except FileNotFoundError:
+    path = pathlib.Path(workdir) / FILE
+    if not path.exists():
         return None
-    except (
-        *(ValueError, KeyError, EOFError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+    values = _load(path)
+    try:
+        record = json.loads(str(values.pop("record")))
+    except (ValueError, KeyError) as error:
         raise ValueError(
-            f"{file} must be as vivi-pretrain wrote it. Got: a damaged file"
+            f"{path} must be as vivi-pretrain wrote it. Got: a damaged file"
             f" ({error})"
         ) from error
+    return {"start_share": 0.0, **record}, values
 
 
 def restore(encoder, workdir) -> dict:
@@ -106,8 +180,7 @@ def restore(encoder, workdir) -> dict:
             f"{FILE} in {workdir} must be of the run's encoder. Got:"
             f" {len(there)} arrays, not its {len(here)}"
         )
-    for name, variable in zip(sorted(values), encoder.variables, strict=True):
-        variable.assign(values[name])
+    _assign(encoder, values)
     return record
 
 
@@ -124,7 +197,10 @@ def summary(record) -> str:
             f"The start was better than each later step ({ends}): nothing was"
             " adapted. vivi-export takes the start."
         )
+    share, mixed = record["start_share"], ""
+    if share:
+        mixed = f", mixed with {share:g} of the start,"
     return (
-        f"Step {record['step']} was best, {SCORE} {record['score']:.3f}"
-        f" ({ends}); vivi-export takes it."
+        f"Step {record['step']}{mixed} was best, {SCORE}"
+        f" {record['score']:.3f} ({ends}); vivi-export takes it."
     )

@@ -71,6 +71,11 @@ def check_numbers(config) -> None:
             "config.schedule.boundaries must be growing steps > 0."
             f" Got: {tuple(bounds)}"
         )
+    shares = config.adapt.start_shares
+    if not all(0 < share < 1 for share in shares):
+        raise ValueError(
+            f"config.adapt.start_shares must be in (0, 1). Got: {tuple(shares)}"
+        )
     level = config.objective.get("video_info_nce", {"weight": 0})
     if level["weight"] and config.data.batch_size == 1:
         raise ValueError(

@@ -326,7 +326,9 @@ def _pages(config, workdir, options):
             config.data.dataset,
             options.keep_best,
         )
-        keep = best.KeepBest(workdir) if options.keep_best else None
+        keep = None
+        if options.keep_best:
+            keep = best.KeepBest(workdir, config.adapt.start_shares)
         every = options.probe_every_steps
         if every is None:
             every = train.checkpoint_every_steps

@@ -26,6 +26,7 @@ _NEW_KEYS = {
         "layer_decay": 1.0,
         "freeze_statistics": False,
         "keep_close": 0.0,
+        "start_shares": [],
     },
 }
 

@@ -30,8 +30,9 @@ class Probe(callbacks.MeasureEvery):
     Args:
         data: ProbeData.
         every_steps, last_step: as `MeasureEvery`.
-        keep: None, or a function that takes the model and its accuracies each
-            time, and before the first step.
+        keep: None, or a function that is called each time, and before the first
+            step, with the encoder, its step and a function that measures the
+            encoder; it returns what is logged. See `runs.best.KeepBest`.
     """
 
     def __init__(self, data, every_steps, last_step=None, keep=None):
@@ -45,6 +46,12 @@ class Probe(callbacks.MeasureEvery):
 
     def measure(self) -> dict[str, float]:
         """The accuracies with the encoder's current weights."""
+        if self.keep is None:
+            return self._scores()
+        model = self.model
+        return self.keep(model.encoder, model.steps_done, self._scores)
+
+    def _scores(self):
         data = self.data
         features = tensorboard.encode(self.model.encoder, data.images)
         train, test = features[: data.num_train], features[data.num_train :]
@@ -56,13 +63,10 @@ class Probe(callbacks.MeasureEvery):
             "knn": knn.predict(test, train, seen, len(data.class_names)),
             "linear": linear.fit(train, seen).predict(test),
         }
-        found = {
+        return {
             f"probe_{name}": float(np.mean(guess == unseen))
             for name, guess in guesses.items()
         }
-        if self.keep is not None:
-            self.keep(self.model, found)
-        return found
 
 
 class FeatureGeometry(callbacks.MeasureEvery):
