@@ -1,5 +1,6 @@
 """Levels and the objective: padding, replicas, errors, own levels."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -237,6 +238,42 @@ def test_rotations_are_quarter_turns_in_order():
     assert Objective([make_level("shot_order")]).image_transforms == ()
 
 
+@pytest.mark.parametrize("name", ["frame_exemplar", "shot_exemplar"])
+def test_sigreg_equals_reference(name):
+    settings = {"loss": "sigreg", "sigreg_weight": 0.2, "num_directions": 900}
+    objective = every_level(**{name: settings})
+    clips, images = random_features()
+    inputs = inputs_of(objective, 3 * clips, images)
+    output = objective(inputs)[name]
+    head = next(x for x in objective.levels if x.name == name).head
+    groups = 3 * clips[..., 0, :].reshape(*MASK.shape, -1, DEPTH)
+    mask = MASK
+    if name == "frame_exemplar":
+        groups = groups.reshape(-1, CLIP[3], DEPTH)
+        groups = np.concatenate([groups, images[..., 0, :]])
+        mask = np.r_[np.repeat(MASK.ravel(), CLIP[2]), np.ones(len(images))]
+    rows = np.asarray(head(groups.reshape(-1, *groups.shape[-2:])))
+    mask = mask.ravel() > 0
+    apart = ((rows - rows.mean(axis=1, keepdims=True)) ** 2).mean(axis=(1, 2))
+    # The mean over all directions is that over many random ones.
+    angles = np.random.default_rng(0).normal(size=(rows.shape[2], 3000))
+    angles /= np.linalg.norm(angles, axis=0)
+    distance = np.mean(
+        [reference.sigreg(copy, mask, angles) for copy in rows.swapaxes(0, 1)]
+    )
+    found = float(output.metrics["normality_distance"][0])
+    assert found == pytest.approx(distance, rel=0.03)
+    np.testing.assert_allclose(
+        np.asarray(output.losses), 0.8 * apart + 0.2 * found, rtol=1e-4
+    )
+    np.testing.assert_array_equal(output.weights, mask)
+    # Other directions in another step, the same ones again in this one.
+    again = objective(dataclasses.replace(inputs, step=0))[name]
+    np.testing.assert_array_equal(again.losses, output.losses)
+    other = objective(dataclasses.replace(inputs, step=1))[name]
+    assert np.abs(other.losses - output.losses).max() > 1e-4
+
+
 def test_config_round_trip():
     objective = every_level(
         frame_exemplar={"loss": "nt_xent", "weight": 0.3, "name": "copies"}
@@ -285,6 +322,8 @@ def test_every_level_learns_through_all_its_variables():
         ("shot_exemplar", {"head_units": 0}, None, "head_units >= 1"),
         ("shot_exemplar", {"negatives": "local"}, None, "negatives.*'local'"),
         ("shot_order", {"units": 0}, None, "units >= 1"),
+        ("shot_exemplar", {"sigreg_weight": 1.0}, None, "sigreg_weight in"),
+        ("shot_exemplar", {"num_directions": 0}, None, "num_directions >= 1"),
     ],
 )
 def test_bad_input_fails_before_any_step(kind, arguments, clip, message):
@@ -380,6 +419,8 @@ def run(count, kind, arguments):
 cases = [
     ("frame_exemplar", {"head_units": 5}),
     ("frame_exemplar", {"head_units": 5, "loss": "nt_xent"}),
+    ("frame_exemplar", {"head_units": 5, "loss": "sigreg"}),
+    ("shot_exemplar", {"head_units": 5, "loss": "sigreg"}),
     ("shot_exemplar", {"head_units": 5}),
     ("shot_exemplar", {"head_units": 5, "same_video_negatives": False}),
     ("rotation", {}),
@@ -398,7 +439,7 @@ np.savez(path, *values)
 """
 
 
-@pytest.mark.slow  # traces ten objectives in three processes
+@pytest.mark.slow  # traces twelve objectives in three processes
 def test_one_two_and_four_replicas_agree(tmp_path):
     # One process for each count: collectives keep the first group's size.
     values = {}

@@ -206,6 +206,7 @@ class Objective(layers.Layer):
         labels=None,
         image_copies: int = 1,
         duplicates=None,
+        step=0,
     ) -> LevelInputs:
         """Reshapes the encoder's rows into the inputs of the levels.
 
@@ -222,6 +223,7 @@ class Objective(layers.Layer):
             labels: int [M], -1 for no label; None without images.
             image_copies: number of views of each labelled image.
             duplicates: int [B, S], see `LevelInputs`; None without.
+            step: int scalar, the number of steps before this one.
         """
         turns, depth = self.num_turns, features.shape[-1]
         rows = ops.reshape(features, (-1, turns, depth))  # [images, T, D]
@@ -242,6 +244,7 @@ class Objective(layers.Layer):
             image_rotated=images if turned else None,
             labels=labels,
             duplicates=duplicates,
+            step=step,
         )
 
     def build(self, features_shape):

@@ -137,6 +137,8 @@ EXEMPLAR = {  # [G], except which levels use it
     "head_units": 1000,
     "negatives": "global",
     "same_video_negatives": True,  # [R]
+    "sigreg_weight": 0.05,  # these two are for the loss "sigreg"  [O]
+    "num_directions": 256,
 }
 INFO_NCE = {
     "weight": 0.04,  # lambda  [R]

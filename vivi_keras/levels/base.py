@@ -39,6 +39,7 @@ class LevelInputs:
         duplicates: int [B, S], the same number >= 0 for shots that show the
             same footage, -1 for all others. Such shots of two videos are not
             each other's negatives. None if they are not known.
+        step: int scalar, the number of steps before this one.
     """
 
     features: Tensor
@@ -50,6 +51,7 @@ class LevelInputs:
     image_rotated: Tensor | None = None
     labels: Tensor | None = None
     duplicates: Tensor | None = None
+    step: Tensor = 0
 
     def __repr__(self):
         # Keras puts arguments into error messages: show shapes, not values.

@@ -1,28 +1,40 @@
 """Exemplar levels: pull views of one frame or shot together."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from vivi_keras import checks
+from vivi_keras.data import sampling
 from vivi_keras.levels import base
 from vivi_keras.losses.embedding_metrics import embedding_metrics
+from vivi_keras.losses.groups import at_least_float32
 from vivi_keras.losses.info_nce import multi_positive_nce
+from vivi_keras.losses.sigreg import sigreg
 from vivi_keras.losses.triplet import semi_hard_pairs
 from vivi_keras.models import heads
 
-LOSSES = ("triplet", "nt_xent", "multi_positive_nce")
+LOSSES = ("triplet", "nt_xent", "multi_positive_nce", "sigreg")
+_DIRECTIONS = 4  # seed word: other random numbers than those of the views
 
 
 class Exemplar(base.Level):
     """Pulls embeddings of one group together and pushes groups apart.
 
     Args:
-        loss: "triplet" (semi-hard, [P]), or "nt_xent", alias
-            "multi_positive_nce" ([O]).
+        loss: "triplet" (semi-hard, [P]); "nt_xent", alias
+            "multi_positive_nce" ([O]); or "sigreg" ([O]), as in LeJEPA: the
+            squared distance to the mean of the group, and how far all
+            embeddings are from a normal distribution; it has no negatives.
         margin: margin of the triplet loss.  [G] 0.5
         temperature: temperature of the softmax losses.  [O] 0.1
         head_units: size of the linear head's embeddings.  [G] 1000
         negatives: "global", rows of all replicas' batches [R], or "replica".
+        sigreg_weight: weight of the second part of the loss "sigreg"; the first
+            one has 1 - sigreg_weight.  [O] 0.05
+        num_directions: directions in which the loss "sigreg" compares the
+            embeddings with a normal distribution, other ones in each step.
+            [O] 256
         same_video_negatives: whether groups of the same video are negatives
             of each other.  [O] True
         weight, name: as `Level`.
@@ -36,6 +48,8 @@ class Exemplar(base.Level):
         head_units: int = 1000,
         negatives: str = "global",
         same_video_negatives: bool = True,
+        sigreg_weight: float = 0.05,
+        num_directions: int = 256,
         weight: float = 1.0,
         name: str | None = None,
         **kwargs,
@@ -46,12 +60,18 @@ class Exemplar(base.Level):
         self.require(margin > 0, "margin > 0", margin)
         self.require(temperature > 0, "temperature > 0", temperature)
         self.require(head_units >= 1, "head_units >= 1", head_units)
+        self.require(
+            0 < sigreg_weight < 1, "sigreg_weight in (0, 1)", sigreg_weight
+        )
+        self.require(num_directions >= 1, "num_directions >= 1", num_directions)
         self.loss = loss
         self.margin = margin
         self.temperature = temperature
         self.head_units = head_units
         self.negatives = negatives
         self.same_video_negatives = same_video_negatives
+        self.sigreg_weight = sigreg_weight
+        self.num_directions = num_directions
         self.head = heads.linear_head(head_units, "head")
 
     def grouped(self, inputs):
@@ -67,6 +87,8 @@ class Exemplar(base.Level):
         embeddings = self.head(features)  # [G, K, U]
         num_groups, size = ops.shape(embeddings)[0], embeddings.shape[1]
         metrics = embedding_metrics(embeddings, mask)
+        if self.loss == "sigreg":
+            return self._normalise(embeddings, mask, inputs, metrics)
         ids = ops.arange(num_groups, dtype="int32")
         # Unique over replicas, since all have the same number of groups.
         ids = ids + inputs.replicas.index * num_groups
@@ -81,6 +103,32 @@ class Exemplar(base.Level):
         )
         weights = ops.cast(ids >= 0, losses.dtype)
         return base.LevelOutput(losses, weights, {**metrics, **extra})
+
+    def _normalise(self, embeddings, mask, inputs, metrics):
+        """The output for the loss "sigreg".
+
+        Each copy's embeddings are compared with the normal distribution on
+        their own, as those of one group are not independent.
+        """
+        (embeddings,) = at_least_float32(embeddings)  # [G, K, U]
+        weights = ops.cast(mask, embeddings.dtype)
+        apart = embeddings - ops.mean(embeddings, axis=1, keepdims=True)
+        apart = ops.mean(ops.square(apart), axis=(1, 2))  # [G]
+        gather = inputs.replicas.gather
+        if self.negatives == "replica":
+            gather = _same
+        copies = ops.transpose(gather(embeddings), (1, 0, 2))
+        keys = sampling.fold(
+            *(_DIRECTIONS, inputs.step, np.arange(self.num_directions)), ops=ops
+        )
+        distance = ops.mean(
+            sigreg(copies, gather(weights), _directions(keys, self.head_units))
+        )
+        share = self.sigreg_weight
+        count = ops.sum(weights)
+        metrics["normality_distance"] = ops.stop_gradient(distance), count
+        losses = (1 - share) * apart + share * distance
+        return base.LevelOutput(losses, weights, metrics)
 
     def _compare(self, rows, ids, owner, duplicates, size, replicas):
         """Losses [N] of the rows, and metrics specific to the loss."""
@@ -122,7 +170,21 @@ class Exemplar(base.Level):
             "head_units": self.head_units,
             "negatives": self.negatives,
             "same_video_negatives": self.same_video_negatives,
+            "sigreg_weight": self.sigreg_weight,
+            "num_directions": self.num_directions,
         }
+
+
+def _same(tensor):
+    return tensor
+
+
+def _directions(keys, size):
+    """Random directions, unit columns float32 [size, number of keys]."""
+    draws = sampling.uniforms(keys, 2 * size, ops)  # [S, 2 D]
+    length = ops.sqrt(-2 * ops.log(1 - draws[:, :size]))
+    normal = length * ops.cos(2 * np.pi * draws[:, size:])
+    return ops.transpose(ops.normalize(normal, axis=-1))
 
 
 @keras.saving.register_keras_serializable(package="vivi_keras")

@@ -3,6 +3,7 @@
 from vivi_keras.losses.cross_entropy import cross_entropy, order, rotation
 from vivi_keras.losses.groups import num_positives
 from vivi_keras.losses.info_nce import info_nce, multi_positive_nce
+from vivi_keras.losses.sigreg import sigreg
 from vivi_keras.losses.triplet import semi_hard_triplet
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "order",
     "rotation",
     "semi_hard_triplet",
+    "sigreg",
 ]

@@ -29,6 +29,7 @@ _NEW_KEYS = {
         "start_shares": [],
     },
 }
+_NEW_KEYS_OF_EXEMPLARS = {"sigreg_weight": 0.05, "num_directions": 256}
 
 
 def check_writable(workdir) -> None:
@@ -154,6 +155,9 @@ def _read(workdir):
         config = record["config"]
         for group, defaults in _NEW_KEYS.items():
             config[group] = {**defaults, **config.get(group, {})}
+        for level in config["objective"].values():
+            if "margin" in level:
+                level |= {**_NEW_KEYS_OF_EXEMPLARS, **level}
         record.setdefault("start", None)
         return {key: record[key] for key in ("config", *_RECORD)}
     except (ValueError, KeyError, TypeError) as error:

@@ -378,6 +378,7 @@ class ViviModel(keras.Model):
             labels=labels,
             image_copies=image_copies,
             duplicates=batch.get("duplicates"),
+            step=self.step.value,
         )
         outputs = self.objective(inputs, training=training)
         return {
