@@ -5,6 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 from vivi_keras.data import augment, colour_views, sampling
 
@@ -194,3 +195,44 @@ def test_strength_scales_the_change(policy):
     )
     weak, whole = change(0.25), change(1.0)
     assert 0.1 * whole.mean() < weak.mean() < 0.5 * whole.mean()
+
+
+@pytest.mark.parametrize("policy", ["exemplar", "rotation"])
+def test_grey_and_blur_follow_the_policy(policy):
+    images = random_images(200, 12, 224)
+    plain = colour_views(images, 3, policy).numpy()
+    grey = colour_views(images, 3, policy, grey=0.3).numpy()
+    changed = np.abs(grey - plain).max(axis=(1, 2, 3)) > 1e-3
+    np.testing.assert_allclose(grey[~changed], plain[~changed], atol=1e-6)
+    mean = np.broadcast_to(plain.mean(axis=-1, keepdims=True), plain.shape)
+    np.testing.assert_allclose(grey[changed], mean[changed], atol=1e-6)
+    blurred = colour_views(images, 3, policy, blur=0.6).numpy()
+    moved = np.abs(blurred - plain).max(axis=(1, 2, 3)) > 1e-6
+    if policy == "exemplar":  # the other one has its own grey
+        assert 0.2 < changed.mean() < 0.4
+    assert 0.45 < moved.mean() < 0.75
+    np.testing.assert_allclose(blurred[~moved], plain[~moved], atol=1e-6)
+    with pytest.raises(ValueError, match="policy must be given with grey"):
+        colour_views(images, 3, None, blur=0.5)
+
+
+def test_blur_equals_scipy():
+    images = random_images(4, 60, 224).astype("float32") / 255
+    sigmas = np.array([0.0, 0.5, 1.0, 2.0], "float32")
+    found = np.asarray(augment.blurred(tf.constant(images), sigmas))
+    np.testing.assert_allclose(found[0], images[0], atol=1e-6)
+    for image, sigma, result in zip(
+        images[1:], sigmas[1:], found[1:], strict=True
+    ):
+        expected = ndimage.gaussian_filter(
+            image.astype(float), (sigma, sigma, 0), radius=(6, 6, 0)
+        )
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+    # A picture of half the size is blurred half as much.
+    small = np.asarray(
+        augment.blurred(tf.constant(images[:, ::2, ::2]), sigmas)
+    )
+    expected = ndimage.gaussian_filter(
+        images[3, ::2, ::2].astype(float), (1, 1, 0), radius=(3, 3, 0)
+    )
+    np.testing.assert_allclose(small[3], expected, atol=1e-5)

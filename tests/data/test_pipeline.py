@@ -125,7 +125,8 @@ import sys
 import numpy as np
 from vivi_keras import data
 batch = data.video_batches(sys.argv[1], 4, image_size=24, copies=2)[3]
-views = data.colour_views(batch["frames"][:, 0, 0, 0], (5, 3))
+frames = batch["frames"][:, 0, 0, 0]
+views = data.colour_views(frames, (5, 3), grey=0.5, blur=0.9)
 np.savez(sys.argv[2], views=np.asarray(views), **batch)
 """
 
@@ -146,5 +147,7 @@ def test_jax_gets_the_same_batches_and_colours(dataset, tmp_path):
     assert found.keys() == expected.keys()
     for name in found:
         np.testing.assert_array_equal(found[name], expected[name])
-    expected = data.colour_views(expected["frames"][:, 0, 0, 0], (5, 3))
+    expected = data.colour_views(
+        expected["frames"][:, 0, 0, 0], (5, 3), grey=0.5, blur=0.9
+    )
     np.testing.assert_allclose(views, expected, atol=1e-5)

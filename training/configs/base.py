@@ -25,6 +25,8 @@ def paper_config() -> ml_collections.ConfigDict:
                 "batch_size": 512,  # videos  [R]
                 "views": "exemplar",
                 "colour_strength": 1.0,  # of the views; 0: no change
+                "grey": 0.0,  # probability that a view is then made grey
+                "blur": 0.0,  # and that it is blurred
                 "images": {
                     # A folder of class folders, "tfds:NAME", the folder of a
                     # prepared TFDS data set, "fashion_mnist", or a CSV file

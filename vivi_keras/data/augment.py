@@ -1,6 +1,7 @@
 """Random augmentation of images: colour changes and RandAugment."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -89,6 +90,10 @@ BRIGHTNESS = 32 / 255
 SATURATION_RANGE = (0.5, 1.5)
 GREY_PROBABILITY = 0.66
 
+# Blur: standard deviation in pixels of an image of 224, as in SimCLR.  [O]
+BLUR_RANGE, BLUR_SIZE = (0.1, 2.0), 224
+_DRAWS = 10  # for an image: 7 of the policy, then grey, whether to blur, sigma
+
 _COLOUR = 3  # seed word: other random numbers than those of the crops
 
 
@@ -99,6 +104,8 @@ def colour_views(
     position=None,
     *,
     strength=1.0,
+    grey=0.0,
+    blur=0.0,
     compiled=True,
 ):
     """Changes the colours of images at random, each with its own seed.
@@ -115,13 +122,16 @@ def colour_views(
             position).
         strength: float >= 0, scales the range of each change, and the
             probability of grey. 1 is the published policy, 0 changes nothing.
+        grey: float in [0, 1], probability that an image is then made grey.  [O]
+        blur: float in [0, 1], probability that it is then blurred by a Gaussian
+            of 0.1 to 2 pixels per 224 pixels of its longer side.  [O]
         compiled: bool, compile the work on pixels with XLA (TensorFlow and
             JAX): one pass over memory instead of one per operation, about
             ten times faster on a CPU. Without it, values differ by at most
             1e-5.
     Returns: float32 [N, H, W, 3] in [0, 1].
-    Raises: ValueError: the policy is unknown or images are not uint8 with
-        3 channels.
+    Raises: ValueError: the policy is unknown, images are not uint8 with 3
+        channels, or there are grey or blur without a policy.
 
     >>> images = np.zeros((2, 32, 32, 3), "uint8")
     >>> data.colour_views(images, seed=(0, 1)).shape
@@ -136,29 +146,74 @@ def colour_views(
             f" {ops.dtype(images)} {shape}"
         )
     if policy is None:
+        if grey or blur:
+            raise ValueError(
+                "policy must be given with grey or blur. Got: policy=None,"
+                f" grey={grey}, blur={blur}"
+            )
         return ops.cast(images, "float32") / 255
     if position is None:
         position = ops.arange(ops.shape(images)[0], dtype="int32")
     keys = sampling.fold(_COLOUR, *_words(seed), position, ops=ops)
     change = _exemplar if policy == "exemplar" else _rotation
     make = _compiled if compiled else functools.partial
-    return make(change, strength=float(strength))(images, keys)
+    settings = float(strength), float(grey), float(blur)
+    return make(_views, change, *settings)(images, keys)
 
 
-def _exemplar(images, keys, strength):
-    draws = sampling.uniforms(keys, 7, ops)
-    return exemplar_colours(images, exemplar_changes(draws, strength))
+def _views(change, strength, grey, blur, images, keys):
+    draws = sampling.uniforms(keys, _DRAWS, ops)
+    images = change(images, draws, strength)
+    if grey:
+        mean = ops.mean(images, axis=-1, keepdims=True)
+        images = ops.where(draws[:, 7, None, None, None] < grey, mean, images)
+    if blur:
+        low, high = BLUR_RANGE
+        sigmas = low + (high - low) * draws[:, 9]
+        images = blurred(images, ops.where(draws[:, 8] < blur, sigmas, 0.0))
+    return images
 
 
-def _rotation(images, keys, strength):
-    draws = sampling.uniforms(keys, 3, ops)
+def blurred(images, sigmas):
+    """Blurs each image by its own Gaussian.
+
+    Args:
+        images: float32 [N, H, W, 3].
+        sigmas: float32 [N], standard deviations in [0, 2], in pixels of an
+            image of 224; 0 for no blur.
+    Returns: float32 [N, H, W, 3]; beyond its sides an image is mirrored.
+    """
+    scale = max(images.shape[1:3]) / BLUR_SIZE
+    reach = math.ceil(3 * BLUR_RANGE[1] * scale)
+    offsets = np.arange(-reach, reach + 1, dtype=np.float32)
+    sigmas = ops.maximum(sigmas * scale, 1e-3)[:, None]
+    kernels = ops.exp(-(offsets**2) / (2 * ops.square(sigmas)))
+    kernels /= ops.sum(kernels, axis=1, keepdims=True)  # [N, 2 * reach + 1]
+    for axis in (1, 2):
+        size, padding = images.shape[axis], [[0, 0]] * 4
+        padding[axis] = [reach, reach]
+        padded = ops.pad(images, padding, mode="symmetric")
+        index = [slice(None)] * 4
+        images = 0.0
+        for place in range(2 * reach + 1):
+            index[axis] = slice(place, place + size)
+            share = kernels[:, place, None, None, None]
+            images = images + share * padded[tuple(index)]
+    return images
+
+
+def _exemplar(images, draws, strength):
+    return exemplar_colours(images, exemplar_changes(draws[:, :7], strength))
+
+
+def _rotation(images, draws, strength):
     return rotation_colours(images, rotation_changes(draws, strength))
 
 
 @functools.cache
-def _compiled(function, strength):
+def _compiled(function, *settings):
     """The function compiled by XLA, if Keras's backend has it."""
-    function = functools.partial(function, strength=strength)
+    function = functools.partial(function, *settings)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -172,6 +172,8 @@ def build_model(
         views=batches.none_if_none(data.views),
         image_views=batches.none_if_none(data.images.views),
         colour_strength=data.colour_strength,
+        grey=data.grey,
+        blur=data.blur,
         separate_passes=config.model.separate_passes,
         statistics=config.model.statistics,
         seed=config.seed,
@@ -228,20 +230,33 @@ def element_spec(config) -> dict:
 
 def build_views(config, step):
     """The augmented images of a step: float [B, N, H, W, 3] in [0, 1]."""
-    from vivi_keras.data import colour_views
-
     (batch,) = batches.build_batches(config, step, num_steps=1)
     images, policy = batch.get("frames"), config.data.views
     if images is None:
         images, policy = batch["image"], config.data.images.views
     size = images.shape[-3:]
-    views = colour_views(
-        keras.ops.reshape(images, (-1, *size)),
-        (config.seed, step),
-        batches.none_if_none(policy),
-        strength=config.data.colour_strength,
+    views = _changed(
+        keras.ops.reshape(images, (-1, *size)), policy, config, step
     )
     return keras.ops.reshape(views, (images.shape[0], -1, *size))
+
+
+def _changed(images, policy, config, step):
+    """uint8 [N, H, W, 3] -> float32, changed as in a step of a config."""
+    from vivi_keras.data import colour_views
+
+    policy = batches.none_if_none(policy)
+    if policy is None:
+        return colour_views(images, 0, None)
+    data = config.data
+    return colour_views(
+        images,
+        (config.seed, step),
+        policy,
+        strength=data.colour_strength,
+        grey=data.grey,
+        blur=data.blur,
+    )
 
 
 def restore_encoder(workdir, ema=False):
@@ -341,17 +356,12 @@ def untrained_encoder(config, num_steps) -> keras.Model:
         config: ConfigDict of a row of the results.
         num_steps: int, number of training batches used to adapt it.
     """
-    from vivi_keras.data import colour_views
-
-    encoder, data = build_encoder(config), config.data
-    size = data.image_size
+    encoder, size = build_encoder(config), config.data.image_size
     for step, batch in enumerate(
         batches.build_batches(config, num_steps=num_steps)
     ):
         frames = keras.ops.reshape(batch["frames"], (-1, size, size, 3))
-        policy = batches.none_if_none(data.views)
-        views = colour_views(
-            frames, (config.seed, step), policy, strength=data.colour_strength
+        encoder(
+            _changed(frames, config.data.views, config, step), training=True
         )
-        encoder(views, training=True)
     return encoder

@@ -38,6 +38,7 @@ RULES = {
         "train.test_every_steps",
         "train.keep_checkpoints",
     ),
+    "in [0, 1]": (lambda value: 0 <= value <= 1, "data.grey", "data.blur"),
     "in (0, 1]": (lambda value: 0 < value <= 1, "adapt.layer_decay"),
     "in [0, 1)": (
         lambda value: 0 <= value < 1,

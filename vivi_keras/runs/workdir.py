@@ -15,6 +15,8 @@ _RECORD = ("data_fingerprint", "start")
 _NEW_KEYS = {
     "data": {
         "colour_strength": 1.0,
+        "grey": 0.0,
+        "blur": 0.0,
         "min_gap_seconds": 0.0,
         "max_gap_seconds": 0.0,
         "duplicates": "",

@@ -60,7 +60,7 @@ class ViviModel(keras.Model):
         views: colour augmentation of the frames, "exemplar", "rotation" or
             None.
         image_views: colour augmentation of the images, likewise.
-        colour_strength: float >= 0, scales both; see `data.colour_views`.
+        colour_strength, grey, blur: for both; see `data.colour_views`.
         separate_passes: encode frames and images one after the other, each
             normalised by its own batch statistics, instead of together.
         statistics: with separate passes, the stream that updates the moving
@@ -106,6 +106,8 @@ class ViviModel(keras.Model):
         views: str | None = "exemplar",
         image_views: str | None = None,
         colour_strength: float = 1.0,
+        grey: float = 0.0,
+        blur: float = 0.0,
         separate_passes: bool = False,
         statistics: str = "both",
         seed: int = 0,
@@ -134,6 +136,13 @@ class ViviModel(keras.Model):
                 f"colour_strength must be finite and >= 0."
                 f" Got: {colour_strength}"
             )
+        for argument, value in (("grey", grey), ("blur", blur)):
+            checks.check_range(argument, value, 0, 1)
+            if value and views is None and image_views is None:
+                raise ValueError(
+                    f"views or image_views must be given with {argument}. Got:"
+                    f" {argument}={value} and None for both"
+                )
         if micro_batches < 1:
             raise ValueError(
                 f"micro_batches must be >= 1. Got: {micro_batches}"
@@ -147,6 +156,8 @@ class ViviModel(keras.Model):
         self.views = views
         self.image_views = image_views
         self.colour_strength = colour_strength
+        self.grey = grey
+        self.blur = blur
         self.separate_passes = separate_passes
         self.statistics = statistics
         self.seed = seed
@@ -401,7 +412,13 @@ class ViviModel(keras.Model):
         if word:  # images must not share the seeds of frames in the same row
             seed = (*seed, word)
         return colour_views(
-            images, seed, views, position, strength=self.colour_strength
+            images,
+            seed,
+            views,
+            position,
+            strength=self.colour_strength,
+            grey=self.grey,
+            blur=self.blur,
         )
 
     def classify(self, images):
@@ -655,6 +672,8 @@ class ViviModel(keras.Model):
             "views": self.views,
             "image_views": self.image_views,
             "colour_strength": self.colour_strength,
+            "grey": self.grey,
+            "blur": self.blur,
             "separate_passes": self.separate_passes,
             "statistics": self.statistics,
             "seed": self.seed,
