@@ -374,7 +374,7 @@ def test_two_replicas_killed_end_with_the_same_weights(dataset, tmp_path):
 @pytest.mark.slow  # starts TensorFlow
 def test_ctrl_c_ends_in_one_line(dataset, tmp_path):
     with subprocess.Popen(
-        command(dataset, tmp_path),
+        command(dataset, tmp_path, steps=10_000),  # too many to end first
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

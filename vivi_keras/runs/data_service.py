@@ -7,9 +7,11 @@ the rows of a step as the run itself would, so the batches are the same.
 
 import functools
 import json
+import os
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -204,8 +206,13 @@ def serve(address):
         )
     )
     print(f"Loading batches for runs with --data_service={address}", flush=True)
-    while worker and dispatcher and kept:  # which must not be freed
-        time.sleep(3600)
+    try:
+        while worker and dispatcher and kept:  # which must not be freed
+            time.sleep(1)
+    except KeyboardInterrupt:
+        print("vivi-pretrain: stopped", file=sys.stderr, flush=True)
+        # Freeing them would wait for batches that are being loaded.
+        os._exit(130)
 
 
 def _load_served(request, step):
