@@ -57,7 +57,8 @@ def judge(
             the one that is best with the labels of the run's probe, the others
             at the first one. None for 1, 1.5 and 2 times the size that the
             adapted encoder was trained at.
-        draws: int >= 2, number of divisions of the videos.
+        draws: int >= 2, number of different divisions of the videos; of few
+            videos there are fewer.
         fine_tune: whether to fine-tune the start, which takes longest.
         show: callable that prints a line, or None.
     Returns: dict of "verdict" (a sentence), "rows", "differences" (adapted
@@ -139,17 +140,20 @@ def _best_size(encoder, own, sizes):
 
 
 def _splits(own, draws):
-    """Different divisions of the videos; with few videos, some fail."""
-    found = []
+    """Different divisions of the videos; with few videos, fewer of them."""
+    found = {}
     for seed in range(20 * draws):
         with contextlib.suppress(ValueError):
-            found.append(_Split(own, seed))
+            split = _Split(own, seed)
+            found.setdefault(split.train.tobytes(), split)
         if len(found) == draws:
-            return found
-    raise ValueError(
-        f"labels must be of enough videos for {draws} draws. Got:"
-        f" {len(np.unique(own.groups))} videos for the verdict"
-    )
+            break
+    if len(found) < 2:
+        raise ValueError(
+            "labels must be of enough videos for 2 draws. Got:"
+            f" {len(np.unique(own.groups))} videos for the verdict"
+        )
+    return [*found.values()]
 
 
 class _Split:

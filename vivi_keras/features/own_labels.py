@@ -6,15 +6,14 @@ is tested on a video that it was fitted on. Videos are therefore never divided:
 """
 
 import dataclasses
-import warnings
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from vivi_keras.data import crops, image_sources, labelled, range_labels
 from vivi_keras.features import frames
 
 MOST_IMAGES = 4000
+_TRIES = 20  # to find halves with 2 classes each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +177,10 @@ def _of_ranges(file, dataset, most):
 def halves(labels, groups, seed=0):
     """Divides images into two halves with similar classes and no video in both.
 
+    In random order, each video goes to the half that has less of its classes.
+    (scikit-learn's StratifiedGroupKFold puts most videos into the same halves
+    for every seed.)
+
     Args:
         labels, groups: int [N].
         seed: int, selects one of many divisions.
@@ -185,23 +188,37 @@ def halves(labels, groups, seed=0):
     Raises: ValueError: there are fewer than 2 videos, or a half would have
         fewer than 2 classes.
     """
-    count = len(np.unique(groups))
+    videos, groups = np.unique(groups, return_inverse=True)
+    classes, classed = np.unique(labels, return_inverse=True)
+    count = len(videos)
     if count < 2:
         raise ValueError(
             f"labels must be of at least 2 videos or images. Got: {count}"
         )
-    folds = StratifiedGroupKFold(2, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class of one video
-        first, second = next(folds.split(labels, labels, groups))
-    for rows in (first, second):
-        if len(np.unique(labels[rows])) < 2:
-            raise ValueError(
-                "labels must be of so many videos that each half of them has 2"
-                f" classes. Got: {count} videos, of which one half has"
-                f" {len(np.unique(labels[rows]))}"
-            )
-    return first, second
+    shares = np.zeros((count, len(classes)))  # of each class, by video
+    np.add.at(shares, (groups, classed), 1)
+    shares /= shares.sum(axis=0)
+    random = np.random.default_rng(seed)
+    for _ in range(_TRIES):
+        in_first = _random_half(shares, random)[groups]
+        parts = np.flatnonzero(in_first), np.flatnonzero(~in_first)
+        fewest = min(len(np.unique(labels[rows])) for rows in parts)
+        if fewest >= 2:
+            return parts
+    raise ValueError(
+        "labels must be of so many videos that each half of them has 2"
+        f" classes. Got: {count} videos, of which one half has {fewest}"
+    )
+
+
+def _random_half(shares, random):
+    """Which videos are in the first half: bool [number of videos]."""
+    ahead, chosen = np.zeros(shares.shape[1]), np.empty(len(shares), bool)
+    for video in random.permutation(len(shares)):
+        lead = float(ahead @ shares[video])
+        chosen[video] = lead < 0 or (lead == 0 and random.random() < 0.5)
+        ahead += shares[video] if chosen[video] else -shares[video]
+    return chosen
 
 
 def probe_and_verdict(own, seed=0):
