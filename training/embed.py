@@ -42,6 +42,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
     64,
     "Number of frames that are encoded at once.",
 )
+_BEAM = flags.DEFINE_string(
+    "beam_pipeline_options",
+    None,
+    "Embed on a cluster with Apache Beam: its options, such as"
+    " runner=FlinkRunner,flink_master=HOST:8081.",
+)
 _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
     False,
@@ -79,6 +85,7 @@ def main(argv):
             videos=_VIDEOS.value,
             image_size=_IMAGE_SIZE.value,
             batch_size=_BATCH_SIZE.value,
+            beam_options=_BEAM.value,
             show_progress=True,
         )
         _print_summary(done)

@@ -11,6 +11,7 @@ import data_helpers
 import evaluation_modules
 import numpy as np
 import pytest
+from archive_helpers import check_same, embed
 from film_helpers import read
 
 from vivi_keras import archive
@@ -19,36 +20,6 @@ from vivi_keras.data import labelled
 from vivi_keras.data import records as records_lib
 from vivi_keras.features import encoder as encoder_lib
 from vivi_keras.features.frames import shot_frames
-
-
-def embed(folder, **options):
-    options = {"dataset": folder / "data", **options}
-    return archive.embed(folder / "module", folder / "index", **options)
-
-
-def rows(index):
-    """Every frame's row, with its vector and its shot's, by what it is of."""
-    frame = index.frames.merge(
-        index.shots[["start_seconds", "stop_seconds"]],
-        left_on="shot_row",
-        right_index=True,
-    )
-    names = ["video", "shot", "place", "seconds", "start_seconds"]
-    keys = [tuple(row) for row in frame[[*names, "stop_seconds"]].to_numpy()]
-    vectors = np.concatenate(
-        [index.vectors, index.shot_vectors[frame["shot_row"]]], axis=1
-    )
-    assert len(set(keys)) == len(keys)
-    return dict(zip(keys, vectors.astype(np.float32), strict=True))
-
-
-def check_same(index, other):
-    """That two indexes have the same rows, in any order."""
-    got, wanted = rows(index), rows(other)
-    assert set(got) == set(wanted)
-    for key, vector in got.items():
-        # In another batch, the last digits of a feature may differ.
-        np.testing.assert_allclose(vector, wanted[key], rtol=2e-3, atol=1e-4)
 
 
 def test_rows_and_vectors_equal_a_slow_reference(made):
@@ -416,8 +387,8 @@ def test_memory_does_not_grow_with_the_archive(made):
             )
 
     ahead = []
-    for shot, features in embedding._features(shots(), encoder, (32, 32), 8):
-        assert features.shape == (2, 12)
+    for shot, found in embedding.features(shots(), encoder, (32, 32), 8):
+        assert found.shape == (2, 12)
         ahead.append(read[0] - shot.index)
     assert len(ahead) == 2000
     assert max(ahead) < 200

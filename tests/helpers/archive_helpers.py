@@ -51,6 +51,36 @@ def prepared(films, data, **settings):
     )
 
 
+def embed(folder, **options):
+    options = {"dataset": folder / "data", **options}
+    return archive.embed(folder / "module", folder / "index", **options)
+
+
+def rows(index):
+    """Every frame's row, with its vector and its shot's, by what it is of."""
+    frame = index.frames.merge(
+        index.shots[["start_seconds", "stop_seconds"]],
+        left_on="shot_row",
+        right_index=True,
+    )
+    names = ["video", "shot", "place", "seconds", "start_seconds"]
+    keys = [tuple(row) for row in frame[[*names, "stop_seconds"]].to_numpy()]
+    vectors = np.concatenate(
+        [index.vectors, index.shot_vectors[frame["shot_row"]]], axis=1
+    )
+    assert len(set(keys)) == len(keys)
+    return dict(zip(keys, vectors.astype(np.float32), strict=True))
+
+
+def check_same(index, other):
+    """That two indexes have the same rows, in any order."""
+    got, wanted = rows(index), rows(other)
+    assert set(got) == set(wanted)
+    for key, vector in got.items():
+        # In another batch, the last digits of a feature may differ.
+        np.testing.assert_allclose(vector, wanted[key], rtol=2e-3, atol=1e-4)
+
+
 def write_index(folder, vectors, counts, part_shots=4, per_video=3):
     """An index of given vectors: `counts` frames a shot, 1 s a frame."""
     parts = store.Store(

@@ -31,6 +31,7 @@ def embed(
     videos=None,
     image_size=None,
     batch_size=64,
+    beam_options=None,
     show_progress=False,
 ):
     """Writes an index: features of every stored frame, and of every shot.
@@ -50,6 +51,10 @@ def embed(
         image_size: pixels a side that frames are resized to; None for what
             the module recommends, else 224.
         batch_size: number of frames encoded at once.
+        beam_options: text, options of Apache Beam such as
+            "runner=FlinkRunner,flink_master=HOST:8081": the data set is
+            embedded by the workers of a cluster, with the same rows. None for
+            this process.
         show_progress: draw a progress bar.
 
     Returns: dict of "videos", "shots" and "frames" in the index,
@@ -59,7 +64,7 @@ def embed(
     Raises:
         ValueError: an argument is wrong, the index is of another module or
             data set, or a frame is damaged.
-        ImportError: the extra `archive` is not installed.
+        ImportError: the extra `archive` or `beam` is not installed.
         OSError: the index cannot be written.
 
     >>> done = archive.embed("vivi-r14w025-film/1", "index", dataset="data")
@@ -72,6 +77,11 @@ def embed(
         raise ValueError(
             "one of dataset and images must be given. Got:"
             f" dataset={dataset!r}, images={images!r}"
+        )
+    if beam_options is not None and images is not None:
+        raise ValueError(
+            "dataset must be given with beam_options. Got: images, which are"
+            " embedded by one process"
         )
     checks.check_whole("batch_size", batch_size, 1, 100_000)
     if image_size is not None:
@@ -89,7 +99,9 @@ def embed(
         store = _open(output, encoder, source, image_size)
         if videos is not None:
             store.manifest["videos"] = os.path.abspath(videos)
-        return _run(store, encoder, source, batch_size, show_progress)
+        return _run(
+            store, encoder, source, batch_size, beam_options, show_progress
+        )
 
 
 def open_encoder(module):
@@ -188,7 +200,7 @@ def _check_source(store, source):
         )
 
 
-def _run(store, encoder, source, batch_size, show_progress):
+def _run(store, encoder, source, batch_size, beam_options, show_progress):
     manifest, start = store.manifest, time.monotonic()
     same = manifest["source"]["fingerprint"] == source.fingerprint
     manifest["source"] = _describe(source)
@@ -196,9 +208,15 @@ def _run(store, encoder, source, batch_size, show_progress):
     if not (same and manifest["complete"]):
         manifest["complete"] = False
         store.save()
+        if beam_options is not None:
+            from vivi_keras.archive import beam
+
+            added = beam.embed(
+                store, encoder.path, source, batch_size, beam_options
+            )
         store.clean()
         entries = {}
-        added = _embed(
+        added += _embed(
             store, encoder, source, batch_size, entries, show_progress
         )
         dropped = _drop(store, entries)
@@ -209,7 +227,7 @@ def _run(store, encoder, source, batch_size, show_progress):
     store.save()
     seconds = time.monotonic() - start
     return {
-        "videos": len({record[0] for record in _done_records(store)}),
+        "videos": len({record[0] for record in done_records(store)}),
         "shots": sum(part["shots"] for part in store.parts),
         "frames": sum(part["frames"] for part in store.parts),
         "frames_added": added,
@@ -219,7 +237,7 @@ def _run(store, encoder, source, batch_size, show_progress):
     }
 
 
-def _done_records(store):
+def done_records(store):
     """The set of (video id, first shot) of the records in the index."""
     rows = store.read("shots", ["video_id", "first_shot"])
     return set(
@@ -234,7 +252,7 @@ def _embed(store, encoder, source, batch_size, entries, show_progress):
         entries: dict, filled with number -> (record, name) of every record.
     """
     done = collections.defaultdict(set)
-    for video_id, first in _done_records(store):
+    for video_id, first in done_records(store):
         done[video_id].add(first)
     unfinished = store.manifest["unfinished"]
 
@@ -250,10 +268,10 @@ def _embed(store, encoder, source, batch_size, entries, show_progress):
         total=len(source), disable=not show_progress, unit=" records"
     ) as progress:
         try:
-            for shot, features in _features(
-                shots(), encoder, store.manifest["image_size"], batch_size
+            for shot, found in features(
+                shots(), encoder, store.size, batch_size
             ):
-                writer.add(shot, features)
+                writer.add(shot, found)
             writer.flush(None)
         except KeyboardInterrupt:
             writer.stop()
@@ -261,7 +279,7 @@ def _embed(store, encoder, source, batch_size, entries, show_progress):
     return writer.num_frames
 
 
-def _features(shots, encoder, size, batch_size):
+def features(shots, encoder, size, batch_size):
     """Yields (shot, float32 [frames, D]) in order, decoding ahead."""
     import tensorflow as tf
 
@@ -393,14 +411,14 @@ class _Writer:
         self._store.manifest["unfinished"] = unfinished
         if self._shots:
             self._store.parts.append(
-                self._store.write_part(*_tables(self._shots, self._features))
+                self._store.write_part(*tables(self._shots, self._features))
             )
         self._store.save()
         self._shots, self._features = [], []
         self._started = time.monotonic()
 
 
-def _tables(shots, features):
+def tables(shots, features):
     """The tables of frames and of shots, as pyarrow tables."""
     arrow = store_lib.needs("pyarrow")
     counts = [len(each) for each in features]
@@ -439,7 +457,7 @@ def _tables(shots, features):
 def _drop(store, entries):
     """Drops rows of records that are no longer in the data set."""
     known = {record for record, _ in entries.values()}
-    if _done_records(store) <= known:
+    if done_records(store) <= known:
         return 0
 
     def is_stale(video_ids, firsts):

@@ -113,6 +113,17 @@ class DatasetSource:
                 is_done = record in sent or record[1] in done.get(record[0], ())
                 yield _item(number, record, example, is_done)
 
+    def range(self, start, stop, done):
+        """Yields the shots of the records [start, stop) that are not done.
+
+        Args:
+            done: set of (video id, first shot).
+        """
+        for number in range(start, stop):
+            record, example = self._key(number)
+            if record not in done:
+                yield from _shots(example)
+
     def _by_video(self, done, unfinished):
         """As `records`, for a data set in the order of vivi.json."""
         number, count = 0, len(self._records)

@@ -54,6 +54,11 @@ class Store:
         return self.manifest["num_features"]
 
     @property
+    def size(self):
+        """(height, width) that frames are resized to, in pixels."""
+        return self.manifest["image_size"]
+
+    @property
     def parts(self):
         """The parts in order: dicts of "name", "frames" and "shots"."""
         return self.manifest["parts"]
@@ -69,15 +74,20 @@ class Store:
             if path.name.split(".")[0] not in names:
                 path.unlink()
 
-    def write_part(self, frames, shots):
+    def next_number(self):
+        """A number above those of all parts."""
+        numbers = [int(path.name[:5]) for path in self._files()]
+        return 1 + max(numbers, default=0)
+
+    def write_part(self, frames, shots, name=None):
         """Writes two tables as a new part; returns its entry, not yet listed.
 
         Args:
             frames, shots: pyarrow tables, frames in the order of the shots.
+            name: text of a number that no other part has; None for the next.
         """
         parquet = needs("pyarrow.parquet")
-        numbers = [int(path.name[:5]) for path in self._files()]
-        name = f"{1 + max(numbers, default=0):05d}"
+        name = name or f"{self.next_number():05d}"
         for kind, table in (("frames", frames), ("shots", shots)):
             with files.write_whole(self._path(name, kind)) as partial:
                 parquet.write_table(

@@ -1,0 +1,124 @@
+"""Embeds a data set on a cluster with Apache Beam.
+
+The records are divided into ranges. Each is embedded by some worker, which
+writes a part of the index (see `store`) and beside it `parts/NAME.json`, which
+tells whose it is. `adopt` then enters the parts into index.json. Every worker
+must be able to read the module and the data set, and to write the index, under
+the same paths.
+"""
+
+import functools
+import os
+import uuid
+
+from vivi_keras import files
+from vivi_keras.archive import embedding, sources
+from vivi_keras.archive import store as store_lib
+
+RECORDS_PER_RANGE = 64  # [O]
+
+
+def embed(store, module, source, batch_size, options):
+    """Writes and enters the parts of all records that are not in the index.
+
+    Args:
+        store: `store.Store`.
+        module: folder of the module.
+        source: `sources.DatasetSource`.
+        batch_size: number of frames encoded at once.
+        options: Beam's options, such as "runner=DirectRunner,flink_master=H".
+    Returns: number of frames that were entered.
+    Raises: ImportError: Beam is not installed. RuntimeError: the pipeline
+        failed; what it has embedded is kept.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ImportError(
+            "beam_pipeline_options need Apache Beam, which is not installed:"
+            " pip install 'vivi-keras[beam]'"
+        ) from error
+
+    count = adopt(store, source.fingerprint)
+    number, ranges = store.next_number(), []
+    for start in range(0, len(source), RECORDS_PER_RANGE):
+        stop = min(start + RECORDS_PER_RANGE, len(source))
+        ranges.append((f"{number + len(ranges):05d}", start, stop))
+    embed_range = functools.partial(
+        _embed_range,
+        output=str(store.folder),
+        dataset=source.path,
+        fingerprint=source.fingerprint,
+        module=os.path.abspath(module),
+        batch_size=batch_size,
+        run=uuid.uuid4().hex,
+    )
+    flags = [f"--{option}" for option in options.split(",") if option]
+    try:
+        with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(ranges)
+                | beam.Reshuffle()
+                | beam.Map(embed_range)
+            )
+    finally:
+        count += adopt(store, source.fingerprint)
+    return count
+
+
+def adopt(store, fingerprint):
+    """Enters finished parts of workers, also of an earlier run that stopped.
+
+    Args:
+        store: `store.Store`.
+        fingerprint: that of the data set; parts of another one are dropped.
+    Returns: number of frames that were entered.
+    """
+    known, count = {part["name"] for part in store.parts}, 0
+    for path in sorted((store.folder / "parts").glob("*.json")):
+        told = files.read_json(path)
+        if told["fingerprint"] == fingerprint and told["name"] not in known:
+            store.parts.append(
+                {k: told[k] for k in ("name", "frames", "shots")}
+            )
+            known.add(told["name"])
+            count += told["frames"]
+    store.save()
+    for path in (store.folder / "parts").glob("*.json"):
+        path.unlink()
+    return count
+
+
+def _embed_range(item, output, dataset, fingerprint, module, batch_size, run):
+    """Embeds the records [start, stop) that are not in the index."""
+    name, start, stop = item
+    store, encoder, source, done = _opened(output, dataset, module, run)
+    if source.fingerprint != fingerprint:
+        raise ValueError(
+            f"{dataset} must be the same data set on every worker. Got:"
+            f" fingerprint {source.fingerprint}, not {fingerprint}"
+        )
+    embedding.check_module(store.manifest, encoder)
+    shots = source.range(start, stop, done)
+    found = [*embedding.features(shots, encoder, store.size, batch_size)]
+    if not found:
+        return
+    entry = store.write_part(*embedding.tables(*zip(*found, strict=True)), name)
+    files.write_json(
+        store.folder / "parts" / f"{name}.json",
+        {**entry, "fingerprint": fingerprint},
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(output, dataset, module, run):
+    """What all ranges of a worker need, opened once a run in each process."""
+    store = store_lib.open_store(output)
+    return (
+        store,
+        embedding.open_encoder(module),
+        sources.DatasetSource(dataset),
+        embedding.done_records(store),
+    )
