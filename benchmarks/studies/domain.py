@@ -98,6 +98,14 @@ ARMS = {
     "frame+shot": Arm("adapt_frame_shot_demo"),
     "vivi": Arm("adapt_vivi_demo"),
     "frame from scratch": Arm("adapt_frame_demo", SMALL),
+    "frame, sigreg, from scratch": Arm(
+        "adapt_frame_demo",
+        (
+            *SMALL,
+            ("objective.frame_exemplar.loss", "sigreg"),
+            ("objective.frame_exemplar.head_units", 64),
+        ),
+    ),
     "shot from scratch": Arm("adapt_shot_demo", SMALL),
     "frame+shot from scratch": Arm("adapt_frame_shot_demo", SMALL),
     "vivi from scratch": Arm("adapt_vivi_demo", SMALL),
@@ -120,6 +128,7 @@ COMPARED = (
         )
     ),
     *((f"{arm} from scratch", "frame from scratch") for arm in ADAPTED[3:]),
+    ("frame, sigreg, from scratch", "frame from scratch"),
 )
 PIXELS = {
     "raw pixels": cache.RawPixels,
@@ -185,7 +194,7 @@ def config_of(arm, seed, work):
     from vivi_keras.training import configs
 
     config = configs.get_config(ARMS[arm].row or "adapt_frame_demo")
-    if ARMS[arm].settings == SMALL:
+    if ARMS[arm].settings[: len(SMALL)] == SMALL:
         configs.set_adapt_steps(config, SMALL_STEPS)
     config.update_from_flattened_dict(dict(ARMS[arm].settings))
     config.data.dataset = str(work / "data/train")
