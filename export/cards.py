@@ -154,6 +154,13 @@ def _facts(metadata):
         "signatures": ", ".join(metadata.get("signatures", [])),
         "content hash": metadata.get("content_sha256"),
     }
+    kept = metadata.get("chosen_by")
+    if kept is not None:
+        share = kept.get("start_share")
+        facts["kept"] = (
+            f"step {kept['step']} of {metadata['last_step']}, the best by a"
+            f" probe{f', mixed with {share:g} of the start' if share else ''}"
+        )
     if start is not None:
         facts["trained from"] = (
             f"{start['encoder']}, {start['weights']} weights"

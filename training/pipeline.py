@@ -221,6 +221,7 @@ def judge_run(workdir, labels, **options) -> dict:
         config.data.dataset,
         output,
         best_step=metadata["steps"],
+        start_share=metadata["chosen_by"]["start_share"],
         image_sizes=verdict.sizes_to_try(config.data.image_size),
         **options,
     )

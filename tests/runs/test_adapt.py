@@ -413,6 +413,8 @@ def test_each_encoder_is_read_at_its_best_size(archive, tmp_path):
     assert (sizes["start"], sizes["adapted"]) == (24, 48)
     assert np.mean(result["rows"]["adapted"]["all"]) == 1
     assert "start 24, adapted 48" in verdict.text(result)
+    told = {**result, "best_step": 9, "start_share": 0.5}
+    assert "that of step 9, mixed with 0.5 of the start." in verdict.text(told)
 
 
 def test_trials_choose_and_the_chosen_goes_on(archive, tmp_path):

@@ -171,6 +171,20 @@ def test_the_card_names_the_licence_of_the_start():
     assert random["licence"] == "" and random["weights"] == "random"
 
 
+def test_the_card_tells_which_step_was_kept():
+    facts = cards._facts(
+        {
+            "chosen_by": {"step": 20, "start_share": 0.5},
+            "steps": 20,
+            "last_step": 200,
+        }
+    )
+    assert facts["kept"] == (
+        "step 20 of 200, the best by a probe, mixed with 0.5 of the start"
+    )
+    assert "kept" not in cards._facts({"steps": 20})
+
+
 def test_guards_of_a_config_are_lifted_for_the_export(tmp_path):
     row = config()
     paths = {v.path for v in build.build_encoder(row).trainable_variables}

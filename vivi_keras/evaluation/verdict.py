@@ -36,6 +36,7 @@ def judge(
     output=None,
     *,
     best_step=None,
+    start_share=0.0,
     image_sizes=None,
     draws=5,
     fine_tune=True,
@@ -53,6 +54,7 @@ def judge(
         output: folder for summary.json and report.html, or None.
         best_step: the step of the adapted encoder, if known; 0 means that it is
             the start.
+        start_share: share of the start in the adapted encoder's weights.
         image_sizes: ints, pixels a side. Each of the two encoders is read at
             the one that is best with the labels of the run's probe, the others
             at the first one. None for 1, 1.5 and 2 times the size that the
@@ -107,7 +109,7 @@ def judge(
             )
             for share in SHARES
         }
-    result = _result(own, splits, scores, best_step, sizes)
+    result = _result(own, splits, scores, (best_step, start_share), sizes)
     if output is not None:
         output = pathlib.Path(output)
         files.write_json(output / "summary.json", result, sort_keys=False)
@@ -231,7 +233,8 @@ def _fine_tuned(tuner, images, own, splits, share):
     return result
 
 
-def _result(own, splits, scores, best_step, sizes):
+def _result(own, splits, scores, kept, sizes):
+    best_step, start_share = kept
     counts = {
         share: float(
             np.mean([len(np.unique(own.shots[s.part(share)])) for s in splits])
@@ -245,6 +248,7 @@ def _result(own, splits, scores, best_step, sizes):
     return {
         "verdict": _verdict(differences, counts, best_step),
         "best_step": best_step,
+        "start_share": start_share,
         "num_labels": counts,
         "rows": scores,
         "differences": differences,
@@ -309,9 +313,14 @@ def _table(result):
 
 
 def _about(result):
-    settings = result["settings"]
+    settings, adapted = result["settings"], ""
+    if result["best_step"]:
+        adapted = f"The adapted encoder is that of step {result['best_step']}"
+        if result.get("start_share"):
+            adapted += f", mixed with {result['start_share']:g} of the start"
+        adapted += ". "
     sizes = ", ".join(f"{k} {v}" for k, v in settings["image_sizes"].items())
-    return (
+    return adapted + (
         f"Accuracy in per cent, mean of {settings['draws']} random divisions"
         f" (for fine-tuning at most {FINETUNE_DRAWS}) of {settings['videos']}"
         " videos into training and test videos, whose labels took no part in"
