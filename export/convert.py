@@ -85,9 +85,14 @@ def to_onnx(module, output):
     tf2onnx = _need("tf2onnx")
     _check_output(output)
     loaded, metadata = _load(module)
-    function = _function(loaded, (None, None))
-    model, _ = tf2onnx.convert.from_function(
-        function, function.input_signature, opset=ONNX_OPSET
+    frozen = _frozen(_function(loaded, (None, None)))
+    names = {frozen.inputs[0].name: "images", frozen.outputs[0].name: "default"}
+    model, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(add_shapes=True),
+        input_names=[frozen.inputs[0].name],
+        output_names=[frozen.outputs[0].name],
+        tensors_to_rename=names,
+        opset=ONNX_OPSET,
     )
     return _write(
         output,
@@ -97,6 +102,21 @@ def to_onnx(module, output):
         {"format": "onnx", "type": "float32", "opset": ONNX_OPSET},
         loaded,
         metadata_lib.fitted_images(None),
+    )
+
+
+def _frozen(function):
+    """The function with its weights as constants.
+
+    tf2onnx takes other constants that a function captured, such as those of
+    `keras.layers.Normalization`, for inputs.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    return convert_to_constants.convert_variables_to_constants_v2(
+        function.get_concrete_function(),
+        lower_control_flow=False,
+        aggressive_inlining=True,
     )
 
 

@@ -89,7 +89,9 @@ class Trial:
         # Plain `fit` does not number the rows of replicas, which colours
         # would need to be those of one replica.
         model = ViviModel(encoder, Objective([level]), views=None, **options)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+        # At a higher rate, features of some networks grow a millionfold, as
+        # their moving averages lag behind: then rounding shows.
+        model.compile(keras.optimizers.SGD(1e-4, momentum=0.9))
         return model
 
     def trained(self, replicas=1, steps=STEPS, reverse=False, **options):
@@ -163,7 +165,8 @@ class Trial:
     def hub_encoder(self):
         images = np.random.default_rng(0).uniform(0, 1, (2, 48, 40, 3))
         images = images.astype("float32")
-        expected = np.asarray(self.plain.encoder(images))
+        # A graph, whose rounding differs from single calls.
+        expected = tf.function(self.plain.encoder)(images).numpy()
         np.testing.assert_allclose(
             HubEncoder(self.path)(images),
             expected,

@@ -74,6 +74,27 @@ def test_onnx_takes_any_size_and_batch(path, encoder, frames, tmp_path):
         close(encode(images), encoder(images).numpy())
 
 
+def test_onnx_of_a_network_that_holds_constants(frames, tmp_path):
+    # As EfficientNetV2 of keras.applications does.
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.Normalization(
+                mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3]
+            ),
+            layers.Conv2D(8, 3),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    path = vivi_keras.export_encoder(
+        network, tmp_path / "module", metadata={"image_size": SIZE}
+    )
+    convert.to_onnx(path, tmp_path / "m.onnx")
+    encode = convert.load_onnx(tmp_path / "m.onnx")
+    close(encode(frames), network(frames).numpy())
+
+
 def test_int8_is_small_and_near(path, encoder, frames, tmp_path):
     convert.to_tflite(path, tmp_path / "f.tflite")
     report = convert.to_tflite(
