@@ -216,6 +216,16 @@ def test_grey_and_blur_follow_the_policy(policy):
         colour_views(images, 3, None, blur=0.5)
 
 
+def test_blur_of_narrow_images():
+    images = random_images(3, 2, 224)
+    views = colour_views(images, 3, blur=1.0).numpy()
+    assert np.isfinite(views).all() and views.std() > 0.01
+    with pytest.raises(ValueError, match="grey must be"):
+        colour_views(images, 3, grey=2.0)
+    with pytest.raises(ValueError, match="blur must be"):
+        colour_views(images, 3, blur=float("nan"))
+
+
 def test_blur_equals_scipy():
     images = random_images(4, 60, 224).astype("float32") / 255
     sigmas = np.array([0.0, 0.5, 1.0, 2.0], "float32")

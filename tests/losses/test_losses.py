@@ -140,6 +140,13 @@ def test_sigreg_is_small_for_normal_embeddings_alone():
         losses.sigreg(normal, ones, directions[:4])
     with pytest.raises(ValueError, match="weights must be"):
         losses.sigreg(normal, directions, directions)
+    with pytest.raises(ValueError, match="and weights .N.. Got"):
+        losses.sigreg(normal, ones[:7], directions)
+    padded = np.concatenate([normal, np.full((3, 8), np.nan, "float32")])
+    close(
+        losses.sigreg(padded, np.r_[ones, 0, 0, 0], directions),
+        losses.sigreg(normal, ones, directions),
+    )
 
 
 def test_info_nce_equals_reference():

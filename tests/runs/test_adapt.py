@@ -1,6 +1,7 @@
 """A run that keeps its best step, and the verdict on it."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from vivi_keras import export_encoder
 from vivi_keras.evaluation import verdict
 from vivi_keras.features import encoder as encoder_lib
 from vivi_keras.features import frames, own_labels
-from vivi_keras.runs import best, build, run
+from vivi_keras.runs import best, build, checkpoints, run
 from vivi_keras.training import configs, pipeline
 
 NUM_VIDEOS = 24
@@ -117,9 +118,33 @@ def test_halves_differ_by_seed_and_have_similar_classes():
     labels = np.arange(100) % 3
     first, _ = own_labels.halves(labels, np.arange(100), 1)
     assert np.abs(np.bincount(labels[first]) - [17, 16.5, 16.5]).max() <= 1
+    # Classes of one video say nothing about the balance: the images do.
+    groups = np.repeat(np.arange(12), rng.integers(1, 60, 12))
+    labels = np.where(groups < 4, groups // 2, groups)
+    for seed in range(20):
+        first, _ = own_labels.halves(labels, groups, seed)
+        assert 0.25 < len(first) / len(labels) < 0.75
     # Few divisions have both classes in each half; one of them is found.
     for seed in range(20):
         own_labels.halves(np.array([0, 1, 0, 1]), np.array([7, 8, 9, 9]), seed)
+
+
+def test_four_parts_are_found_where_they_are():
+    for seed in range(50):
+        sizes = np.random.default_rng(seed).integers(1, 41, 8)
+        groups = np.repeat(np.arange(8), sizes)
+        own = own_labels.OwnLabels(
+            images=[None] * len(groups),
+            labels=(groups >= 4).astype(int),
+            class_names=("a", "b"),
+            groups=groups,
+            shots=groups,
+        )
+        for rows in own_labels.probe_and_verdict(own):
+            assert len({*groups[rows]}) == 4
+    alone = dataclasses.replace(own, labels=groups)
+    with pytest.raises(ValueError, match="Got: 8 videos and 8 classes"):
+        own_labels.probe_and_verdict(alone)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +152,7 @@ def test_halves_differ_by_seed_and_have_similar_classes():
     [
         (["video_0.mp4,x", "video_16.mp4,x"], "2 classes. Got: only 'x'"),
         (["video_0.mp4,x", "gone.mp4,y"], "row 3 .*'gone.mp4'"),
-        (["video_0.mp4,x", "video_16.mp4,y"], "each half of them has 2"),
+        (["video_0.mp4,x", "video_16.mp4,y"], "parts of them have 2 classes"),
     ],
 )
 def test_labels_that_cannot_choose_are_refused_first(
@@ -177,6 +202,7 @@ def test_the_first_of_equal_steps_is_kept(tmp_path):
         "step": 20,
         "score": 0.75,
         "start_share": 0.0,
+        "labels": None,
     }
     assert weight(encoder) == 20
     with pytest.raises(ValueError, match="must be of the run's encoder"):
@@ -221,6 +247,79 @@ def test_a_mix_with_the_start_can_be_best(tmp_path, ideal, step, share, value):
     assert (record["step"], record["start_share"]) == (step, share)
     assert weight(encoder) == value
     assert ("mixed" in best.summary(record)) == bool(share)
+
+
+def spoil(folder, what):
+    path = folder / best.START_FILE
+    if what == "no best.npz":
+        (folder / best.FILE).unlink()
+    elif what == "cut best.npz":
+        (folder / best.FILE).write_bytes(b"")
+    elif what == "no start.npz":
+        path.unlink()
+    elif what == "cut start.npz":
+        path.write_bytes(path.read_bytes()[:50])
+    elif what == "a list":
+        np.save(path.open("wb"), np.zeros(3))
+    elif what == "fewer":
+        np.savez(path, other=np.zeros(1))
+    elif what == "broadcast":
+        np.savez(path, **{"0000": np.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no best.npz", "keep_best from its first step on"),
+        ("cut best.npz", "best.npz must be as vivi-pretrain wrote it"),
+        ("no start.npz", "start.npz must be .* no such file"),
+        ("cut start.npz", "start.npz must be .* damaged"),
+        ("a list", "start.npz must be .* damaged"),
+        ("fewer", "start.npz must be of the run's encoder"),
+        ("broadcast", "start.npz must be of the run's encoder"),
+        ("labels", "probe must have the labels"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_files(tmp_path, what, message):
+    def measure():
+        return {best.SCORE: 0.5}
+
+    best.KeepBest(tmp_path, (0.5,), "mine")(dense(1.0), 0, measure)
+    labels = "other" if what == "labels" else "mine"
+    spoil(tmp_path, what)
+    keep = best.KeepBest(tmp_path, (0.5,), labels)
+    with pytest.raises(ValueError, match=message):
+        keep.open(dense(1.0), 10)
+
+
+def test_a_spoilt_file_ends_a_run_before_its_next_step(archive, tmp_path):
+    config = small_config(archive)
+    config.adapt.start_shares = (0.5,)
+    with pytest.raises(run.Preempted):
+        keep_best(config, archive, tmp_path, callbacks=[StopAt(3)])
+    saved = checkpoints.saved_steps(tmp_path)
+    (tmp_path / best.START_FILE).unlink()
+    with pytest.raises(ValueError, match="start.npz must be"):
+        keep_best(config, archive, tmp_path)
+    assert checkpoints.saved_steps(tmp_path) == saved
+
+
+def test_variables_of_half_precision(tmp_path):
+    encoders = []
+    for step, value in ((0, 1.0), (10, 2.0)):
+        encoder = keras.layers.Dense(1, use_bias=False, dtype="bfloat16")
+        encoder.build((None, 1))
+        encoder.set_weights([np.full((1, 1), value)])
+        encoders.append(encoder)
+        best.KeepBest(tmp_path, (0.5,))(
+            encoder,
+            step,
+            lambda encoder=encoder: {
+                best.SCORE: 1 - abs(float(encoder.kernel[0, 0]) - 1.5)
+            },
+        )
+    assert best.restore(encoders[0], tmp_path)["start_share"] == 0.5
+    assert float(encoders[0].kernel[0, 0]) == 1.5
 
 
 def test_an_encoder_is_itself_again_if_a_mix_fails(tmp_path):

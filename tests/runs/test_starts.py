@@ -215,6 +215,9 @@ def test_guards_of_a_config_are_lifted_for_the_export(tmp_path):
         ({"layer_decay": 0.0}, r"adapt.layer_decay must be .* in \(0, 1\]"),
         ({"warmup_head_steps": -1}, "adapt.warmup_head_steps must be"),
         ({"start_shares": (0.5, 1.0)}, r"adapt.start_shares .* \(0.5, 1.0\)"),
+        ({"start_shares": ("a",)}, r"adapt.start_shares must be numbers"),
+        ({"start_shares": (float("nan"),)}, r"adapt.start_shares must be"),
+        ({"start_shares": ((0.5,),)}, r"adapt.start_shares must be numbers"),
     ],
 )
 def test_bad_guards_are_told_before_a_folder_is_made(adapt, message, tmp_path):

@@ -138,6 +138,8 @@ def colour_views(
     TensorShape([2, 32, 32, 3])
     """
     checks.check_choice("policy", policy, POLICIES)
+    for name, value in (("grey", grey), ("blur", blur)):
+        checks.check_range(name, value, 0, 1)
     images = ops.convert_to_tensor(images)
     shape = tuple(images.shape)
     if ops.dtype(images) != "uint8" or len(shape) != 4 or shape[-1] != 3:
@@ -184,7 +186,7 @@ def blurred(images, sigmas):
     Returns: float32 [N, H, W, 3]; beyond its sides an image is mirrored.
     """
     scale = max(images.shape[1:3]) / BLUR_SIZE
-    reach = math.ceil(3 * BLUR_RANGE[1] * scale)
+    reach = min(math.ceil(3 * BLUR_RANGE[1] * scale), *images.shape[1:3])
     offsets = np.arange(-reach, reach + 1, dtype=np.float32)
     sigmas = ops.maximum(sigmas * scale, 1e-3)[:, None]
     kernels = ops.exp(-(offsets**2) / (2 * ops.square(sigmas)))

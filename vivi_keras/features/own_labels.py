@@ -13,7 +13,7 @@ from vivi_keras.data import crops, image_sources, labelled, range_labels
 from vivi_keras.features import frames
 
 MOST_IMAGES = 4000
-_TRIES = 20  # to find halves with 2 classes each
+_TRIES = 200  # to find halves with 2 classes in common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,16 +177,17 @@ def _of_ranges(file, dataset, most):
 def halves(labels, groups, seed=0):
     """Divides images into two halves with similar classes and no video in both.
 
-    In random order, each video goes to the half that has less of its classes.
+    In random order, each video goes to the half that has less of its classes
+    or, if both have as much, fewer images.
     (scikit-learn's StratifiedGroupKFold puts most videos into the same halves
     for every seed.)
 
     Args:
         labels, groups: int [N].
-        seed: int, selects one of many divisions.
+        seed: int or ints, selects one of many divisions.
     Returns: two int64 arrays of rows, each ascending.
-    Raises: ValueError: there are fewer than 2 videos, or a half would have
-        fewer than 2 classes.
+    Raises: ValueError: there are fewer than 2 videos, or no division was found
+        with 2 classes that are in both halves.
     """
     videos, groups = np.unique(groups, return_inverse=True)
     classes, classed = np.unique(labels, return_inverse=True)
@@ -195,29 +196,39 @@ def halves(labels, groups, seed=0):
         raise ValueError(
             f"labels must be of at least 2 videos or images. Got: {count}"
         )
-    shares = np.zeros((count, len(classes)))  # of each class, by video
-    np.add.at(shares, (groups, classed), 1)
-    shares /= shares.sum(axis=0)
+    counts = np.zeros((count, len(classes)))  # images of each class, by video
+    np.add.at(counts, (groups, classed), 1)
     random = np.random.default_rng(seed)
     for _ in range(_TRIES):
-        in_first = _random_half(shares, random)[groups]
-        parts = np.flatnonzero(in_first), np.flatnonzero(~in_first)
-        fewest = min(len(np.unique(labels[rows])) for rows in parts)
-        if fewest >= 2:
-            return parts
+        chosen = _random_half(counts, random)
+        in_both = (counts[chosen].sum(0) > 0) & (counts[~chosen].sum(0) > 0)
+        if in_both.sum() >= 2:
+            in_first = chosen[groups]
+            return np.flatnonzero(in_first), np.flatnonzero(~in_first)
     raise ValueError(
-        "labels must be of so many videos that each half of them has 2"
-        f" classes. Got: {count} videos, of which one half has {fewest}"
+        "labels must be of so many videos that each half of them has 2 classes"
+        f" that are also in the other half. Got: {count} videos and"
+        f" {len(classes)} classes, of which"
+        f" {int(((counts > 0).sum(axis=0) >= 2).sum())} are in 2 videos or more"
     )
 
 
-def _random_half(shares, random):
-    """Which videos are in the first half: bool [number of videos]."""
-    ahead, chosen = np.zeros(shares.shape[1]), np.empty(len(shares), bool)
-    for video in random.permutation(len(shares)):
-        lead = float(ahead @ shares[video])
+def _random_half(counts, random):
+    """Which videos are in the first half: bool [number of videos].
+
+    Args:
+        counts: [videos, classes], number of images.
+        random: NumPy generator.
+    """
+    shares, sizes = counts / counts.sum(axis=0), counts.sum(axis=1)
+    ahead, images = np.zeros(counts.shape[1]), 0.0
+    chosen = np.empty(len(counts), bool)
+    for video in random.permutation(len(counts)):
+        lead = float(ahead @ shares[video]) or images
         chosen[video] = lead < 0 or (lead == 0 and random.random() < 0.5)
-        ahead += shares[video] if chosen[video] else -shares[video]
+        side = 1 if chosen[video] else -1
+        ahead += side * shares[video]
+        images += side * sizes[video]
     return chosen
 
 
@@ -230,7 +241,16 @@ def probe_and_verdict(own, seed=0):
     Returns: two int64 arrays of rows; no video is in both.
     Raises: ValueError: as `halves`, also for halves of these halves.
     """
-    parts = halves(own.labels, own.groups, seed)
-    for rows in parts:
-        halves(own.labels[rows], own.groups[rows], seed)
-    return parts
+    for attempt in range(_TRIES):
+        try:
+            parts = halves(own.labels, own.groups, (seed, attempt))
+            for rows in parts:
+                halves(own.labels[rows], own.groups[rows], seed)
+            return parts
+        except ValueError as error:
+            why = error
+    raise ValueError(
+        "labels must be of so many videos that four parts of them have 2"
+        f" classes in common. Got: {len(np.unique(own.groups))} videos and"
+        f" {len(np.unique(own.labels))} classes"
+    ) from why

@@ -42,6 +42,11 @@ def sigreg(embeddings, weights, directions):
             "weights must be [N] and directions [D, S]. Got: shapes"
             f" {tuple(weights.shape)} and {tuple(directions.shape)}"
         )
+    if not grouping.broadcasts(weights.shape, embeddings.shape[-2:-1]):
+        raise ValueError(
+            "embeddings must be [..., N, D] and weights [N]. Got: shapes"
+            f" {tuple(embeddings.shape)} and {tuple(weights.shape)}"
+        )
     if embeddings.shape[-1] != directions.shape[0]:
         raise ValueError(
             "embeddings and directions must be of one size D. Got:"
@@ -50,6 +55,7 @@ def sigreg(embeddings, weights, directions):
     count = ops.sum(weights)
     shares = (weights / ops.maximum(count, 1))[:, None]
     projections = ops.matmul(embeddings, directions)  # [..., N, S]
+    projections = ops.where(weights[:, None] > 0, projections, 0.0)
     points = np.linspace(0, _LIMIT, _POINTS)
     # Both halves of the integral are equal.
     lengths = 2 * np.gradient(points) * np.where(points < _LIMIT, 1, 0.5)

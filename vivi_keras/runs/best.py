@@ -5,10 +5,12 @@ start, one by one, as in WiSE-FT (Wortsman et al., 2022, arXiv 2109.01903).
 """
 
 import json
+import math
 import pathlib
 import zipfile
 import zlib
 
+import keras
 import numpy as np
 
 from vivi_keras import files
@@ -31,12 +33,45 @@ class KeepBest:
         start_shares: floats in (0, 1); each step's weights are also tried as
             `(1 - share) * weights + share * start`, moving averages of batch
             norm included.
+        labels: hash of the labels that the encoders are scored with, or None.
     """
 
-    def __init__(self, workdir, start_shares=()):
+    def __init__(self, workdir, start_shares=(), labels=None):
         self._workdir = pathlib.Path(workdir)
         self._shares = sorted(start_shares, reverse=True)
+        self._labels = labels
         self._record = None
+
+    def open(self, encoder, step):
+        """Reads what an earlier part of the run has saved.
+
+        Args: as for a call.
+        Raises: ValueError: a file is missing, damaged, of another encoder or
+            of other labels.
+        """
+        if self._record is not None:
+            return
+        shapes = [tuple(value.shape) for value in _values(encoder).values()]
+        record, self._values, self._start = {"scores": {}}, {}, {}
+        if step:
+            found = read(self._workdir)
+            if found is None:
+                raise ValueError(
+                    f"{self._workdir} must have {FILE}, as a run must have"
+                    " keep_best from its first step on. Got: a run of"
+                    f" {step} steps without it"
+                )
+            record, self._values = found
+            _check_shapes(self._workdir / FILE, self._values, shapes)
+            if record.get("labels") != self._labels:
+                raise ValueError(
+                    "probe must have the labels that the run in"
+                    f" {self._workdir} began with. Got: other labels or images"
+                )
+            if self._shares:
+                self._start = _load(self._workdir / START_FILE)
+                _check_shapes(self._workdir / START_FILE, self._start, shapes)
+        self._record = {**record, "labels": self._labels}
 
     def __call__(self, encoder, step, measure):
         """Measures the encoder of a step and its mixes with the start.
@@ -48,10 +83,7 @@ class KeepBest:
                 encoder, a dict of accuracies with `SCORE`.
         Returns: the scores, and those of each mix as "NAME_mixed_SHARE".
         """
-        if self._record is None:
-            found = read(self._workdir)
-            self._record = {"scores": {}} if found is None else found[0]
-            self._values = {} if found is None else found[1]
+        self.open(encoder, step)
         values, scores = _values(encoder), measure()
         if self._shares:
             scores |= self._try_mixes(encoder, step, values, scores, measure)
@@ -64,15 +96,14 @@ class KeepBest:
         return scores
 
     def _try_mixes(self, encoder, step, values, scores, measure):
-        path, found = self._workdir / START_FILE, {}
+        found = {}
         if not step:
-            _save(path, values)
-        else:
-            start = _load(path)
+            self._start = values
+            _save(self._workdir / START_FILE, values)
         for share in self._shares:
             mixed = scores
             if step:
-                mix = _mix(values, start, share)
+                mix = _mix(values, self._start, share)
                 try:
                     _assign(encoder, mix)
                     mixed = measure()
@@ -90,15 +121,28 @@ class KeepBest:
 
 def _values(encoder):
     """The encoder's variables as arrays, by their number."""
-    return {
-        f"{number:04d}": np.array(replicas.local(variable.value))
-        for number, variable in enumerate(encoder.variables)
-    }
+    found = {}
+    for number, variable in enumerate(encoder.variables):
+        value = np.array(replicas.local(variable.value))
+        if value.dtype.name == "bfloat16":  # which NumPy cannot save
+            value = value.astype(np.float32)
+        found[f"{number:04d}"] = value
+    return found
 
 
 def _assign(encoder, values):
     for name, variable in zip(sorted(values), encoder.variables, strict=True):
-        variable.assign(values[name])
+        variable.assign(keras.ops.cast(values[name], variable.dtype))
+
+
+def _check_shapes(path, values, shapes):
+    found = [tuple(values[name].shape) for name in sorted(values)]
+    if found != shapes:
+        raise ValueError(
+            f"{path} must be of the run's encoder. Got: {len(found)} arrays of"
+            f" {sum(map(math.prod, found)):,} numbers, not its {len(shapes)} of"
+            f" {sum(map(math.prod, shapes)):,}"
+        )
 
 
 def _mix(values, start, share):
@@ -122,8 +166,12 @@ def _load(path):
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} must be as vivi-pretrain wrote it. Got: no such file"
+        ) from error
     except (
-        *(ValueError, EOFError),
+        *(ValueError, EOFError, TypeError),
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         raise ValueError(
@@ -173,13 +221,8 @@ def restore(encoder, workdir) -> dict:
             " --keep_best. Got: a folder without it"
         )
     record, values = found
-    there = [values[name].shape for name in sorted(values)]
-    here = [tuple(variable.shape) for variable in encoder.variables]
-    if there != here:
-        raise ValueError(
-            f"{FILE} in {workdir} must be of the run's encoder. Got:"
-            f" {len(there)} arrays, not its {len(here)}"
-        )
+    shapes = [tuple(variable.shape) for variable in encoder.variables]
+    _check_shapes(pathlib.Path(workdir) / FILE, values, shapes)
     _assign(encoder, values)
     return record
 

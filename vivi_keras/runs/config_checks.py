@@ -49,6 +49,16 @@ RULES = {
 }
 
 
+_MISSING = object()
+
+
+def _raise_missing(name):
+    raise ValueError(
+        f"config.{name} is missing. A config must have every key of"
+        " vivi_keras.training.configs.get_config('vivi_ex4')."
+    ) from None
+
+
 def check_numbers(config) -> None:
     """Raises ValueError if a number of the config is out of range."""
     for asked, (keeps, *names) in RULES.items():
@@ -58,10 +68,7 @@ def check_numbers(config) -> None:
                     operator.getitem, name.split("."), config
                 )
             except (KeyError, TypeError):
-                raise ValueError(
-                    f"config.{name} is missing. A config must have every key"
-                    " of vivi_keras.training.configs.get_config('vivi_ex4')."
-                ) from None
+                _raise_missing(name)
             if not (math.isfinite(value) and keeps(value)):
                 raise ValueError(
                     f"config.{name} must be finite and {asked}. Got: {value}"
@@ -72,10 +79,15 @@ def check_numbers(config) -> None:
             "config.schedule.boundaries must be growing steps > 0."
             f" Got: {tuple(bounds)}"
         )
-    shares = config.adapt.start_shares
-    if not all(0 < share < 1 for share in shares):
+    shares = config.adapt.get("start_shares", _MISSING)
+    if shares is _MISSING:
+        _raise_missing("adapt.start_shares")
+    if not isinstance(shares, (tuple, list)) or not all(
+        type(share) is float and 0 < share < 1 for share in shares
+    ):
         raise ValueError(
-            f"config.adapt.start_shares must be in (0, 1). Got: {tuple(shares)}"
+            "config.adapt.start_shares must be numbers in (0, 1), such as"
+            f" (0.5,), or (). Got: {shares!r}"
         )
     level = config.objective.get("video_info_nce", {"weight": 0})
     if level["weight"] and config.data.batch_size == 1:

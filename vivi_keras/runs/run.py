@@ -328,7 +328,9 @@ def _pages(config, workdir, options):
         )
         keep = None
         if options.keep_best:
-            keep = best.KeepBest(workdir, config.adapt.start_shares)
+            keep = best.KeepBest(
+                workdir, config.adapt.start_shares, data.digest
+            )
         every = options.probe_every_steps
         if every is None:
             every = train.checkpoint_every_steps

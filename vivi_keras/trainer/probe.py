@@ -6,6 +6,7 @@ that `vivi-export` writes.
 """
 
 import functools
+import hashlib
 import pathlib
 
 import numpy as np
@@ -30,15 +31,20 @@ class Probe(callbacks.MeasureEvery):
     Args:
         data: ProbeData.
         every_steps, last_step: as `MeasureEvery`.
-        keep: None, or a function that is called each time, and before the first
-            step, with the encoder, its step and a function that measures the
-            encoder; it returns what is logged. See `runs.best.KeepBest`.
+        keep: None, or a `runs.best.KeepBest`, which is called each time, and
+            before the first step; what it returns is logged.
     """
 
     def __init__(self, data, every_steps, last_step=None, keep=None):
         super().__init__(every_steps, last_step, at_start=keep is not None)
         self.data = data
         self.keep = keep
+        self.features = None
+
+    def on_train_begin(self, logs=None):
+        if self.keep is not None:  # an error ends the run here
+            self.keep.open(self.model.encoder, self.model.steps_done)
+        super().on_train_begin(logs)
 
     @callbacks.ignore_write_errors
     def on_train_batch_end(self, batch, logs=None):
@@ -53,7 +59,9 @@ class Probe(callbacks.MeasureEvery):
 
     def _scores(self):
         data = self.data
-        features = tensorboard.encode(self.model.encoder, data.images)
+        if self.features is None:
+            self.features = tensorboard.Features(self.model.encoder)
+        features = self.features(data.images)
         train, test = features[: data.num_train], features[data.num_train :]
         seen, unseen = (
             data.labels[: data.num_train],
@@ -88,6 +96,7 @@ class FeatureGeometry(callbacks.MeasureEvery):
         images = [(n, f) for n, shot in enumerate(shots) for f in shot.frames]
         self.groups = np.array([number for number, _ in images])
         self.images = np.stack([_resized(f, image_size) for _, f in images])
+        self.features = None
 
     @callbacks.ignore_write_errors
     def on_train_batch_end(self, batch, logs=None):
@@ -95,8 +104,9 @@ class FeatureGeometry(callbacks.MeasureEvery):
 
     def measure(self) -> dict[str, float]:
         """The values with the encoder's current weights."""
-        features = tensorboard.encode(self.model.encoder, self.images)
-        return geometry.geometry(features, self.groups)
+        if self.features is None:
+            self.features = tensorboard.Features(self.model.encoder)
+        return geometry.geometry(self.features(self.images), self.groups)
 
 
 class ProbeData:
@@ -114,6 +124,7 @@ class ProbeData:
         images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` are the
             training part.
         labels: int64 [N]. class_names: names of the labels.
+        digest: text, hash of the images, the labels and the parts.
     Raises: ValueError: no such data set, or it or a half of it has only one
         class.
     """
@@ -147,6 +158,10 @@ class ProbeData:
         self.images = np.stack(
             [_resized(own.images[index], image_size) for index in order]
         )
+        digest = hashlib.sha256(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(f"{self.num_train} {self.class_names}".encode())
+        self.digest = digest.hexdigest()
 
 
 def _by_video(own, hold_back):

@@ -104,24 +104,29 @@ class WriteProjector(keras.callbacks.Callback):
 
     @callbacks.ignore_write_errors
     def on_train_end(self, logs=None):
-        features = encode(self.model.encoder, self.images)
+        features = Features(self.model.encoder)(self.images)
         write_projector(self.folder, features, self.images, self.labels)
 
 
-def encode(encoder, images, batch_size=128):
+class Features:
     """Features float32 [N, D] of images float [N, H, W, 3] in [0, 1].
 
-    The last batch is padded, so that only one shape is traced.
+    It always uses the encoder's current weights, and is traced only once for
+    images of one size: the last batch is padded.
     """
-    features = compiled(lambda batch: encoder(batch, training=False), encoder)
-    parts = []
-    for start in range(0, len(images), batch_size):
-        part = np.asarray(images[start : start + batch_size], np.float32)
-        short = batch_size - len(part) if len(images) > batch_size else 0
-        batch = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
-        found = keras.ops.convert_to_numpy(features(batch))
-        parts.append(found[: len(part)])
-    return np.concatenate(parts).astype(np.float32)
+
+    def __init__(self, encoder):
+        self._encode = compiled(lambda x: encoder(x, training=False), encoder)
+
+    def __call__(self, images, batch_size=128):
+        parts = []
+        for start in range(0, len(images), batch_size):
+            part = np.asarray(images[start : start + batch_size], np.float32)
+            short = batch_size - len(part) if len(images) > batch_size else 0
+            batch = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
+            found = keras.ops.convert_to_numpy(self._encode(batch))
+            parts.append(found[: len(part)])
+        return np.concatenate(parts).astype(np.float32)
 
 
 def write_projector(folder, features, images, labels) -> None:
