@@ -66,7 +66,7 @@ def test_a_failed_run_goes_on(
     options, small_ranges, made, tmp_path, monkeypatch
 ):
     folder = fresh(made, tmp_path)
-    ranges, embed_range = [], beam._embed_range
+    ranges, embed_range = [], embedding._embed_range
 
     def fails(item, **arguments):
         ranges.append(item)
@@ -74,7 +74,7 @@ def test_a_failed_run_goes_on(
             raise OSError("no space left")
         return embed_range(item, **arguments)
 
-    monkeypatch.setattr(beam, "_embed_range", fails)
+    monkeypatch.setattr(embedding, "_embed_range", fails)
     with pytest.raises(Exception, match="no space left"):
         embed(folder, image_size=32, beam_options=OPTIONS)
     monkeypatch.undo()

@@ -7,25 +7,19 @@ must be able to read the module and the data set, and to write the index, under
 the same paths.
 """
 
-import functools
-import os
-import uuid
-
 from vivi_keras import files
-from vivi_keras.archive import embedding, sources
-from vivi_keras.archive import store as store_lib
 
 RECORDS_PER_RANGE = 64  # [O]
 
 
-def embed(store, module, source, batch_size, options):
+def embed(store, source, embed_range, options):
     """Writes and enters the parts of all records that are not in the index.
 
     Args:
         store: `store.Store`.
-        module: folder of the module.
         source: `sources.DatasetSource`.
-        batch_size: number of frames encoded at once.
+        embed_range: function that workers call with (name, start, stop); it
+            embeds these records and writes the part of that name.
         options: Beam's options, such as "runner=DirectRunner,flink_master=H".
     Returns: number of frames that were entered.
     Raises: ImportError: Beam is not installed. RuntimeError: the pipeline
@@ -45,15 +39,6 @@ def embed(store, module, source, batch_size, options):
     for start in range(0, len(source), RECORDS_PER_RANGE):
         stop = min(start + RECORDS_PER_RANGE, len(source))
         ranges.append((f"{number + len(ranges):05d}", start, stop))
-    embed_range = functools.partial(
-        _embed_range,
-        output=str(store.folder),
-        dataset=source.path,
-        fingerprint=source.fingerprint,
-        module=os.path.abspath(module),
-        batch_size=batch_size,
-        run=uuid.uuid4().hex,
-    )
     flags = [f"--{option}" for option in options.split(",") if option]
     try:
         with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
@@ -89,36 +74,3 @@ def adopt(store, fingerprint):
     for path in (store.folder / "parts").glob("*.json"):
         path.unlink()
     return count
-
-
-def _embed_range(item, output, dataset, fingerprint, module, batch_size, run):
-    """Embeds the records [start, stop) that are not in the index."""
-    name, start, stop = item
-    store, encoder, source, done = _opened(output, dataset, module, run)
-    if source.fingerprint != fingerprint:
-        raise ValueError(
-            f"{dataset} must be the same data set on every worker. Got:"
-            f" fingerprint {source.fingerprint}, not {fingerprint}"
-        )
-    embedding.check_module(store.manifest, encoder)
-    shots = source.range(start, stop, done)
-    found = [*embedding.features(shots, encoder, store.size, batch_size)]
-    if not found:
-        return
-    entry = store.write_part(*embedding.tables(*zip(*found, strict=True)), name)
-    files.write_json(
-        store.folder / "parts" / f"{name}.json",
-        {**entry, "fingerprint": fingerprint},
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(output, dataset, module, run):
-    """What all ranges of a worker need, opened once a run in each process."""
-    store = store_lib.open_store(output)
-    return (
-        store,
-        embedding.open_encoder(module),
-        sources.DatasetSource(dataset),
-        embedding.done_records(store),
-    )

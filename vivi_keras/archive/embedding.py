@@ -1,9 +1,11 @@
 """Embeds the frames of an archive: features of each frame and each shot."""
 
 import collections
+import functools
 import os
 import pathlib
 import time
+import uuid
 
 import numpy as np
 import tqdm
@@ -211,9 +213,16 @@ def _run(store, encoder, source, batch_size, beam_options, show_progress):
         if beam_options is not None:
             from vivi_keras.archive import beam
 
-            added = beam.embed(
-                store, encoder.path, source, batch_size, beam_options
+            embed_range = functools.partial(
+                _embed_range,
+                output=str(store.folder),
+                dataset=source.path,
+                fingerprint=source.fingerprint,
+                module=os.path.abspath(encoder.path),
+                batch_size=batch_size,
+                run=uuid.uuid4().hex,
             )
+            added = beam.embed(store, source, embed_range, beam_options)
         store.clean()
         entries = {}
         added += _embed(
@@ -227,7 +236,7 @@ def _run(store, encoder, source, batch_size, beam_options, show_progress):
     store.save()
     seconds = time.monotonic() - start
     return {
-        "videos": len({record[0] for record in done_records(store)}),
+        "videos": len({record[0] for record in _done_records(store)}),
         "shots": sum(part["shots"] for part in store.parts),
         "frames": sum(part["frames"] for part in store.parts),
         "frames_added": added,
@@ -237,7 +246,40 @@ def _run(store, encoder, source, batch_size, beam_options, show_progress):
     }
 
 
-def done_records(store):
+def _embed_range(item, output, dataset, fingerprint, module, batch_size, run):
+    """Embeds the records [start, stop) that are not in the index."""
+    name, start, stop = item
+    store, encoder, source, done = _opened(output, dataset, module, run)
+    if source.fingerprint != fingerprint:
+        raise ValueError(
+            f"{dataset} must be the same data set on every worker. Got:"
+            f" fingerprint {source.fingerprint}, not {fingerprint}"
+        )
+    check_module(store.manifest, encoder)
+    shots = source.range(start, stop, done)
+    found = [*features(shots, encoder, store.size, batch_size)]
+    if not found:
+        return
+    entry = store.write_part(*tables(*zip(*found, strict=True)), name)
+    files.write_json(
+        store.folder / "parts" / f"{name}.json",
+        {**entry, "fingerprint": fingerprint},
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(output, dataset, module, run):
+    """What all ranges of a worker need, opened once a run in each process."""
+    store = store_lib.open_store(output)
+    return (
+        store,
+        open_encoder(module),
+        sources_lib.DatasetSource(dataset),
+        _done_records(store),
+    )
+
+
+def _done_records(store):
     """The set of (video id, first shot) of the records in the index."""
     rows = store.read("shots", ["video_id", "first_shot"])
     return set(
@@ -252,7 +294,7 @@ def _embed(store, encoder, source, batch_size, entries, show_progress):
         entries: dict, filled with number -> (record, name) of every record.
     """
     done = collections.defaultdict(set)
-    for video_id, first in done_records(store):
+    for video_id, first in _done_records(store):
         done[video_id].add(first)
     unfinished = store.manifest["unfinished"]
 
@@ -457,7 +499,7 @@ def tables(shots, features):
 def _drop(store, entries):
     """Drops rows of records that are no longer in the data set."""
     known = {record for record, _ in entries.values()}
-    if done_records(store) <= known:
+    if _done_records(store) <= known:
         return 0
 
     def is_stale(video_ids, firsts):

@@ -37,7 +37,11 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.saved_step = None
 
+    def begin(self):
+        """Called before the next step; an error ends the run there."""
+
     def on_train_begin(self, logs=None):
+        self.begin()
         self.count = self.model.steps_done // self.every_steps
 
     def on_train_batch_end(self, batch, logs=None):

@@ -41,10 +41,9 @@ class Probe(callbacks.MeasureEvery):
         self.keep = keep
         self.features = None
 
-    def on_train_begin(self, logs=None):
-        if self.keep is not None:  # an error ends the run here
+    def begin(self):
+        if self.keep is not None:
             self.keep.open(self.model.encoder, self.model.steps_done)
-        super().on_train_begin(logs)
 
     @callbacks.ignore_write_errors
     def on_train_batch_end(self, batch, logs=None):
