@@ -37,11 +37,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.saved_step = None
 
-    def begin(self):
-        """Called before the next step; an error ends the run there."""
-
     def on_train_begin(self, logs=None):
-        self.begin()
         self.count = self.model.steps_done // self.every_steps
 
     def on_train_batch_end(self, batch, logs=None):
@@ -174,7 +170,11 @@ class MeasureEvery(keras.callbacks.Callback):
         self.at_start = at_start
         self.found = {}  # last values of this epoch
 
+    def begin(self):
+        """Called before the next step; an error ends the run there."""
+
     def on_train_begin(self, logs=None):
+        self.begin()
         self.count = self.model.steps_done // self.every_steps
         if self.at_start and not self.model.steps_done:
             self.measure()
