@@ -242,7 +242,8 @@ def gradients_reach_all(subject):
     for variable, gradient in zip(
         trainable, tape.gradient(loss, trainable), strict=True
     ):
-        if gradient is None or not np.abs(gradient).max() > 0:
+        # That of a ViT's table of positions is sparse.
+        if gradient is None or not np.any(tf.convert_to_tensor(gradient)):
             raise Miss(f"{variable.name} gets no gradient")
     return f"{len(trainable)} of {len(trainable)}"
 

@@ -88,7 +88,7 @@ def to_onnx(module, output):
     frozen = _frozen(_function(loaded, (None, None)))
     names = {frozen.inputs[0].name: "images", frozen.outputs[0].name: "default"}
     model, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(add_shapes=True),
+        _without_erfc(frozen.graph.as_graph_def(add_shapes=True)),
         input_names=[frozen.inputs[0].name],
         output_names=[frozen.outputs[0].name],
         tensors_to_rename=names,
@@ -118,6 +118,28 @@ def _frozen(function):
         lower_control_flow=False,
         aggressive_inlining=True,
     )
+
+
+def _without_erfc(graph):
+    """Changes a GraphDef: erfc, which tf2onnx lacks, becomes 1 - erf.
+
+    The exact GELU of ViT and ConvNeXt has it.
+    """
+    import tensorflow as tf
+
+    for node in [node for node in graph.node if node.op == "Erfc"]:
+        kind = node.attr["T"].type
+        one, difference = graph.node.add(), graph.node.add()
+        difference.CopyFrom(node)  # under its name, for those that read it
+        node.op, node.name = "Erf", f"{node.name}/erf"
+        one.op, one.name = "Const", f"{node.name}/one"
+        one.attr["dtype"].type = kind
+        one.attr["value"].tensor.CopyFrom(
+            tf.make_tensor_proto(1, tf.as_dtype(kind), shape=[])
+        )
+        difference.op = "Sub"
+        difference.input[:] = [one.name, node.name]
+    return graph
 
 
 def load_module(path):

@@ -107,8 +107,12 @@ class Trial:
 
     def step(self):
         self.plain, self.before = self.trained()
-        moved = np.abs(_trainable(self.plain) - self.before)
-        assert np.isfinite(moved).all() and np.mean(moved > 0) > 0.5
+        assert np.isfinite(_trainable(self.plain)).all()
+        variables = self.plain.trainable_variables
+        ends = np.cumsum([v.shape.num_elements() for v in variables])[:-1]
+        moved = np.split(_trainable(self.plain) != self.before, ends)
+        # Not all: ConvNeXt scales its blocks by 1e-6 at first.
+        assert np.mean([part.any() for part in moved]) > 0.5
 
     def micro_batches(self):
         model, before = self.trained(micro_batches=2)
@@ -160,7 +164,7 @@ class Trial:
         from vivi_keras.export.verify import verify
 
         missed = [row for row in verify(self.path) if row[1] == "MISS"]
-        return "; ".join(f"{row[0]}: {row[3]}" for row in missed)
+        return "; ".join(" ".join(map(str, row)) for row in missed)
 
     def hub_encoder(self):
         images = np.random.default_rng(0).uniform(0, 1, (2, 48, 40, 3))

@@ -75,7 +75,7 @@ def test_onnx_takes_any_size_and_batch(path, encoder, frames, tmp_path):
 
 
 def test_onnx_of_a_network_that_holds_constants(frames, tmp_path):
-    # As EfficientNetV2 of keras.applications does.
+    # As EfficientNetV2 of keras.applications does; and the GELU of a ViT.
     layers = keras.layers
     network = keras.Sequential(
         [
@@ -84,6 +84,7 @@ def test_onnx_of_a_network_that_holds_constants(frames, tmp_path):
                 mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3]
             ),
             layers.Conv2D(8, 3),
+            layers.Activation("gelu"),
             layers.GlobalAveragePooling2D(),
         ]
     )

@@ -101,7 +101,11 @@ def gradients(model, batches, loss):
         with tf.GradientTape() as tape:
             value, new_metrics = loss(batch)
             scaled = model.optimizer.scale_loss(value / len(batches))
-        new = tape.gradient(scaled, model.trainable_variables)
+        # Those of a table's rows, as of a ViT's positions, become tensors.
+        new = [
+            None if g is None else tf.convert_to_tensor(g)
+            for g in tape.gradient(scaled, model.trainable_variables)
+        ]
         metrics += new_metrics / len(batches)
         if summed is None:
             summed = new
