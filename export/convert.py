@@ -88,7 +88,7 @@ def to_onnx(module, output):
     frozen = _frozen(_function(loaded, (None, None)))
     names = {frozen.inputs[0].name: "images", frozen.outputs[0].name: "default"}
     model, _ = tf2onnx.convert.from_graph_def(
-        _without_erfc(frozen.graph.as_graph_def(add_shapes=True)),
+        _convertible(frozen.graph.as_graph_def(add_shapes=True)),
         input_names=[frozen.inputs[0].name],
         output_names=[frozen.outputs[0].name],
         tensors_to_rename=names,
@@ -120,13 +120,22 @@ def _frozen(function):
     )
 
 
-def _without_erfc(graph):
+def _convertible(graph):
     """Changes a GraphDef: erfc, which tf2onnx lacks, becomes 1 - erf.
 
     The exact GELU of ViT and ConvNeXt has it.
+
+    Raises: ValueError: the graph has calls of compiled functions.
     """
     import tensorflow as tf
 
+    calls = [x.name for x in graph.node if x.op.endswith("PartitionedCall")]
+    if calls:
+        raise ValueError(
+            "The module must have no functions that are compiled with XLA, as"
+            " Keras's grouped convolutions are: tf2onnx cannot convert them."
+            f" Got: {len(calls)}, such as {calls[0]}"
+        )
     for node in [node for node in graph.node if node.op == "Erfc"]:
         kind = node.attr["T"].type
         one, difference = graph.node.add(), graph.node.add()

@@ -96,6 +96,22 @@ def test_onnx_of_a_network_that_holds_constants(frames, tmp_path):
     close(encode(frames), network(frames).numpy())
 
 
+def test_onnx_of_grouped_convolutions_is_refused(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(6, 3, groups=3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    path = vivi_keras.export_encoder(
+        network, tmp_path / "module", metadata={"image_size": SIZE}
+    )
+    with pytest.raises(ValueError, match="grouped convolutions.* Got: 1, such"):
+        convert.to_onnx(path, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_int8_is_small_and_near(path, encoder, frames, tmp_path):
     convert.to_tflite(path, tmp_path / "f.tflite")
     report = convert.to_tflite(
