@@ -106,11 +106,11 @@ class Trial:
         return model, before
 
     def step(self):
-        self.plain, self.before = self.trained()
+        self.plain, before = self.trained()
         assert np.isfinite(_trainable(self.plain)).all()
         variables = self.plain.trainable_variables
         ends = np.cumsum([v.shape.num_elements() for v in variables])[:-1]
-        moved = np.split(_trainable(self.plain) != self.before, ends)
+        moved = np.split(_trainable(self.plain) != before, ends)
         # Not all: ConvNeXt scales its blocks by 1e-6 at first.
         assert np.mean([part.any() for part in moved]) > 0.5
 

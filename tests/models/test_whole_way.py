@@ -1,6 +1,5 @@
 """Each kind of encoder trains, resumes, exports, converts and is scored."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -8,21 +7,19 @@ import sys
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks/studies/encoders.py"
-SMALL = (
+NAMES = (
     "resnet50v2",
     "efficientnet_lite0",
     "applications:MobileNetV3Small",
+    "applications:EfficientNetV2B0",
     "vit",
 )
-LARGE = ("applications:EfficientNetV2B0",)  # ConvNeXtTiny has an error to tell
 PAGE = SCRIPT.parents[2] / "docs/adapting.md"
 
 
 @pytest.mark.slow  # trains a network in eight ways, exports and converts it
-@pytest.mark.parametrize("name", SMALL + LARGE)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_encoder_does_what_the_table_says(name):
-    if name in LARGE and not os.environ.get("VIVI_LARGE_ENCODERS"):
-        pytest.skip("takes minutes; set VIVI_LARGE_ENCODERS=1")
     if name == "vit":
         pytest.importorskip("keras_hub")
     done = subprocess.run(

@@ -104,6 +104,12 @@ class Exemplar(base.Level):
         weights = ops.cast(ids >= 0, losses.dtype)
         return base.LevelOutput(losses, weights, {**metrics, **extra})
 
+    def _everyone(self, replicas):
+        """A function: rows [N, ...] -> [M, ...], those to compare with."""
+        if self.negatives == "global":
+            return replicas.gather
+        return lambda rows: rows
+
     def _normalise(self, embeddings, mask, inputs, metrics):
         """The output for the loss "sigreg".
 
@@ -114,15 +120,15 @@ class Exemplar(base.Level):
         weights = ops.cast(mask, embeddings.dtype)
         apart = embeddings - ops.mean(embeddings, axis=1, keepdims=True)
         apart = ops.mean(ops.square(apart), axis=(1, 2))  # [G]
-        gather = inputs.replicas.gather
-        if self.negatives == "replica":
-            gather = _same
-        copies = ops.transpose(gather(embeddings), (1, 0, 2))
+        everyone = self._everyone(inputs.replicas)
+        copies = ops.transpose(everyone(embeddings), (1, 0, 2))
         keys = sampling.fold(
             *(_DIRECTIONS, inputs.step, np.arange(self.num_directions)), ops=ops
         )
         distance = ops.mean(
-            sigreg(copies, gather(weights), _directions(keys, self.head_units))
+            sigreg(
+                copies, everyone(weights), _directions(keys, self.head_units)
+            )
         )
         share = self.sigreg_weight
         count = ops.sum(weights)
@@ -132,12 +138,7 @@ class Exemplar(base.Level):
 
     def _compare(self, rows, ids, owner, duplicates, size, replicas):
         """Losses [N] of the rows, and metrics specific to the loss."""
-
-        def everyone(tensor):
-            if self.negatives == "global":
-                return replicas.gather(tensor)  # [N, ...] -> [M, ...]
-            return tensor
-
+        everyone = self._everyone(replicas)
         others, other_ids, other_owner = map(everyone, (rows, ids, owner))
         exclude = None
         if not self.same_video_negatives:
@@ -173,10 +174,6 @@ class Exemplar(base.Level):
             "sigreg_weight": self.sigreg_weight,
             "num_directions": self.num_directions,
         }
-
-
-def _same(tensor):
-    return tensor
 
 
 def _directions(keys, size):

@@ -51,7 +51,6 @@ class KeepBest:
         """
         if self._record is not None:
             return
-        shapes = [tuple(value.shape) for value in _values(encoder).values()]
         record, self._values, self._start = {"scores": {}}, {}, {}
         if step:
             found = read(self._workdir)
@@ -62,7 +61,7 @@ class KeepBest:
                     f" {step} steps without it"
                 )
             record, self._values = found
-            _check_shapes(self._workdir / FILE, self._values, shapes)
+            _check_shapes(self._workdir / FILE, self._values, encoder)
             if record.get("labels") != self._labels:
                 raise ValueError(
                     "probe must have the labels that the run in"
@@ -70,7 +69,7 @@ class KeepBest:
                 )
             if self._shares:
                 self._start = _load(self._workdir / START_FILE)
-                _check_shapes(self._workdir / START_FILE, self._start, shapes)
+                _check_shapes(self._workdir / START_FILE, self._start, encoder)
         self._record = {**record, "labels": self._labels}
 
     def __call__(self, encoder, step, measure):
@@ -135,7 +134,8 @@ def _assign(encoder, values):
         variable.assign(keras.ops.cast(values[name], variable.dtype))
 
 
-def _check_shapes(path, values, shapes):
+def _check_shapes(path, values, encoder):
+    shapes = [tuple(variable.shape) for variable in encoder.variables]
     found = [tuple(values[name].shape) for name in sorted(values)]
     if found != shapes:
         raise ValueError(
@@ -167,17 +167,16 @@ def _load(path):
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{path} must be as vivi-pretrain wrote it. Got: no such file"
-        ) from error
+        raise _spoilt(path, "no such file") from error
     except (
         *(ValueError, EOFError, TypeError),
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
-        raise ValueError(
-            f"{path} must be as vivi-pretrain wrote it. Got: a damaged file"
-            f" ({error})"
-        ) from error
+        raise _spoilt(path, f"a damaged file ({error})") from error
+
+
+def _spoilt(path, got):
+    return ValueError(f"{path} must be as vivi-pretrain wrote it. Got: {got}")
 
 
 def has_best(workdir) -> bool:
@@ -200,10 +199,7 @@ def read(workdir):
     try:
         record = json.loads(str(values.pop("record")))
     except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} must be as vivi-pretrain wrote it. Got: a damaged file"
-            f" ({error})"
-        ) from error
+        raise _spoilt(path, f"a damaged file ({error})") from error
     return {"start_share": 0.0, **record}, values
 
 
@@ -221,8 +217,7 @@ def restore(encoder, workdir) -> dict:
             " --keep_best. Got: a folder without it"
         )
     record, values = found
-    shapes = [tuple(variable.shape) for variable in encoder.variables]
-    _check_shapes(pathlib.Path(workdir) / FILE, values, shapes)
+    _check_shapes(pathlib.Path(workdir) / FILE, values, encoder)
     _assign(encoder, values)
     return record
 

@@ -49,9 +49,6 @@ RULES = {
 }
 
 
-_MISSING = object()
-
-
 def _raise_missing(name):
     raise ValueError(
         f"config.{name} is missing. A config must have every key of"
@@ -79,9 +76,9 @@ def check_numbers(config) -> None:
             "config.schedule.boundaries must be growing steps > 0."
             f" Got: {tuple(bounds)}"
         )
-    shares = config.adapt.get("start_shares", _MISSING)
-    if shares is _MISSING:
+    if "start_shares" not in config.adapt:
         _raise_missing("adapt.start_shares")
+    shares = config.adapt.start_shares
     if not isinstance(shares, (tuple, list)) or not all(
         type(share) is float and 0 < share < 1 for share in shares
     ):
