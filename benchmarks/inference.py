@@ -3,6 +3,7 @@
     python benchmarks/inference.py                  steady speed at 224 px
     python benchmarks/inference.py --load           a clean process's first
     python benchmarks/inference.py --int8=DATASET   int8 and its kNN accuracy
+    python benchmarks/inference.py --embed=DATASET  vivi-embed and the module
 
 Both networks have width 1 and are exported by export_encoder. They alternate,
 and ratios are within a round, so that other work on the machine slows both
@@ -166,6 +167,50 @@ def load(rounds):
     )
 
 
+def embed(dataset, name, rounds):
+    """Prints the rate of vivi-embed beside the module's on decoded frames.
+
+    Both take batches of 64. The module's frames are decoded and resized before
+    the clock starts; vivi-embed's rate is the one that it prints: from the
+    first record to the finished index.
+    """
+    from vivi_keras import archive
+    from vivi_keras.features import encoder as encoder_lib
+    from vivi_keras.features import frames
+    from vivi_keras.models import registry
+
+    with tempfile.TemporaryDirectory() as aside:
+        folder = pathlib.Path(aside)
+        if name is None:
+            name = export_both(folder)["ours"]
+        encoder = encoder_lib.load_encoder(registry.find(name))
+        size = encoder.describe()["metadata"]["image_size"]
+        stored = frames.StoredFrames(dataset)
+        images = np.concatenate(
+            [
+                encoder_lib.resize_images(image[None], size)
+                for image in stored.read(range(sum(stored.footage.num_frames)))
+            ]
+        )
+
+        def bare():
+            for start in range(0, len(images), 64):
+                encoder.features(images[start : start + 64])
+
+        bare()  # traces
+        rates = []
+        for number in range(rounds):
+            seconds, _ = measure(lambda _: bare(), None, 1)
+            done = archive.embed(name, folder / f"{number}", dataset=dataset)
+            rates.append((len(images) / seconds, done["frames_per_second"]))
+    alone, ours = np.median(rates, axis=0)
+    share = np.median([embedded / module for module, embedded in rates])
+    print(
+        f"{len(images)} frames at {size[0]} px: module alone {alone:.1f} a"
+        f" second, vivi-embed {ours:.1f}; vivi-embed's share {share:.3f}"
+    )
+
+
 def int8(dataset):
     """Prints kNN accuracy of the shipped modules as float32 and as int8."""
     from vivi_keras.export import convert, metadata
@@ -199,11 +244,19 @@ def main():
     parser.add_argument(
         "--int8", metavar="DATASET", help="calibrate on this prepared data set"
     )
+    parser.add_argument(
+        "--embed", metavar="DATASET", help="embed this prepared data set"
+    )
+    parser.add_argument(
+        "--module", help="encoder for --embed; ours at 224 px if not given"
+    )
     arguments = parser.parse_args()
     if arguments.load:
         load(arguments.rounds)
     elif arguments.int8:
         int8(arguments.int8)
+    elif arguments.embed:
+        embed(arguments.embed, arguments.module, arguments.rounds)
     else:
         steady(arguments.rounds)
 

@@ -203,6 +203,7 @@ def judge_run(workdir, labels, **options) -> dict:
     """
     from vivi_keras.evaluation import verdict
     from vivi_keras.export import export_encoder
+    from vivi_keras.features import own_labels
     from vivi_keras.runs import build
     from vivi_keras.runs import workdir as workdir_lib
 
@@ -222,7 +223,7 @@ def judge_run(workdir, labels, **options) -> dict:
         output,
         best_step=metadata["steps"],
         start_share=metadata["chosen_by"]["start_share"],
-        image_sizes=verdict.sizes_to_try(config.data.image_size),
+        image_sizes=own_labels.sizes_to_try(config.data.image_size),
         **options,
     )
 

@@ -16,6 +16,7 @@ from vivi_keras.evaluation import verdict
 from vivi_keras.features import encoder as encoder_lib
 from vivi_keras.features import frames, own_labels
 from vivi_keras.runs import best, build, checkpoints, run
+from vivi_keras.trainer import probe as probe_lib
 from vivi_keras.training import configs, pipeline
 
 NUM_VIDEOS = 24
@@ -185,12 +186,41 @@ def weight(encoder):
     return encoder.get_weights()[0].item()
 
 
+def scored(*by_video):
+    """What a probe finds: its scores, and what each video adds to them."""
+    return {best.SCORE: sum(by_video)}, np.array(by_video)
+
+
+@pytest.mark.parametrize(
+    ("later", "step"),
+    [
+        # Gains of 0.02 and 0.06: mean 0.04 and standard error 0.02 a video,
+        # so 0.08 and 0.04 for the two.
+        ([(0.32, 0.36)], 10),
+        # As far up, but by one video alone: 0.08, with as large an error.
+        ([(0.30, 0.38)], 0),
+        ([(0.29, 0.36)], 0),
+        ([(0.30, 0.38), (0.31, 0.32), (0.29, 0.39)], 20),
+    ],
+)
+def test_a_start_is_replaced_only_beyond_the_error(tmp_path, later, step):
+    for number, by_video in enumerate([(0.3, 0.3), *later]):
+        keep = best.KeepBest(tmp_path)
+        keep(dense(number), 10 * number, lambda found=by_video: scored(*found))
+    encoder = dense(9)
+    record = best.restore(encoder, tmp_path)
+    assert record["step"] == step and weight(encoder) == step / 10
+    if step:
+        assert record["score"] == pytest.approx(sum(later[step // 10 - 1]))
+    assert ("by more than a standard" in best.summary(record)) == (not step)
+
+
 def test_the_first_of_equal_steps_is_kept(tmp_path):
     for step, score in ((0, 0.5), (10, 0.5), (20, 0.75), (30, 0.75)):
         # A run that goes on has read the file.
         keep = best.KeepBest(tmp_path)
-        scores = {best.SCORE: score}
-        assert keep(dense(step), step, lambda found=scores: found) == scores
+        found = keep(dense(step), step, lambda score=score: scored(score))
+        assert found == {best.SCORE: score}
     encoder = dense(0)
     assert best.restore(encoder, tmp_path) == {
         "scores": {
@@ -203,6 +233,7 @@ def test_the_first_of_equal_steps_is_kept(tmp_path):
         "score": 0.75,
         "start_share": 0.0,
         "labels": None,
+        "image_size": None,
     }
     assert weight(encoder) == 20
     with pytest.raises(ValueError, match="must be of the run's encoder"):
@@ -232,9 +263,9 @@ def test_a_mix_with_the_start_can_be_best(tmp_path, ideal, step, share, value):
         scores[at] = best.KeepBest(tmp_path, shares)(
             encoder,
             at,
-            lambda encoder=encoder: {
-                best.SCORE: 1 - abs(weight(encoder) - ideal) / 10
-            },
+            lambda encoder=encoder: scored(
+                1 - abs(weight(encoder) - ideal) / 10
+            ),
         )
         assert weight(encoder) == now
     expected = {"": 9, "_mixed_0.5": 5, "_mixed_0.75": 3}
@@ -282,7 +313,7 @@ def spoil(folder, what):
 )
 def test_a_run_does_not_go_on_with_other_files(tmp_path, what, message):
     def measure():
-        return {best.SCORE: 0.5}
+        return scored(0.5)
 
     best.KeepBest(tmp_path, (0.5,), "mine")(dense(1.0), 0, measure)
     labels = "other" if what == "labels" else "mine"
@@ -314,9 +345,9 @@ def test_variables_of_half_precision(tmp_path):
         best.KeepBest(tmp_path, (0.5,))(
             encoder,
             step,
-            lambda encoder=encoder: {
-                best.SCORE: 1 - abs(float(encoder.kernel[0, 0]) - 1.5)
-            },
+            lambda encoder=encoder: scored(
+                1 - abs(float(encoder.kernel[0, 0]) - 1.5)
+            ),
         )
     assert best.restore(encoders[0], tmp_path)["start_share"] == 0.5
     assert float(encoders[0].kernel[0, 0]) == 1.5
@@ -326,7 +357,7 @@ def test_an_encoder_is_itself_again_if_a_mix_fails(tmp_path):
     def measure():
         if weight(encoder) == 1.5:
             raise OSError("gone")
-        return {best.SCORE: 0.5}
+        return scored(0.5)
 
     keep = best.KeepBest(tmp_path, (0.5,))
     encoder = dense(1.0)
@@ -475,6 +506,57 @@ class RedIfLarge(Channel):
         mean = keras.ops.mean(images, (1, 2))
         mean = keras.ops.take(mean, self.channel, axis=1)
         return keras.ops.round(mean[:, None] * 255 / 7) * self.scale
+
+
+class Trained:
+    """The little of a model that a probe reads."""
+
+    def __init__(self, encoder, steps_done):
+        self.encoder, self.steps_done = encoder, steps_done
+
+
+def test_the_probe_reads_where_the_start_is_best(archive, tmp_path):
+    def probe_of(layer, step):
+        inputs = keras.Input((None, None, 3))
+        data = probe_lib.ProbeData(
+            str(archive / "labels.csv"), 24, archive / "data", hold_back=True
+        )
+        found = probe_lib.Probe(data, 10, keep=best.KeepBest(tmp_path))
+        found.set_model(Trained(keras.Model(inputs, layer(inputs)), step))
+        found.begin()
+        return found
+
+    start = probe_of(RedIfLarge(0), 0)
+    data = start.data
+    assert data.image_sizes == [24, 36, 48]
+    # Each image is tested as often as it trains, and no video is on both sides.
+    assert len(data.divisions) == 2 * probe_lib.NUM_DIVISIONS
+    for train, test in data.divisions:
+        assert not {*data.groups[train]} & {*data.groups[test]}
+        assert {*train, *test} == {*range(len(data.labels))}
+    assert start.measure()["probe_linear"] == 1
+    assert best.read(tmp_path)[0]["image_size"] == 48
+    # A run that goes on reads at the same size, whatever is best later.
+    later = probe_of(Channel(0), 10)
+    assert later.data.images.shape[1:] == (48, 48, 3)
+    assert later.measure()["probe_linear"] == 1
+    scores, by_video = later._scores()
+    assert by_video.sum() == pytest.approx(scores["probe_linear"])
+    assert len(by_video) == NUM_VIDEOS // 2
+
+
+def test_an_encoder_of_one_size_is_read_at_that_size(archive, tmp_path):
+    encoder = keras.Sequential(
+        [keras.Input((24, 24, 3)), keras.layers.Flatten()]
+    )
+    data = probe_lib.ProbeData(
+        str(archive / "labels.csv"), 24, archive / "data", hold_back=True
+    )
+    found = probe_lib.Probe(data, 10, keep=best.KeepBest(tmp_path))
+    found.set_model(Trained(encoder, 0))
+    found.begin()
+    found.measure()
+    assert best.read(tmp_path)[0]["image_size"] == 24
 
 
 def test_the_geometry_of_features_is_logged(archive, tmp_path, monkeypatch):

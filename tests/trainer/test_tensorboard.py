@@ -64,7 +64,9 @@ def small_dataset(tmp_path):
 def test_a_probe_scores_the_features_and_moves_nothing(tmp_path):
     folder = class_folders(tmp_path / "images", ["dark", "light"], 12)
     data = probe_lib.ProbeData(str(folder), 16)
-    assert data.images.shape == (24, 16, 16, 3) and data.num_train == 12
+    assert data.images.shape == (24, 16, 16, 3)
+    ((train, test),) = data.divisions
+    assert [*train, *test] == [*range(24)] and len(train) == 12
     assert 0 <= data.images.min() < data.images.max() <= 1
     probe = probe_lib.Probe(data, every_steps=2)
     history = []

@@ -5,7 +5,6 @@ divides their videos into training videos and test videos, so that no video is
 in both.
 """
 
-import contextlib
 import math
 import pathlib
 
@@ -21,9 +20,6 @@ SHARES = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the labels
 # Small enough for two cores. The rate is chosen in the first draw.  [O]
 SWEEP = Sweep(learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1)
 FINETUNE_DRAWS = 3
-# Input sizes that are tried, as multiples of the training size: pretrained
-# encoders often do better on larger images than those of a short training. [O]
-SIZES = (1, 1.5, 2)
 SIZE_IMAGES = 500  # that choose the size
 START, ADAPTED, FINETUNED = "start", "adapted", "start, fine-tuned"
 
@@ -77,7 +73,8 @@ def judge(
         ADAPTED: encoder_lib.load_encoder(adapted, ADAPTED),
     }
     if image_sizes is None:
-        image_sizes = sizes_to_try((encoders[ADAPTED].trained_size or [224])[0])
+        trained = (encoders[ADAPTED].trained_size or [224])[0]
+        image_sizes = own_labels.sizes_to_try(trained)
     sizes = {
         name: _best_size(encoder, choosing, image_sizes)
         for name, encoder in encoders.items()
@@ -120,11 +117,6 @@ def judge(
     return result
 
 
-def sizes_to_try(trained):
-    """Input sizes, pixels a side, for an encoder trained at one of them."""
-    return [round(trained * factor) for factor in SIZES]
-
-
 def _best_size(encoder, own, sizes):
     """The size at which a linear probe is best; if equal, the first one."""
     if len(sizes) == 1:
@@ -143,27 +135,21 @@ def _best_size(encoder, own, sizes):
 
 def _splits(own, draws):
     """Different divisions of the videos; with few videos, fewer of them."""
-    found = {}
-    for seed in range(20 * draws):
-        with contextlib.suppress(ValueError):
-            split = _Split(own, seed)
-            found.setdefault(split.train.tobytes(), split)
-        if len(found) == draws:
-            break
+    found = own_labels.divisions(own.labels, own.groups, draws)
     if len(found) < 2:
         raise ValueError(
             "labels must be of enough videos for 2 draws. Got:"
             f" {len(np.unique(own.groups))} videos for the verdict"
         )
-    return [*found.values()]
+    return [_Split(own, *division) for division in found]
 
 
 class _Split:
     """The training images and the test images of one draw."""
 
-    def __init__(self, own, seed):
+    def __init__(self, own, seed, train, test):
         self._own, self._seed = own, seed
-        self.train, self.test = own_labels.halves(own.labels, own.groups, seed)
+        self.train, self.test = train, test
 
     def part(self, share):
         """Training rows of a share of the labelled shots of each class."""

@@ -13,6 +13,10 @@ from vivi_keras.data import crops, image_sources, labelled, range_labels
 from vivi_keras.features import frames
 
 MOST_IMAGES = 4000
+# Input sizes at which an encoder is read, as multiples of the training size:
+# pretrained encoders often do better on larger images than those of a short
+# training. [O]
+SIZES = (1, 1.5, 2)
 _TRIES = 200  # to find halves with 2 classes in common
 
 
@@ -230,6 +234,35 @@ def _random_half(counts, random):
         ahead += side * shares[video]
         images += side * sizes[video]
     return chosen
+
+
+def divisions(labels, groups, count):
+    """Different divisions into halves; of few videos there are fewer.
+
+    Args:
+        labels, groups: as `halves`.
+        count: int >= 1, number of divisions.
+    Returns: list of (seed, first half, second half), see `halves`.
+    Raises: ValueError: as `halves`, if there is none.
+    """
+    found = {}
+    for seed in range(20 * count):
+        try:
+            first, second = halves(labels, groups, seed)
+        except ValueError as error:
+            why = error
+            continue
+        found.setdefault(first.tobytes(), (seed, first, second))
+        if len(found) == count:
+            break
+    if not found:
+        raise why
+    return [*found.values()]
+
+
+def sizes_to_try(trained):
+    """Input sizes, pixels a side, for an encoder trained at one of them."""
+    return [round(trained * factor) for factor in SIZES]
 
 
 def probe_and_verdict(own, seed=0):

@@ -23,10 +23,11 @@ SCORE = "probe_linear"
 class KeepBest:
     """Saves the best encoder of a run in its work directory.
 
-    The start is step 0. If scores are equal, the first one wins, so the start
-    is replaced only by something better; among the encoders of one step, the
-    one with most of the start. The file stays valid if a run is stopped and
-    resumes from an earlier step.
+    The start is step 0. It is replaced only by an encoder whose accuracy is
+    higher by more than one standard error of the difference; of those, the one
+    with the highest is kept. If scores are equal, the first one wins; among the
+    encoders of one step, the one with most of the start. The file stays valid
+    if a run is stopped and resumes from an earlier step.
 
     Args:
         workdir: folder of the run.
@@ -34,6 +35,9 @@ class KeepBest:
             `(1 - share) * weights + share * start`, moving averages of batch
             norm included.
         labels: hash of the labels that the encoders are scored with, or None.
+    Attributes:
+        image_size: int, pixels a side of the images that the encoders are
+            scored with; saved with the scores. None if it was not set.
     """
 
     def __init__(self, workdir, start_shares=(), labels=None):
@@ -41,6 +45,7 @@ class KeepBest:
         self._shares = sorted(start_shares, reverse=True)
         self._labels = labels
         self._record = None
+        self.image_size = None
 
     def open(self, encoder, step):
         """Reads what an earlier part of the run has saved.
@@ -53,14 +58,14 @@ class KeepBest:
             return
         record, self._values, self._start = {"scores": {}}, {}, {}
         if step:
-            found = read(self._workdir)
+            found = _read(self._workdir)
             if found is None:
                 raise ValueError(
                     f"{self._workdir} must have {FILE}, as a run must have"
                     " keep_best from its first step on. Got: a run of"
                     f" {step} steps without it"
                 )
-            record, self._values = found
+            record, self._values, self._start_by_video = found
             _check_shapes(self._workdir / FILE, self._values, encoder)
             if record.get("labels") != self._labels:
                 raise ValueError(
@@ -70,6 +75,7 @@ class KeepBest:
             if self._shares:
                 self._start = _load(self._workdir / START_FILE)
                 _check_shapes(self._workdir / START_FILE, self._start, encoder)
+            self.image_size = record["image_size"]
         self._record = {**record, "labels": self._labels}
 
     def __call__(self, encoder, step, measure):
@@ -79,18 +85,27 @@ class KeepBest:
             encoder: keras.Model or layer; it is the same after the call.
             step: int, number of steps that it has been trained.
             measure: function without arguments that returns the scores of the
-                encoder, a dict of accuracies with `SCORE`.
+                encoder, a dict of accuracies with `SCORE`; and float [V], what
+                each video adds to `SCORE`.
         Returns: the scores, and those of each mix as "NAME_mixed_SHARE".
         """
         self.open(encoder, step)
-        values, scores = _values(encoder), measure()
+        values, (scores, by_video) = _values(encoder), measure()
+        scores = dict(scores)
+        self._record["image_size"] = self.image_size
+        if not step:
+            self._start_by_video = by_video
         if self._shares:
             scores |= self._try_mixes(encoder, step, values, scores, measure)
-        self._take(step, scores[SCORE], values)
+        self._take(step, by_video, values)
         self._record["scores"][str(step)] = scores
         _save(
             self._workdir / FILE,
-            {"record": json.dumps(self._record), **self._values},
+            {
+                "record": json.dumps(self._record),
+                "start_by_video": self._start_by_video,
+                **self._values,
+            },
         )
         return scores
 
@@ -105,17 +120,28 @@ class KeepBest:
                 mix = _mix(values, self._start, share)
                 try:
                     _assign(encoder, mix)
-                    mixed = measure()
+                    mixed, by_video = measure()
                 finally:
                     _assign(encoder, values)
-                self._take(step, mixed[SCORE], mix, share)
+                self._take(step, by_video, mix, share)
             found |= {f"{k}_mixed_{share:g}": v for k, v in mixed.items()}
         return found
 
-    def _take(self, step, score, values, share=0.0):
-        if score > self._record.get("score", -1.0):
-            self._record |= {"step": step, "score": score, "start_share": share}
-            self._values = values
+    def _take(self, step, by_video, values, share=0.0):
+        score = float(by_video.sum())
+        gains = by_video - self._start_by_video
+        if step and (
+            score <= self._record["score"]
+            or gains.sum() <= _standard_error(gains)
+        ):
+            return
+        self._record |= {"step": step, "score": score, "start_share": share}
+        self._values = values
+
+
+def _standard_error(parts):
+    """Of the sum of independent parts [V]; 0 for one part alone."""
+    return math.sqrt(len(parts) * np.var(parts, ddof=min(1, len(parts) - 1)))
 
 
 def _values(encoder):
@@ -188,19 +214,26 @@ def read(workdir):
     """Reads the best step that a run has saved.
 
     Returns: None, or (record, values): record is a dict of "step", its "score",
-        "start_share" (0.0: not mixed), and the "scores" of each step (as text)
-        that was scored; values is a dict of the encoder's arrays.
+        "start_share" (0.0: not mixed), the "scores" of each step (as text) that
+        was scored, at "image_size"; values is a dict of the encoder's arrays.
     Raises: ValueError: the file is damaged.
     """
+    found = _read(workdir)
+    return None if found is None else found[:2]
+
+
+def _read(workdir):
     path = pathlib.Path(workdir) / FILE
     if not path.exists():
         return None
     values = _load(path)
+    start_by_video = values.pop("start_by_video", None)
     try:
         record = json.loads(str(values.pop("record")))
     except (ValueError, KeyError) as error:
         raise _spoilt(path, f"a damaged file ({error})") from error
-    return {"start_share": 0.0, **record}, values
+    record = {"start_share": 0.0, "image_size": None, **record}
+    return record, values, start_by_video
 
 
 def restore(encoder, workdir) -> dict:
@@ -232,8 +265,9 @@ def summary(record) -> str:
     )
     if not record["step"]:
         return (
-            f"The start was better than each later step ({ends}): nothing was"
-            " adapted. vivi-export takes the start."
+            "No later step was better than the start by more than a standard"
+            f" error ({ends}): nothing was adapted. vivi-export takes the"
+            " start."
         )
     share, mixed = record["start_share"], ""
     if share:

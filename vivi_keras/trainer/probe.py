@@ -7,6 +7,7 @@ that `vivi-export` writes.
 
 import functools
 import hashlib
+import itertools
 import pathlib
 
 import numpy as np
@@ -16,17 +17,24 @@ from vivi_keras.features import frames, geometry, knn, linear, own_labels
 from vivi_keras.trainer import callbacks, tensorboard
 
 NUM_IMAGES = 1000  # in each of the two parts, at most
+NUM_DIVISIONS = 4  # of labels that choose an encoder
+# Of the linear classifier; weak penalties suit few labels badly.  [O]
+STRENGTH = 1e-2
 NUM_SHOTS = 256  # of which the geometry of features is measured
 
 
 class Probe(callbacks.MeasureEvery):
     """Adds probe_knn and probe_linear, accuracies in [0, 1], to the logs.
 
-    Every N steps, two classifiers are fitted to the features of the training
-    part and scored on the test part; no gradient reaches the encoder. The
+    Every N steps, two classifiers are fitted to the features of a training
+    part and scored on a test part; no gradient reaches the encoder. The
     linear one is fitted from scratch each time, so its accuracy depends only
     on the weights, and a resumed run gives the same curve. If it fails, a
     warning is logged and training goes on.
+
+    With `keep`, each half of several divisions of the labels is a training part
+    once and a test part once, and the images have the size at which the start
+    is best.
 
     Args:
         data: ProbeData.
@@ -44,6 +52,8 @@ class Probe(callbacks.MeasureEvery):
     def begin(self):
         if self.keep is not None:
             self.keep.open(self.model.encoder, self.model.steps_done)
+            if self.keep.image_size is not None:
+                self.data.use_size(self.keep.image_size)
 
     @callbacks.ignore_write_errors
     def on_train_batch_end(self, batch, logs=None):
@@ -52,28 +62,59 @@ class Probe(callbacks.MeasureEvery):
     def measure(self) -> dict[str, float]:
         """The accuracies with the encoder's current weights."""
         if self.keep is None:
-            return self._scores()
+            return self._scores()[0]
         model = self.model
+        if self.keep.image_size is None:
+            self.keep.image_size = self._best_size()
+            self.data.use_size(self.keep.image_size)
         return self.keep(model.encoder, model.steps_done, self._scores)
 
-    def _scores(self):
-        data = self.data
+    def _best_size(self):
+        """The input size at which the encoder is best; the first of equals."""
+        first, *others = self.data.image_sizes
+        sizes = [first, *(size for size in others if self._takes(size))]
+        found = {}
+        for size in sizes if len(sizes) > 1 else ():
+            self.data.use_size(size)
+            found[size] = self._scores()[0]["probe_linear"]
+        return max(found, key=found.get, default=first)
+
+    def _takes(self, size):
+        """Whether the encoder takes images of a size, in pixels a side."""
+        try:
+            self._features(np.zeros((1, size, size, 3), np.float32))
+        except ValueError:
+            return False
+        return True
+
+    def _features(self, images):
         if self.features is None:
             self.features = tensorboard.Features(self.model.encoder)
-        features = self.features(data.images)
-        train, test = features[: data.num_train], features[data.num_train :]
-        seen, unseen = (
-            data.labels[: data.num_train],
-            data.labels[data.num_train :],
-        )
-        guesses = {
-            "knn": knn.predict(test, train, seen, len(data.class_names)),
-            "linear": linear.fit(train, seen).predict(test),
+        return self.features(images)
+
+    def _scores(self):
+        """Accuracies, and what each video adds to that of `probe_linear`."""
+        data = self.data
+        features = self._features(data.images)
+        right = {name: np.zeros(len(data.labels)) for name in ("knn", "linear")}
+        for train, test in data.divisions:
+            fitted, seen = features[train], data.labels[train]
+            guesses = {
+                "knn": knn.predict(
+                    features[test], fitted, seen, len(data.class_names)
+                ),
+                "linear": linear.fit(fitted, seen, STRENGTH).predict(
+                    features[test]
+                ),
+            }
+            for name, guess in guesses.items():
+                right[name][test] += guess == data.labels[test]
+        total = sum(len(test) for _, test in data.divisions)
+        scores = {
+            f"probe_{name}": float(found.sum() / total)
+            for name, found in right.items()
         }
-        return {
-            f"probe_{name}": float(np.mean(guess == unseen))
-            for name, guess in guesses.items()
-        }
+        return scores, np.bincount(data.groups, right["linear"]) / total
 
 
 class FeatureGeometry(callbacks.MeasureEvery):
@@ -109,7 +150,7 @@ class FeatureGeometry(callbacks.MeasureEvery):
 
 
 class ProbeData:
-    """The images of a probe, half for training and half for the test.
+    """The images of a probe, and which of them train and test classifiers.
 
     Args:
         name: "digits", "fashion_mnist", a folder with a folder of images for
@@ -117,60 +158,89 @@ class ProbeData:
             labelled ranges (see `own_labels.read`).
         image_size: int, pixels a side.
         dataset: for a CSV file, the prepared data set with its videos.
-        hold_back: whether to hold out half of the labels for a verdict (see
-            `own_labels.probe_and_verdict`).
+        hold_back: whether the probe chooses an encoder: half of the labels are
+            held out for a verdict (see `own_labels.probe_and_verdict`), the
+            others are divided in several ways, and there are several sizes.
     Attributes:
-        images: float32 [N, H, W, 3] in [0, 1]; the first `num_train` are the
-            training part.
+        images: float32 [N, H, W, 3] in [0, 1].
         labels: int64 [N]. class_names: names of the labels.
-        digest: text, hash of the images, the labels and the parts.
+        groups: int64 [N], the number of the video of each image.
+        divisions: list of pairs of int64 arrays, the rows of a training part
+            and of its test part.
+        image_sizes: ints, pixels a side, at which encoders may be read.
+        digest: text, hash of the images, the labels and the divisions.
     Raises: ValueError: no such data set, or it or a half of it has only one
         class.
     """
 
     def __init__(self, name, image_size, dataset=None, hold_back=False):
-        if name.lower().endswith(".csv"):
-            own = own_labels.read(name, dataset)
-            order, self.num_train = _by_video(own, hold_back)
-        else:
-            source = _source(name)
-            if len(source.class_names) < 2:
-                raise ValueError(
-                    "A probe set must have at least 2 classes. Got: only"
-                    f" {', '.join(source.class_names)!r} in {name!r}"
-                )
-            if hold_back:
-                own = own_labels.of_images(source)
-                order, self.num_train = _by_video(own, hold_back)
-            else:
-                own = own_labels.of_images(source, 2 * NUM_IMAGES)
-                self.num_train = min(NUM_IMAGES, len(source) // 2)
-                order = np.arange(2 * self.num_train)
-        self.labels = own.labels[order]
-        for half in np.split(self.labels, [self.num_train]):
-            if len(np.unique(half)) < 2:
+        own, self.divisions = _read(name, dataset, hold_back)
+        self.labels, self.class_names = own.labels, own.class_names
+        _, self.groups = np.unique(own.groups, return_inverse=True)
+        for half in self.divisions[0]:
+            if len(np.unique(self.labels[half])) < 2:
                 raise ValueError(
                     "Each half of a probe set must have at least 2 classes."
                     f" Got: {name!r}, of which one half has one class alone"
                 )
-        self.class_names = own.class_names
-        self.images = np.stack(
-            [_resized(own.images[index], image_size) for index in order]
-        )
+        self.image_sizes = [image_size]
+        if hold_back:
+            self.image_sizes = own_labels.sizes_to_try(image_size)
+        self._frames, self._size = own.images, None
+        self.use_size(image_size)
         digest = hashlib.sha256(np.ascontiguousarray(self.images))
         digest.update(np.ascontiguousarray(self.labels))
-        digest.update(f"{self.num_train} {self.class_names}".encode())
+        for rows in itertools.chain(*self.divisions):
+            digest.update(np.ascontiguousarray(rows))
+        digest.update(f"{self.class_names}".encode())
         self.digest = digest.hexdigest()
 
+    def use_size(self, size):
+        """Sets `images` to images of another size, in pixels a side."""
+        if size != self._size:
+            self.images = np.stack(
+                [_resized(frame, size) for frame in self._frames]
+            )
+            self._size = size
 
-def _by_video(own, hold_back):
-    """The probe's rows, training rows first, and the number of these."""
-    rows = np.arange(len(own.labels))
+
+def _read(name, dataset, hold_back):
+    """The labelled images of a probe, and their divisions."""
+    if name.lower().endswith(".csv"):
+        own = own_labels.read(name, dataset)
+        if hold_back:
+            return _to_choose(own)
+        parts = own_labels.halves(own.labels, own.groups)
+        parts = [part[:NUM_IMAGES] for part in parts]
+        own = own.take(np.concatenate(parts))
+        return own, [_first(len(parts[0]), len(own.labels))]
+    source = _source(name)
+    if len(source.class_names) < 2:
+        raise ValueError(
+            "A probe set must have at least 2 classes. Got: only"
+            f" {', '.join(source.class_names)!r} in {name!r}"
+        )
     if hold_back:
-        rows, _ = own_labels.probe_and_verdict(own)
-    parts = own_labels.halves(own.labels[rows], own.groups[rows])
-    parts = [rows[part[:NUM_IMAGES]] for part in parts]
-    return np.concatenate(parts), len(parts[0])
+        return _to_choose(own_labels.of_images(source))
+    half = min(NUM_IMAGES, len(source) // 2)
+    return own_labels.of_images(source, 2 * half), [_first(half, 2 * half)]
+
+
+def _first(half, count):
+    return np.arange(half), np.arange(half, count)
+
+
+def _to_choose(own):
+    """The labels that choose an encoder, and their divisions, both ways."""
+    rows, _ = own_labels.probe_and_verdict(own)
+    own = own.take(rows[:NUM_IMAGES])
+    return own, [
+        parts
+        for _, first, second in own_labels.divisions(
+            own.labels, own.groups, NUM_DIVISIONS
+        )
+        for parts in ((first, second), (second, first))
+    ]
 
 
 def _source(name):
