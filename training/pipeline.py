@@ -121,6 +121,8 @@ def adapt(
         for level in levels
         for rate in rates
     }
+    if "data.batch_size" not in (settings or {}):
+        _fit_batches(choices.values(), dataset)
     trials = []
     if len(choices) > 1:
         trials = _try(choices, workdir / "trials", trial_steps, train)
@@ -151,6 +153,32 @@ def _config(level, scale=None, settings=None):
     config = configs.get_config(f"adapt_{level.replace('+', '_')}{scale}")
     config.update_from_flattened_dict(settings or {})
     return config
+
+
+def _fit_batches(configs, dataset):
+    """Makes batches smaller if a data set has fewer records than rows.
+
+    A batch has no record twice. All configs have the same number of images per
+    step before and after.
+
+    Returns: that number.
+    """
+    from vivi_keras.data import records
+
+    count = len(records.Records(dataset))
+    rows = {id(c): _images_per_row(c) for c in configs}
+    images = min(
+        min(count, config.data.batch_size) * rows[id(config)]
+        for config in configs
+    )
+    for config in configs:
+        config.data.batch_size = max(1, images // rows[id(config)])
+    return images
+
+
+def _images_per_row(config):
+    data = config.data
+    return data.num_shots * data.frames_per_shot * data.copies
 
 
 def _try(choices, folder, trial_steps, train):
@@ -314,6 +342,8 @@ def run(
         workers=workers,
         show_progress=show is not None,
     )
+    if "data.batch_size" not in settings:
+        config, plan = _fit_plan(config, plan, levels, settings, dataset)
     if labels is None:
         found["module"] = _train_unjudged(
             config, plan, dataset, output / "adapted"
@@ -334,6 +364,17 @@ def run(
         found["index"] = output / "index"
     found["page"] = overview.write(output, videos, report, found)
     return found
+
+
+def _fit_plan(config, plan, levels, settings, dataset):
+    """Smaller batches for few records, and as many more steps."""
+    from vivi_keras.runs import batches
+
+    planned = batches.images_per_step(config)
+    configs = [config, *(_config(each, settings=settings) for each in levels)]
+    images = _fit_batches(configs, dataset)
+    steps = plan.steps * planned // images
+    return config, dataclasses.replace(plan, steps=steps)
 
 
 def _choose_start(encoder, say):

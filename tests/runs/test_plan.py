@@ -1,5 +1,7 @@
 """The rules that choose a run's settings from facts."""
 
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -51,6 +53,9 @@ def test_a_budget_is_divided():
     assert found.frames_per_second == 8.5
     assert found.seconds["index"] == pytest.approx(3600 * 8.5 / 300)
     assert found.short_side == 128
+    slower = dataclasses.replace(HOUR, video_rate=12.5)
+    slower = plan.make_plan(slower, 3600.0, num_choices=3, **FACTS)
+    assert slower.seconds["prepare"] == 150
     left = 3600 - 60 - 300 - 102
     assert found.steps == int(0.5 * left)
     assert found.seconds["trials"] == pytest.approx(0.2 * left)
@@ -86,6 +91,7 @@ def test_an_archive_is_measured_by_its_headers(tmp_path):
     assert (found.num_videos, found.short_side) == (3, 48)
     assert found.seconds == pytest.approx(6.0, abs=0.3)
     assert [*found.broken] == ["broken.mp4"]
+    assert found.video_rate == pytest.approx(10)
 
 
 def test_an_archive_without_videos(tmp_path):

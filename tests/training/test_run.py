@@ -8,7 +8,8 @@ import pytest
 
 import vivi_keras
 from vivi_keras.demo import corpus
-from vivi_keras.runs import plan
+from vivi_keras.runs import batches, plan, workdir
+from vivi_keras.training import pipeline
 
 SETTINGS = {
     "model.weights": "none",
@@ -49,18 +50,37 @@ def slow_machine(monkeypatch):
     monkeypatch.setattr(plan, "LEAST_STEPS", 2)
 
 
-def run(films, output, labels=True, **options):
+def run(films, output, labels=True, settings=SETTINGS, **options):
     return vivi_keras.run(
         films / "films",
         films / "labels.csv" if labels else None,
         output=output,
         encoder="resnet50v2",
         levels=("frame",),
-        settings=SETTINGS,
+        settings=settings,
         fine_tune=False,
         workers=1,
         **{"budget_minutes": 3.0, **options},
     )
+
+
+def test_a_small_archive_has_smaller_batches(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "measure_speed", lambda config: 30.0)
+    monkeypatch.setattr(plan, "LEAST_STEPS", 2)
+    # 12 films are 12 records, and the row's batches have 64 rows.
+    settings = {k: v for k, v in SETTINGS.items() if k != "data.batch_size"}
+    found = run(films, tmp_path, settings=settings)
+    config = workdir.read_config(tmp_path / "adapted/run")
+    assert config.data.batch_size == 12
+    # As many images as planned, so more steps.
+    planned, steps = found["plan"]["steps"], config.train.steps
+    assert steps == planned * 64 // 12
+    # The levels still see equally many images per step.
+    rows = ("frame", "shot", "frame+shot", "vivi")
+    configs = [pipeline._config(name, "_demo") for name in rows]
+    assert pipeline._fit_batches(configs, tmp_path / "dataset") == 12 * 8
+    assert [c.data.batch_size for c in configs] == [12, 12, 6, 12]
+    assert {batches.images_per_step(c) for c in configs} == {96}
 
 
 def test_from_an_archive_to_a_page_and_again(films, tmp_path, slow_machine):

@@ -18,7 +18,7 @@ FRAMES = 30_000  # stored frames that are enough for a small archive
 FRAME_RATES = (1.0, 12.0)  # least and most stored frames a second
 MOST_PROBED = 200  # videos that are opened to measure the archive
 DECODED_A_SECOND = 150  # frames that one process prepares a second
-VIDEO_RATE = 25  # frames a second of most videos
+VIDEO_RATE = 25.0  # frames a second of a video whose header does not say
 START_SECONDS = 60.0  # of the programs of all stages
 TRIALS_SHARE, VERDICT_SHARE = 0.2, 0.3  # of the time left after preparing
 TRIAL_STEPS = 1 / 5  # of the run's, as many as a trial has
@@ -35,12 +35,14 @@ class Archive:
         seconds: length of all of them, about.
         short_side: pixels, median.
         broken: dict name -> why it cannot be opened, of those that were tried.
+        video_rate: frames a second, mean.
     """
 
     num_videos: int
     seconds: float
     short_side: int
     broken: dict
+    video_rate: float = VIDEO_RATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,14 +168,15 @@ def measure_archive(videos) -> Archive:
     if len(found) > MOST_PROBED:
         places = np.linspace(0, len(found) - 1, MOST_PROBED).round()
         tried = [found[int(place)] for place in places]
-    sides, total, broken = [], 0.0, {}
+    sides, total, frames, broken = [], 0.0, 0.0, {}
     for file in tried:
         try:
-            seconds, side = _look(file.source.path)
+            seconds, side, rate = _look(file.source.path)
         except (av.FFmpegError, OSError, ValueError) as error:
             broken[file.name] = checks.reason(error)
             continue
         total += seconds
+        frames += seconds * rate
         sides.append(side)
     if not sides:
         raise ValueError(
@@ -186,11 +189,12 @@ def measure_archive(videos) -> Archive:
         total * factor,
         int(np.median(sides)),
         broken,
+        frames / total if total else VIDEO_RATE,
     )
 
 
 def _look(path):
-    """(seconds, short side) of a video by its header."""
+    """(seconds, short side, frames a second) of a video by its header."""
     with av.open(path) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream")
@@ -199,7 +203,8 @@ def _look(path):
         if not seconds and stream.duration:
             seconds = float(stream.duration * stream.time_base)
         side = min(stream.codec_context.width, stream.codec_context.height)
-    return seconds, side
+        rate = float(stream.average_rate or 0) or VIDEO_RATE
+    return seconds, side, rate
 
 
 def measure_speed(config, steps=4) -> float:
@@ -256,7 +261,8 @@ def make_plan(
     Raises: ValueError: the budget is too small, with what it would take.
     """
     rate = choose_frame_rate(archive.seconds)
-    preparing = archive.seconds * VIDEO_RATE / (DECODED_A_SECOND * workers)
+    decoded = archive.seconds * archive.video_rate
+    preparing = decoded / (DECODED_A_SECOND * workers)
     # Each stored frame is embedded once, without gradient.
     indexing = archive.seconds * rate / (3 * images_per_second)
     fixed = START_SECONDS + preparing + indexing
