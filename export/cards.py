@@ -28,7 +28,7 @@ def tfhub_card(publisher, entry, metadata, bundled=False):
     Args:
         publisher: str. entry: dict of the registry.
         metadata: dict of vivi.json.
-        bundled: whether it is in hub_modules, where it is found by name.
+        bundled: whether the module is in hub_modules, to be found by name.
     Returns: str, Markdown with the hub's front matter in comments.
     """
     comments = {

@@ -242,7 +242,7 @@ def gradients_reach_all(subject):
     for variable, gradient in zip(
         trainable, tape.gradient(loss, trainable), strict=True
     ):
-        # That of a ViT's table of positions is sparse.
+        # The gradient of a ViT's position embedding is sparse.
         if gradient is None or not np.any(tf.convert_to_tensor(gradient)):
             raise Miss(f"{variable.name} gets no gradient")
     return f"{len(trainable)} of {len(trainable)}"

@@ -108,8 +108,8 @@ def to_onnx(module, output):
 def _frozen(function):
     """The function with its weights as constants.
 
-    tf2onnx takes other constants that a function captured, such as those of
-    `keras.layers.Normalization`, for inputs.
+    Otherwise tf2onnx treats constants that the function captured, such as
+    those of `keras.layers.Normalization`, as inputs.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -123,7 +123,7 @@ def _frozen(function):
 def _convertible(graph):
     """Changes a GraphDef: erfc, which tf2onnx lacks, becomes 1 - erf.
 
-    The exact GELU of ViT and ConvNeXt has it.
+    The exact GELU of ViT and ConvNeXt uses erfc.
 
     Raises: ValueError: the graph has calls of compiled functions.
     """

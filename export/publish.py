@@ -45,7 +45,7 @@ model = tf_keras.Sequential([encoder, tf_keras.layers.Dense(10)])"""
 
 
 def readme(modules):
-    """README.md.
+    """The text of README.md.
 
     Args:
         modules: list of (key "name/version", registry entry, vivi.json dict).

@@ -123,8 +123,8 @@ def _copy_variables(encoder, weights, weights_dtype):
 def _copy_hub(module, encoder, weights, weights_dtype):
     """The variables and the call of a copy of a HubEncoder's SavedModel.
 
-    Its graph uses its own variables, so that it is loaded again and kept as
-    `module.start`.
+    The SavedModel's graph uses the SavedModel's own variables, so it is loaded
+    again and kept as `module.start`.
     """
     import tensorflow as tf
 

@@ -429,7 +429,7 @@ INTERRUPTED = """
 import os, signal, sys
 # A shell lets what it starts in the background ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv = ["vivi-prepare"]
+sys.argv = [sys.orig_argv[-2]]
 def stop(*unused):
     os.kill(os.getpid(), signal.SIGINT)
 import vivi_keras
@@ -440,14 +440,15 @@ commands.run("vivi-prepare", stop)
 """
 
 
+@pytest.mark.parametrize("name", ["vivi-prepare", "bin/vivi"])
 @pytest.mark.parametrize(
     ("when", "status", "said"),
     [("at_start", -2, ""), ("later", 130, "vivi-prepare: stopped\n")],
 )
-def test_ctrl_c_shows_no_traceback(when, status, said):
+def test_ctrl_c_shows_no_traceback(name, when, status, said):
     """At the start too, while the modules are imported."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, when],
+        [sys.executable, "-c", INTERRUPTED, name, when],
         capture_output=True,
         text=True,
     )

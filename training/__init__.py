@@ -5,7 +5,7 @@ import sys
 
 # Name -> (module with a function `run`, what it does).
 COMMANDS = {
-    "run": ("training.run", "all of this for an archive, within a budget"),
+    "run": ("training.run", "all steps for an archive, within a budget"),
     "prepare": ("training.prepare", "videos -> a data set"),
     "pretrain": ("training.pretrain", "train an encoder on a data set"),
     "adapt": ("training.adapt", "adapt an encoder, judged by your labels"),

@@ -35,7 +35,7 @@ _TRY = flags.DEFINE_list(
 )
 _RATES = flags.DEFINE_list("rates", ["1e-3"], "Learning rates to compare.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of the run.", 1)
-_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side.", 8)
+_SIZE = flags.DEFINE_integer("image_size", None, "Image size in pixels.", 8)
 _SCALE = flags.DEFINE_enum(
     "scale", "demo", ["demo", "paper"], "Demo is for two CPU cores."
 )

@@ -99,7 +99,7 @@ def main(argv):
 
 
 def _list_duplicates(index):
-    """Prints pairs of shots as CSV, most similar first; the index keeps it."""
+    """Prints pairs of shots as CSV, most similar first; stores them, too."""
     from vivi_keras.archive import choose
 
     header, rows = choose.list_duplicates(index, _THRESHOLD.value)

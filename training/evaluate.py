@@ -135,7 +135,7 @@ def _evaluate(baselines, settings):
     name = results["encoders"][0]["name"]  # the module, not a baseline
     rows = [row for row in results["rows"] if row["encoder"] == name]
     if all(row["accuracy"] is None for row in rows):
-        sys.exit(f"vivi-evaluate: {name} got no score; why is said above")
+        sys.exit(f"vivi-evaluate: {name} got no score; see the reason above")
     if results["skipped"]:
         sys.exit(
             f"vivi-evaluate: not scored: {', '.join(results['skipped'])}; why"

@@ -24,7 +24,7 @@ _OPTIONS = (
         "frames_dirs", None, "Folder of folders of extracted frames."
     ),
     flags.DEFINE_float(
-        "frames_dirs_per_second", 1.0, "Rate at which they were extracted."
+        "frames_dirs_per_second", 1.0, "Frames a second in --frames_dirs."
     ),
     flags.DEFINE_string(
         "sequence_examples",

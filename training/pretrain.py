@@ -89,7 +89,7 @@ def _judge(workdir, labels):
         return  # there is no start to compare with
     if keras.backend.backend() != "tensorflow":
         print(
-            "No verdict, which needs TensorFlow: there, the same command with"
+            "No verdict: it needs TensorFlow. The same command with"
             " KERAS_BACKEND=tensorflow trains no further and judges the run."
         )
         return

@@ -24,10 +24,10 @@ _LABELS = flags.DEFINE_string(
     allow_override=True,
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for everything.", allow_override=True
+    "output", None, "Folder for all results.", allow_override=True
 )
 _BUDGET = flags.DEFINE_string(
-    "budget", "30m", "Time that it may take, such as 90s, 30m or 2h."
+    "budget", "30m", "Time for the whole run, such as 90s, 30m or 2h."
 )
 _ENCODER = flags.DEFINE_string(
     "encoder",
@@ -40,10 +40,13 @@ _LEVELS = flags.DEFINE_list(
     "Levels to compare with the labels.",
 )
 _SIZE = flags.DEFINE_integer(
-    "image_size", None, "Pixels a side for training.", 8
+    "image_size", None, "Image size for training, pixels per side.", 8
 )
 _WORKERS = flags.DEFINE_integer(
-    "workers", None, "Processes that prepare videos; by default one a core.", 1
+    "workers",
+    None,
+    "Processes that prepare videos; default: one per core.",
+    1,
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 

@@ -80,7 +80,7 @@ def _is_command():
     started = os.path.basename(sys.argv[0]) if sys.argv else ""
     if started == "-m":  # Python looks for the module that it is to run
         return any(w.startswith("vivi_keras.") for w in sys.orig_argv)
-    return started.startswith("vivi-")
+    return started == "vivi" or started.startswith("vivi-")
 
 
 # While a command starts, Ctrl-C ends it without a traceback; `commands.run`
@@ -163,7 +163,7 @@ def _no_backend(backend):
 class _RegisterWithKeras(WatchImports):
     """Registers our saved classes as soon as Keras is imported.
 
-    If one of our modules imports Keras, it waits until that module is loaded.
+    If one of our modules imports Keras, this waits until that module is loaded.
     """
 
     def __init__(self):

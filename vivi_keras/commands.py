@@ -282,8 +282,8 @@ def _errors():
 def end(name, said, status):
     """Prints one line and ends the process; call it outside of `except`.
 
-    An error keeps its stack frames alive, and these the input pipeline. If
-    the pipeline were freed only at interpreter exit, it would wait forever
+    An error keeps its stack frames alive, and they keep the input pipeline
+    alive. If it were freed only at interpreter exit, it would wait forever
     for its threads, which can no longer run Python.
     """
     gc.collect()

@@ -6,8 +6,11 @@ Labels are of shots of a pool; accuracy is that of the fitted heads on all shots
 of another part. By default the shots are scikit-learn's digits, each an image
 of its own. --target=background and --target=category render two corpora of
 films with other objects, of which a shot shows one; the class is the kind of
-its background or the object's category. Each way of choosing is repeated with
-10 seeds; an interval is of 95 % for the mean (Student's t).
+its background or the object's category. --target=place takes walks through the
+maps of a game that `benchmarks/studies/domain.py --work=FOLDER` has prepared in
+--folder: the class is the map, and the other part has other walks through the
+same maps. Each way of choosing is repeated with 10 seeds; an interval is of 95
+% for the mean (Student's t).
 """
 
 import csv
@@ -27,9 +30,11 @@ _CATEGORIES = flags.DEFINE_list(
     "categories", ["star", "tree", "car", "face"], "Of the objects."
 )
 _TARGET = flags.DEFINE_enum(
-    "target", "digits", ["digits", "background", "category"], "What to tell."
+    *("target", "digits", ["digits", "background", "category", "place"]),
+    "What to tell.",
 )
 _FOLDER = flags.DEFINE_string("folder", None, "Where to keep films and data.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels a side.", 8)
 
 
 def made(folder, num_films, seed):
@@ -74,6 +79,9 @@ def classes(index, films):
     """The classes of an index's shots, as text."""
     if _TARGET.value == "digits":
         return np.array([name[0] for name in index.shots["video"]])
+    if _TARGET.value == "place":
+        videos = index.shots["video"]
+        return np.array([name.rpartition("-")[0] for name in videos])
     return scenes(index, films)
 
 
@@ -140,17 +148,22 @@ def main(argv):
     sides = {"pool": (_FILMS.value, 11), "test": (_FILMS.value // 2, 12)}
     if _TARGET.value == "digits":
         made_digits(folder)
-    else:
+    elif _TARGET.value != "place":
         for side, (count, seed) in sides.items():
             made(folder / side, count, seed)
     for number, module in enumerate(_MODULES.value):
         indexes, kinds = {}, {}
         for side in sides:
             output = folder / side / f"index{number}"
-            name, kind = "data", "dataset"
+            source = {"dataset": folder / side / "data"}
             if _TARGET.value == "digits":
-                name, kind = "images", "images"
-            archive.embed(module, output, **{kind: folder / side / name})
+                source = {"images": folder / side / "images"}
+            elif _TARGET.value == "place":
+                walks = {"pool": "train", "test": "revisits"}[side]
+                source = {"dataset": folder / "data" / walks}
+            archive.embed(
+                module, output, image_size=_IMAGE_SIZE.value, **source
+            )
             indexes[side] = archive.open_index(output)
             kinds[side] = classes(indexes[side], folder / side / "films")
         pool, most = (

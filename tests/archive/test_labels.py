@@ -75,7 +75,7 @@ def test_labels_that_are_wrong(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         read_range_labels(tmp_path / "wrong.csv")
     assert "wrong.csv" in str(error.value)
-    with pytest.raises(ValueError, match="no.csv, which is none"):
+    with pytest.raises(ValueError, match="no.csv, which is not a file"):
         read_range_labels(tmp_path / "no.csv")
 
 

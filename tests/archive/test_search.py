@@ -243,9 +243,9 @@ def test_queries_that_cannot_be_read(made, tmp_path):
     film = made / "films" / "a.mp4"
     with pytest.raises(ValueError, match="bad.jpg: no image that Pillow"):
         search.read_image(tmp_path / "bad.jpg")
-    with pytest.raises(ValueError, match="no.jpg, which is none"):
+    with pytest.raises(ValueError, match="no.jpg, not a file"):
         search.read_image(tmp_path / "no.jpg")
-    with pytest.raises(ValueError, match="no.mp4, which is none"):
+    with pytest.raises(ValueError, match="no.mp4, not a file"):
         search.read_frame(tmp_path / "no.mp4", 0.0)
     with pytest.raises(ValueError, match="bad.mp4: cannot be opened"):
         search.read_frame(tmp_path / "bad.mp4", 0.0)

@@ -132,9 +132,9 @@ def test_files_that_are_no_images_are_set_aside_and_counted(pets):
         "stray.png": "not in the folder of a class",
         "cat/cut.png": images.skipped["cat/cut.png"],
         "cat/empty.jpg": images.skipped["cat/empty.jpg"],
-        "cat/notes.txt": "no image by its name",
-        "dog/gone.png": "not a file, or a link to none",
-        "dog/pipe.png": "not a file, or a link to none",
+        "cat/notes.txt": "its name does not end like an image's",
+        "dog/gone.png": "not a file, or a broken link",
+        "dog/pipe.png": "not a file, or a broken link",
     }
     assert "truncated" in images.skipped["cat/cut.png"].lower()
     assert "no image that Pillow" in images.skipped["cat/empty.jpg"]

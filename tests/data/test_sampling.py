@@ -72,7 +72,7 @@ def test_frames_equal_those_that_tensorflow_decodes():
         np.testing.assert_array_equal(
             crops.decode(jpeg), tf.io.decode_jpeg(jpeg, channels=3)
         )
-    with pytest.raises(ValueError, match="no whole JPEG"):
+    with pytest.raises(ValueError, match="not a complete JPEG"):
         crops.decode(jpegs[0][: len(jpegs[0]) // 2])
 
 

@@ -455,7 +455,7 @@ def test_old_names_of_settings_warn(evaluate):
         {"seeds": [1]},
         {"protocols": ["finetune"], "sweep": finetune.Sweep(decay=0.5)},
     ):
-        with pytest.raises(ValueError, match="must be how many|VTAB's decay"):
+        with pytest.raises(ValueError, match="number of seeds|VTAB's decay"):
             evaluate(**wrong)
 
 

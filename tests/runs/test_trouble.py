@@ -57,7 +57,7 @@ def test_a_damaged_record_is_named_and_the_steps_before_it_kept(tmp_path):
         (
             "cut",
             cut_frames(tmp_path),
-            r"Record 5 .* damaged: .*no whole JPEG",
+            r"Record 5 .* damaged: .*not a complete JPEG",
         ),
     ):
         config = small_config(dataset(tmp_path / name, damage), steps=30)

@@ -11,7 +11,7 @@ IMAGES = 512  # per step
 
 
 def _adapted(num_shots, frames_per_shot, copies, *levels):
-    """A row whose steps see as many images as the steps of the others."""
+    """A row with as many images per step as the other rows here."""
 
     def change(config):
         is_demo = config.name.endswith("_demo")

@@ -19,8 +19,8 @@ def paper_config() -> ml_collections.ConfigDict:
                 "max_gap_seconds": 0.0,
                 "image_size": 224,  # [R]
                 "crop_area": (0.05, 1.0),  # share of a frame  [G]
-                # An index with a list of near duplicates, which are then no
-                # negatives of each other (vivi-embed --duplicates).
+                # An index with a list of near duplicates, which are then not
+                # used as negatives of each other (vivi-embed --duplicates).
                 "duplicates": "",
                 "batch_size": 512,  # videos  [R]
                 "views": "exemplar",
@@ -60,8 +60,8 @@ def paper_config() -> ml_collections.ConfigDict:
                 "norm": "batch",
                 "init": "",  # deprecated; use encoder="run:WORKDIR"
                 "weight_decay": 1e-4,  # of the kernels, as w^2 / 2  [G]
-                # Whether to encode frames and images separately, each with
-                # its own batch statistics; which update the moving averages.
+                # Whether frames and images are encoded separately, and which
+                # of their batch statistics then update the moving averages.
                 "separate_passes": False,  # [G], S4L
                 "statistics": "both",
             },
@@ -71,7 +71,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "layer_decay": 1.0,  # of the updates, from block to block
                 "freeze_statistics": False,  # those of batch norm
                 "keep_close": 0.0,  # weight of the distance to the start
-                # Mixes with the start's weights that --keep_best also tries.
+                # Shares of the start in the mixes that --keep_best also tries.
                 "start_shares": (),
             },
             "objective": {},  # kind of level -> its arguments
@@ -102,7 +102,7 @@ def paper_config() -> ml_collections.ConfigDict:
                 "checkpoint_every_steps": 1000,
                 "test_every_steps": 1000,  # on labelled test images
                 "keep_checkpoints": 3,
-                "keep_every_steps": 0,  # also keep its multiples; 0: none
+                "keep_every_steps": 0,  # also keep multiples of this; 0: none
             },
         }
     )
@@ -138,7 +138,7 @@ EXEMPLAR = {  # [G], except which levels use it
     "temperature": 0.1,  # of losses that have one  [O]
     "head_units": 1000,
     "negatives": "global",
-    "same_video_negatives": True,  # [R]
+    "same_video_negatives": True,  # [O]
     "sigreg_weight": 0.05,  # these two are for the loss "sigreg"  [O]
     "num_directions": 256,
 }

@@ -183,11 +183,11 @@ def _commands(output, videos, found):
             ),
             (
                 "Choose 50 shots to label",
-                f"vivi-label --suggest=50 --index={index} --output=labels",
+                f"vivi-label --suggest=50 --index={index} --output=labels.csv",
             ),
             (
                 "Train a classifier from those labels",
-                f"vivi-label --fit --labels=labels/labels.csv --index={index}"
+                f"vivi-label --fit --labels=labels.csv --index={index}"
                 " --output=classifier",
             ),
         ]
@@ -195,7 +195,7 @@ def _commands(output, videos, found):
         steps.append(
             (
                 "Find out whether the encoder is better than its start",
-                f"vivi run --videos={videos} --labels=labels/labels.csv"
+                f"vivi run --videos={videos} --labels=labels.csv"
                 " --output=ANOTHER_FOLDER",
             )
         )

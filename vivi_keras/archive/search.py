@@ -20,7 +20,7 @@ def read_image(path):
     Raises: ValueError: it cannot be read; the message names it.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"image must be a file. Got: {path}, which is none")
+        raise ValueError(f"image must be a file. Got: {path}, not a file")
     try:
         return sources.read_image(path)
     except (OSError, ValueError) as error:
@@ -38,7 +38,7 @@ def read_frame(path, seconds, short_side=sources.SHORT_SIDE):
     Raises: ValueError: it cannot be read, or is shorter.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"video must be a file. Got: {path}, which is none")
+        raise ValueError(f"video must be a file. Got: {path}, not a file")
     if not seconds >= 0:
         raise ValueError(f"seconds must be 0 or more. Got: {seconds}")
     try:

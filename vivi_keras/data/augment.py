@@ -90,7 +90,7 @@ BRIGHTNESS = 32 / 255
 SATURATION_RANGE = (0.5, 1.5)
 GREY_PROBABILITY = 0.66
 
-# Blur: standard deviation in pixels of an image of 224, as in SimCLR.  [O]
+# Blur: standard deviation in pixels, for a side of 224, as in SimCLR.  [O]
 BLUR_RANGE, BLUR_SIZE = (0.1, 2.0), 224
 _DRAWS = 10  # for an image: 7 of the policy, then grey, whether to blur, sigma
 
@@ -124,11 +124,11 @@ def colour_views(
             probability of grey. 1 is the published policy, 0 changes nothing.
         grey: float in [0, 1], probability that an image is then made grey.  [O]
         blur: float in [0, 1], probability that it is then blurred by a Gaussian
-            of 0.1 to 2 pixels per 224 pixels of its longer side.  [O]
+            with a deviation of 0.1 to 2 pixels per 224 of its longer side.  [O]
         compiled: bool, compile the work on pixels with XLA (TensorFlow and
             JAX): one pass over memory instead of one per operation, about
             ten times faster on a CPU. Without it, values differ by at most
-            1e-5.
+            2e-5.
     Returns: float32 [N, H, W, 3] in [0, 1].
     Raises: ValueError: the policy is unknown, images are not uint8 with 3
         channels, or there are grey or blur without a policy.
@@ -181,8 +181,8 @@ def blurred(images, sigmas):
 
     Args:
         images: float32 [N, H, W, 3].
-        sigmas: float32 [N], standard deviations in [0, 2], in pixels of an
-            image of 224; 0 for no blur.
+        sigmas: float32 [N], standard deviations in [0, 2], in pixels if the
+            longer side has 224; 0 for no blur.
     Returns: float32 [N, H, W, 3]; beyond its sides an image is mirrored.
     """
     scale = max(images.shape[1:3]) / BLUR_SIZE
@@ -315,7 +315,7 @@ def rotation_changes(draws, strength=1.0):
 def rotation_colours(images, changes):
     """Changes brightness, then saturation, then maybe to grey, per image.
 
-    Values are clipped to [0, 1] after brightness, saturation to [0, 1] [O].
+    Values after brightness are clipped to [0, 1], and so is saturation [O].
 
     Args:
         images: uint8 [N, H, W, 3].

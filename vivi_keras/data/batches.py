@@ -198,11 +198,11 @@ def _read_clip(record, num_shots, frames_per_shot, draws, gap, groups):
 def duplicate_groups(index, dataset_dir):
     """Groups of shots that show the same footage, as an index lists them.
 
-    Shots are in one group if pairs of the list link them, also over others.
+    Shots are in one group if pairs of the list link them, also indirectly.
 
     Args:
         index: folder of an index, with a list by `vivi-embed --duplicates`.
-        dataset_dir: folder of the data set that must be the index's.
+        dataset_dir: folder of the data set that the index must be of.
     Returns: dict (video id, number of the shot in the video) -> int >= 0.
     Raises: ValueError: the index has no list, or is of another data set.
     """

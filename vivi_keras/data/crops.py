@@ -54,14 +54,14 @@ def decode(jpeg):
     try:
         return simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True)
     except ValueError as error:
-        raise ValueError(f"a frame is no whole JPEG: {error}") from error
+        raise ValueError(f"a frame is not a complete JPEG: {error}") from error
 
 
 def cut(image, box, flip, size, result=None):
     """A crop of an image, resized bilinearly.
 
     OpenCV computes with integers: it takes a quarter of the time of
-    TensorFlow's resizing, and pixels differ by at most 1 from it.
+    TensorFlow's resizing, and its pixels differ by at most 1.
 
     Args:
         image: uint8 [height, width, 3].

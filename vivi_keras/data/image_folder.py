@@ -129,9 +129,9 @@ def _trouble(path):
     if path.is_dir():
         return "a link to a folder"
     if path.suffix.lower() not in EXTENSIONS:
-        return "no image by its name"
+        return "its name does not end like an image's"
     if not path.is_file():
-        return "not a file, or a link to none"
+        return "not a file, or a broken link"
     try:
         _read(path)
     except ValueError as error:

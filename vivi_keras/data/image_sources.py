@@ -89,8 +89,8 @@ def from_tfds(name, split="train", class_names=None, data_dir=None):
         of at most 4 GiB each image is decoded once, in threads, and
         `skipped` names those that cannot be decoded. In a larger split,
         reading a damaged image raises an error that names it.
-    Raises: ValueError: no such data set or split, it is not prepared, has no
-        image or no label, or is too large for memory.
+    Raises: ValueError: there is no such data set or split, or it is not
+        prepared, has no image or no label, or is too large for memory.
     """
     import tensorflow_datasets as tfds
 

@@ -114,7 +114,7 @@ def load_errors():
 class ThreadedBatches(keras.utils.PyDataset):
     """Batches that threads load ahead, for every backend of Keras.
 
-    `fit` takes it as it takes a tf.data.Dataset. The threads are our own:
+    `fit` takes them like a tf.data.Dataset. The threads are our own:
     those of Keras load the rows of a batch one after the other, and begin
     with the first batch again in each epoch of a finite data set.
 

@@ -83,7 +83,7 @@ def _lines(file):
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(
             f"labels must be a CSV file. Got: {printable_path(file)}, which is"
-            " none"
+            " not a file"
         ) from None
     utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -196,11 +196,11 @@ class LabelledShots:
     """Labelled parts of shots, in the order of the footage.
 
     Attributes:
-        shot_rows: int64 [N], shots of the footage.
-        frame_rows: list of N arrays of rows of its frames.
+        shot_rows: int64 [N], numbers of the shots in the footage.
+        frame_rows: list of N arrays, numbers of the frames in the footage.
         labels: int64 [N], indices into `class_names`.
         class_names: names of the classes, sorted.
-        groups: int64 [N], the video of each.
+        groups: int64 [N], the video of each part.
         num_rows: rows of the file that have a label.
         num_empty: rows that have none.
     """

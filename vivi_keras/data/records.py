@@ -195,7 +195,7 @@ class Records:
 
 
 def _allow_open_files(wanted):
-    """Lets the process open more files, if `wanted` and the system allows it.
+    """Lets the process keep `wanted` files open, if the system allows it.
 
     A large data set has more files than the usual limit of 1,024. Opening a
     file again takes about as long as decoding a small frame.

@@ -146,7 +146,7 @@ def _records_from(first, num_records, seed):
     return records_of_positions(positions, num_records, seed)
 
 
-_BLOCKS = 2**16  # of the smallest cipher of `_shuffle`
+_BLOCKS = 2**16  # number of blocks of `_shuffle`'s smallest cipher
 _MOST_ORDERS = 4
 
 
@@ -154,8 +154,8 @@ _MOST_ORDERS = 4
 def _order_of_epoch(num_records, seed, epoch):
     """`_shuffle` of all records of an epoch: int64 [num_records].
 
-    Few records lie far apart among the blocks, so that one by one, hundreds of
-    numbers are encrypted for each. Here each block is encrypted once.
+    With few records, most blocks lie outside the range: one by one, each record
+    would need hundreds of encryptions. Here each block is encrypted once.
     """
     keys = [fold(seed, _SHUFFLE, np.array([epoch]), k) for k in range(3)]
     following = _shuffle(np.arange(_BLOCKS), keys, _BLOCKS).tolist()
@@ -277,8 +277,8 @@ _ROUNDING_SECONDS = 2e-3
 def _near_frames(times, draws, gap, otherwise):
     """Frames of a shot, each `gap` seconds after the one before.
 
-    The first is drawn from those that have a next one. Where a frame has none,
-    those after it repeat it.
+    The first is drawn from the frames that have a next one within `gap`. Where
+    a frame has no next one, the following ones repeat it.
 
     Args:
         times: float [n], ascending.

@@ -68,7 +68,7 @@ def render_corpus(
         num_shots: fewest and most shots of a film, both included.
         shot_seconds: shortest and longest shot.
         objects_per_film: number of objects that a film's shots share, at most
-            1000. If it is the number of objects shown in all shots, and a
+            1000. If it equals the total of objects shown in the shots, and a
             film has one category, the shots share a category but no object.
         objects_per_shot: fewest and most objects in a shot, both included;
             by default 1 to 2, but at most as many as the film has.

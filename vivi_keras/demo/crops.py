@@ -20,7 +20,7 @@ def labelled_crops(
     """Cuts square crops around objects from a corpus's decoded films.
 
     Frames within dissolves and objects that are covered or cut off are left
-    out. A film's crops are spread evenly over the views left, sorted by object.
+    out. A film's crops are spread evenly over the rest, sorted by object.
 
     Args:
         directory: folder written by `render_corpus`.

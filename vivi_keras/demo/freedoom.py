@@ -81,8 +81,8 @@ def make_domain(
 
     Args:
         directory: where to write; made if absent.
-        hours: float, of video to train on, about; the other splits have two
-            walks (four minutes) of each map.
+        hours: float, of video to train on, about; validation and test have two
+            walks (four minutes) of each map, revisits one.
         num_maps: int, 6 to 59, of all splits.
         seed: int >= 0; other seeds give other walks.
         workers: int, number of processes.

@@ -124,7 +124,7 @@ class Scene:
         self._num_frames = num_frames
 
     def _draw_lamp(self, rng):
-        """A smooth light map around 128, twice a frame: uint8 [2H, 2W, 3]."""
+        """Smooth light map around 128, uint8 [2H, 2W, 3] for frames [H, W]."""
         height, width = self.size
         values = rng.uniform(1 - rng.uniform(0.1, 0.4), 1.15, (4, 4))
         size = (2 * width, 2 * height)

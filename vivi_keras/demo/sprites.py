@@ -14,7 +14,7 @@ from vivi_keras.demo.categories import (
 )
 from vivi_keras.demo.textures import pattern, random_colour
 
-# Object's longer side / canvas side; the rest is room for outlines.
+# Object's longer side / canvas side; the rest is a margin.
 FILL = 0.86
 _SHIFT = 4  # OpenCV's fixed-point bits: polygons at 1/16 of a pixel
 _SHAPE_STREAM, _PAINT_STREAM = 11, 12

@@ -80,7 +80,7 @@ def _renamed(given):
     if not isinstance(seeds, int):
         new["seeds"] = len(seeds)
         if [*seeds] != [*range(len(seeds))]:
-            raise ValueError(f"seeds must be how many. Got: {seeds}")
+            raise ValueError(f"seeds must be the number of seeds. Got: {seeds}")
     if sweep is not None:
         fields = {k: getattr(sweep, k) for k in settings_lib.SWEEP}
         new |= fields

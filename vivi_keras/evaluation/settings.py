@@ -67,7 +67,7 @@ class Settings:
         tasks: Names of tasks, or all, natural, specialized, structured.
             Default: digits,fashion_mnist offline, all for VTAB. mine:labels.csv
             or mine:FOLDER, offline, scores on your own labels. The video suite
-            takes one offline task, to predict its classes.
+            takes one offline task and predicts its classes.
         protocols: One or more of knn, linear, few_shot, finetune, corruptions.
             Default: knn,linear offline, finetune for VTAB.
         image_size: Pixels per side to which images are resized. Default: 64 for

@@ -1,8 +1,8 @@
 """Is the adapted encoder better than its start, on the user's own labels?
 
-It uses the half of the labels that the run's probe did not see. Each draw
-divides their videos into training videos and test videos, so that no video is
-in both.
+The verdict uses the half of the labels that the run's probe did not see. Each
+draw divides their videos into training videos and test videos, so that no
+video is in both.
 """
 
 import math
@@ -20,7 +20,7 @@ SHARES = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the labels
 # Small enough for two cores. The rate is chosen in the first draw.  [O]
 SWEEP = Sweep(learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1)
 FINETUNE_DRAWS = 3
-SIZE_IMAGES = 500  # that choose the size
+SIZE_IMAGES = 500  # images that choose the size, at most
 START, ADAPTED, FINETUNED = "start", "adapted", "start, fine-tuned"
 
 
@@ -46,17 +46,17 @@ def judge(
 
     Args:
         start, adapted: folders of reusable SavedModels.
-        labels, dataset: as `own_labels.read`; those of the run's probe.
+        labels, dataset: as `own_labels.read`; the same as for the run's probe.
         output: folder for summary.json and report.html, or None.
         best_step: the step of the adapted encoder, if known; 0 means that it is
             the start.
         start_share: share of the start in the adapted encoder's weights.
-        image_sizes: ints, pixels a side. Each of the two encoders is read at
-            the one that is best with the labels of the run's probe, the others
-            at the first one. None for 1, 1.5 and 2 times the size that the
-            adapted encoder was trained at.
-        draws: int >= 2, number of different divisions of the videos; of few
-            videos there are fewer.
+        image_sizes: ints, pixels a side, to choose from. Start and adapted
+            encoder each get the size that is best with the labels of the run's
+            probe, the others the first size. None for 1, 1.5 and 2 times the
+            size that the adapted encoder was trained at.
+        draws: int >= 2, number of different divisions of the videos; with
+            few videos there are fewer.
         fine_tune: whether to fine-tune the start, which takes longest.
         show: callable that prints a line, or None.
     Returns: dict of "verdict" (a sentence), "rows", "differences" (adapted

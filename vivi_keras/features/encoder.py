@@ -71,10 +71,7 @@ class Encoder:
             getattr(holder, "regularization_losses", [])
         )
         self.notes = []
-        self._frozen = tf.function(
-            lambda images: self(images, training=False),
-            autograph=False,  # keeps error messages unchanged
-        )
+        self._compiled = {}  # by image size; else TensorFlow warns of many
 
     def __call__(self, images, training=False):
         """Features float32 [N, D] of images float32 [N, H, W, 3] in [0, 1]."""
@@ -111,15 +108,24 @@ class Encoder:
             )
         return values
 
+    def _frozen(self, images):
+        function = self._compiled.get(images.shape[1:])
+        if function is None:
+            function = self._compiled[images.shape[1:]] = tf.function(
+                lambda images: self(images, training=False),
+                autograph=False,  # keeps error messages unchanged
+            )
+        return function(tf.constant(images))
+
     def _all_features(self, images):
         if self.batch_size is None:
-            return self._frozen(tf.constant(images)).numpy()
+            return self._frozen(images).numpy()
         parts = []
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
             filled = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
             filled[: len(part)] = part
-            values = self._frozen(tf.constant(filled)).numpy()
+            values = self._frozen(filled).numpy()
             parts.append(values[: len(part)])
         return np.concatenate(parts)
 

@@ -30,7 +30,7 @@ class OwnLabels:
         class_names: names of the classes.
         groups: int64 [N], the video of each image; a single image is a group
             of its own.
-        shots: int64 [N], the labelled shot of each image, likewise.
+        shots: int64 [N], number of each image's labelled shot, or of the image.
     """
 
     images: list
@@ -58,8 +58,8 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
             or a folder with a folder of images for each class, or another
             name that `image_sources.open_images` knows.
         dataset: for a CSV file, the prepared data set with its videos.
-        most: int, maximum number of images; of more, some are drawn evenly over
-            the labelled shots or images, always the same ones.
+        most: int, maximum number of images; if there are more, this many are
+            drawn evenly over the labelled shots or images, always the same.
     Returns: OwnLabels.
     Raises: ValueError: they cannot be read, a row matches no video, or there
         is only one class.
@@ -237,7 +237,7 @@ def _random_half(counts, random):
 
 
 def divisions(labels, groups, count):
-    """Different divisions into halves; of few videos there are fewer.
+    """Different divisions into halves; with few videos there are fewer.
 
     Args:
         labels, groups: as `halves`.

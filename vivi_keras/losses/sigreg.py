@@ -11,9 +11,9 @@ _LIMIT, _POINTS = 5.0, 9  # of the integral, on its positive half  [P]
 def sigreg(embeddings, weights, directions):
     """Distance of a batch's embeddings from an isotropic normal distribution.
 
-    It is 0 in no direction that the batch spreads as N(0, 1) in, and large if
-    the embeddings collapse. For each direction a, with projections x_n = z_n .
-    a, it is the statistic of Epps and Pulley:
+    It is small, but not 0, where the batch is distributed as N(0, 1), and large
+    if the embeddings collapse. For each direction a, with projections x_n =
+    z_n . a, it is the statistic of Epps and Pulley:
         n * integral |mean_n exp(i t x_n) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt
     over t in [-5, 5], by the trapezoidal rule at 17 points.
 

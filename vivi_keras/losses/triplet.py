@@ -25,7 +25,7 @@ def semi_hard_triplet(
     embeddings. For an anchor a and each other row p of its group, the
     negative n is the nearest one with d_an > d_ap or, if there is none, the
     farthest one; the hinge is max(0, margin + d_ap - d_an). A negative
-    farther by less than rounding (2e-6 in d, in float32) is a tie: not farther.
+    farther only by rounding (2e-6 in d, in float32) does not count as farther.
 
     To get the mean over all ordered positive pairs of a batch, take the mean
     of these losses weighted by each anchor's number of positives

@@ -85,8 +85,8 @@ def _set_trainable(variables):
 def freeze_statistics(encoder) -> None:
     """Makes batch norm use its moving averages, unchanged, in training.
 
-    Scale and shift are still trained. A module is always called in inference
-    mode.
+    Scale and shift are still trained. A module (`HubEncoder`) is then called in
+    inference mode.
     """
     from vivi_keras.models.hub import HubEncoder
 

@@ -54,7 +54,7 @@ class EfficientNetLite(keras.Model):
     (255 x - 127) / 128, is part of the network. Drop-connect is left out.
 
     Args:
-        version: 0, 1 or 2: lite0 has 3.4 M weights, lite2 4.8 M.
+        version: 0, 1 or 2: lite0 has 3.4 M weights, lite2 4.9 M.
         weight_decay: each convolution kernel w adds
             `weight_decay * sum(w ** 2) / 2` to `model.losses`.
         synchronized: compute batch norm's moments over all replicas

@@ -50,8 +50,8 @@ class HubEncoder(keras.layers.Layer):
 
     Takes uint8 images, which it divides by 255, or images of any float dtype
     in [0, 1]. Rejects integers of other dtypes and, if `check_range`, other
-    values. Always computes in float32, since a SavedModel has fixed dtypes,
-    also under a policy such as "mixed_float16". If trainable, training
+    values. Always computes in float32, also under a policy such as
+    "mixed_float16", since a SavedModel has fixed dtypes. If trainable, training
     includes batch norm and the module's regularisation losses, as in
     `hub.KerasLayer`.
 

@@ -29,8 +29,8 @@ def build(preset, image_size=None, load_weights=True) -> keras.Model:
         load_weights: whether to load the preset's weights.
     Returns: keras.Model, images float [N, H, W, 3] in [0, 1] -> features
         float32 [N, D].
-    Raises: ImportError: keras_hub is not installed. ValueError: no such
-        preset, not of an image backbone, or only for another image size.
+    Raises: ImportError: keras_hub is not installed. ValueError: there is no
+        such preset, it has no image backbone, or only one of another size.
     """
     backbone, converter = _load(preset, image_size, load_weights)
     size = tuple(backbone.image_shape[:2])

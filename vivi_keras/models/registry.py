@@ -225,7 +225,7 @@ def _unpack(archive, sha256, cache):
             prefix=".unpack-", dir=folder.parent
         ) as aside:
             module = files.unpack(archive, os.path.join(aside, "module"))
-            # Written before the folder gets its name, so that each has one.
+            # Written before the folder gets its name: no folder lacks its note.
             note = pathlib.Path(aside, "note")
             note.write_text(files.tree_sha256(module))
             os.replace(note, _note(folder))

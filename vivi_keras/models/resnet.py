@@ -31,7 +31,7 @@ class ResNet50V2(keras.Model):
             that divides the channels).  [O]
         name: name of the model.
     Attributes:
-        num_features: int, `round(2048 * width)`.
+        num_features: int, `8 * round(256 * width)`.
     Source: He et al. 2016, arXiv 1603.05027; details marked [G] in
         docs/method.md.
 

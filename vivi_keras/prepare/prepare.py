@@ -210,7 +210,7 @@ def _work(found, cache, settings, how, progress):
 
 
 def _finished(file, first, hashes, cache, fetched):
-    """Hashes a file; returns whether it need not be prepared."""
+    """Hashes a file; returns False if it must be prepared."""
     if file.status != "waiting":
         return True
     try:

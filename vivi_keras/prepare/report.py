@@ -101,7 +101,7 @@ def _few_frames(value):
     thinned = value["counts"].get("frames_thinned", 0)
     if kept >= _FEW_FRAMES * minutes:
         return
-    start = f"only {kept / minutes:.1f} frames are kept of a minute of video"
+    start = f"only {kept / minutes:.1f} frames are kept per minute of video"
     if thinned >= kept / 2:
         most = settings["max_frames_per_shot"]
         yield (

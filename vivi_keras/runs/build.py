@@ -83,9 +83,9 @@ def starts_pretrained(config) -> bool:
 def find_start(config) -> dict:
     """Which network a config's encoder is, and where its weights come from.
 
-    Returns: dict of "network", the NETWORK_KEYS of `config.model`, those of
-        the other run for an encoder "run:WORKDIR", and "about", the text for
-        a card (see `encoders.describe`).
+    Returns: dict of "network": the NETWORK_KEYS of `config.model` or, for an
+        encoder "run:WORKDIR", those of the other run; and "about": facts for a
+        card (see `encoders.describe`).
     Raises: FileNotFoundError: the other run or its checkpoint is missing.
         ValueError: the config asks for weights, but a run gives them.
     """
@@ -260,7 +260,7 @@ def _changed(images, policy, config, step):
 
 
 def restore_encoder(workdir, ema=False):
-    """The encoder of a run's last checkpoint; see `restore_model`."""
+    """The encoder of a run, its best one if saved; see `restore_model`."""
     model, metadata = restore_model(workdir, ema)
     return model.encoder, metadata
 
@@ -331,7 +331,7 @@ def with_network(config, network):
 
 
 def start_from(encoder, workdir) -> None:
-    """Loads the last encoder weights of another run into an encoder.
+    """Loads another run's encoder weights, the best ones if saved.
 
     Raises: ValueError: that run's encoder has other weight shapes.
     """

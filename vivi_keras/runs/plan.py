@@ -19,11 +19,11 @@ FRAME_RATES = (1.0, 12.0)  # least and most stored frames a second
 MOST_PROBED = 200  # videos that are opened to measure the archive
 DECODED_A_SECOND = 150  # frames that one process prepares a second
 VIDEO_RATE = 25.0  # frames a second of a video whose header does not say
-START_SECONDS = 60.0  # of the programs of all stages
+START_SECONDS = 60.0  # to start the programs of all stages
 TRIALS_SHARE, VERDICT_SHARE = 0.2, 0.3  # of the time left after preparing
-TRIAL_STEPS = 1 / 5  # of the run's, as many as a trial has
+TRIAL_STEPS = 1 / 5  # of the run's steps, at most, for each trial
 LEAST_STEPS, MOST_IMAGES = 20, 5_000_000
-STORED_SIDE = 2  # times the training size: a verdict reads so large images
+STORED_SIDE = 2  # times the training size: a verdict reads such images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +258,7 @@ def make_plan(
         num_choices: int, how many levels and rates are compared first.
         has_labels: whether there will be a verdict.
         workers: int, number of processes that prepare.
-    Raises: ValueError: the budget is too small, with what it would take.
+    Raises: ValueError: the budget is too small; the message says what it takes.
     """
     rate = choose_frame_rate(archive.seconds)
     decoded = archive.seconds * archive.video_rate

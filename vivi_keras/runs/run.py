@@ -22,7 +22,7 @@ class Options:
         strategy: Devices to train on: one, mirrored, multiworker, tpu, or
             auto for a TPU, else all GPUs, else one device.
         allow_new_data: Resume even if the data set has changed.
-        skip_nonfinite: Skip steps whose loss is not finite.
+        skip_nonfinite: Skip steps whose loss or gradient is not finite.
         xla: Compile the step with XLA: on, off, or auto: on with one GPU.
         steps_per_execution: Number of steps run before callbacks are called.
         prefetch: Number of batches prepared ahead of the step.
@@ -33,7 +33,7 @@ class Options:
             train.checkpoint_every_steps.
         keep_best: Save the encoder of the step that the probe scores best, for
             vivi-export; the start is step 0. Half of the probe's labels are
-            held out to judge it.
+            held out to judge that encoder.
         profile_steps: START,STOP: steps of this run to profile.
         data_service: HOST:PORT,...: servers that load the batches; each is a
             vivi-pretrain --serve_data=HOST:PORT.

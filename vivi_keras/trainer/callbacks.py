@@ -147,9 +147,9 @@ class MeasureEvery(keras.callbacks.Callback):
     """Base of callbacks that add values to the logs every N steps.
 
     The values are measured right after each multiple of N steps, and added to
-    the logs at the end of the epoch that contains it. List it before
-    callbacks that write logs. A subclass has `measure()`, which returns name
-    -> float.
+    the logs at the end of the epoch that contains that step. List the callback
+    before those that write logs. A subclass has `measure()`, which returns
+    name -> float.
 
     Args:
         every_steps: int N >= 1.
@@ -266,8 +266,8 @@ class WriteMetrics(keras.callbacks.Callback):
         last = step - 1 if self.model.resumed else step
         self.rows = [row for row in rows if int(row["step"]) <= last]
         if len(self.rows) < len(rows):
-            # Now: if the run is killed before the next row, it goes on from a
-            # later step, and the dropped rows would seem to be valid.
+            # At once: a run killed before the next row would go on from a later
+            # step, and the dropped rows would seem to be valid.
             self._try_to_write()
 
     def on_epoch_end(self, epoch, logs=None):

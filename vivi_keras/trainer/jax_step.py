@@ -37,7 +37,7 @@ def step_function(model, one_step):
 
     Args:
         model: compiled ViviModel.
-        one_step: Keras's function for one step, called likewise.
+        one_step: Keras's function for one step, with the same arguments.
     """
 
     def several_steps(state, iterator):

@@ -598,7 +598,7 @@ class ViviModel(keras.Model):
         return super().fit(**given)
 
     def _check_callbacks(self, callbacks):
-        """Raises ValueError early if a ModelCheckpoint cannot save it all."""
+        """Raises ValueError early if ModelCheckpoint cannot save the model."""
         for callback in keras.tree.flatten(callbacks):
             if (
                 isinstance(callback, keras.callbacks.ModelCheckpoint)

@@ -61,7 +61,7 @@ def make_strategy(name="auto"):
         name: "auto" (a TPU if found, else all GPUs, else one device), "one",
             "mirrored" (all GPUs, or all logical CPUs where there is no GPU),
             "multiworker" (the workers in TF_CONFIG) or "tpu". With JAX, "auto"
-            and "mirrored" are all its devices, and the last two are refused.
+            and "mirrored" use all devices, and the last two are refused.
     Returns: `tf.distribute.Strategy`; with JAX `OneDevice` or
         `keras.distribution.DataParallel`. Each has a `scope()` to build a model
         in.

@@ -101,7 +101,7 @@ def gradients(model, batches, loss):
         with tf.GradientTape() as tape:
             value, new_metrics = loss(batch)
             scaled = model.optimizer.scale_loss(value / len(batches))
-        # Those of a table's rows, as of a ViT's positions, become tensors.
+        # Sparse ones, as of a ViT's position embedding, become tensors.
         new = [
             None if g is None else tf.convert_to_tensor(g)
             for g in tape.gradient(scaled, model.trainable_variables)

@@ -16,7 +16,7 @@ REORDERED = 16
 # A jump is this many times longer than most steps around it.
 _LEAP, _MOST = 20.0, 0.85
 _STEPS = 32  # past steps that the usual step is estimated from
-# Stamps out of order at the start of a part differ by less, or by few steps.
+# At a part's start, stamps out of order differ by less, or by REORDERED steps.
 _RESTART_SECONDS = 1.0
 
 

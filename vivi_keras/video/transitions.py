@@ -413,8 +413,8 @@ def changes_of_stills(table, seconds, places):
 
     In a slide show everything but the changes is still, so that the models,
     which compare a change with those around it, see nothing special in it.
-    Between a still and a moving picture they are right more often than a rule:
-    there, a flash looks the same.
+    Between a still and a moving picture the models are right more often than
+    this rule: there, a flash looks the same.
 
     Args:
         table: `Table`.

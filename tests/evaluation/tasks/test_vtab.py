@@ -400,7 +400,7 @@ def test_a_skipped_task_is_no_success(stored, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "vivi-evaluate: not scored: svhn; why is said above\n"
+        "vivi-evaluate: not scored: svhn; see the reason above\n"
     )
     assert "images are resized as legacy" in done.stdout
     results = files.read_json(tmp_path / "out" / "results.json")

@@ -34,8 +34,8 @@ def run(
     Args:
         encoder: Encoder or RawPixels.
         dataset: folder written by `vivi-prepare`.
-        task: an ImageTask or None; frames are classified by their 20 nearest
-            training images of it.
+        task: an ImageTask or None; frames are classified by the 20 nearest of
+            its training images.
         near_seconds: float, largest distance of near frames, in seconds.
         progress: callable, called with the number of frames just done.
     Returns: dict, shares in [0, 1]:

@@ -82,7 +82,7 @@ def save(run, task, output, kind=PCA):
     """Saves a task's map for each encoder in output/maps/KIND/TASK.npz.
 
     Arrays: "labels" int64 [N], "thumbnails" uint8 [N, 28, 28, 3], and
-    float64 [N, 2] under each encoder's name. Existing maps are kept.
+    float64 [N, 2] as "NAME|HASH" of each encoder. Existing maps are kept.
     """
     file = pathlib.Path(output) / "maps" / kind / f"{task.name}.npz"
     arrays, place = load(file), {PCA: pca_map, UMAP: umap_map}[kind]

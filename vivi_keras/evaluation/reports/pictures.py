@@ -338,7 +338,7 @@ def save(figure, file, tight=True):
 
 
 def thumbnail(image, side=220):
-    """Resizes the image smoothly to at most `side` pixels wide."""
+    """Shrinks the image smoothly to at most `side` pixels a side."""
     from PIL import Image
 
     picture = Image.fromarray(image)

@@ -18,7 +18,7 @@ PARTS = ("train", "test")
 class LabelledImages:
     """Images uint8 [N, H, W, 1 or 3], labels int [N], groups int [N] or None.
 
-    All images of one group (a film, a solar panel) go to the same part,
+    All images of one group (a film, a block of a map) go to the same part,
     training or validation.
     """
 

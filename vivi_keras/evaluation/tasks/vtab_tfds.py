@@ -66,8 +66,8 @@ def split_sizes(builder):
 def prepare(names, data_dir=None, show=print):
     """Downloads and prepares the data sets of tasks with TFDS.
 
-    Returns: dict: unavailable task -> reason; if its data must be downloaded by
-        hand, it names the folder for its files.
+    Returns: dict: unavailable task -> reason; for data that must be downloaded
+        by hand, the reason names the folder for the files.
     """
     missing, done = {}, {}
     for name in names:
@@ -103,7 +103,7 @@ def _prepare(source, data_dir):
 
 @contextlib.contextmanager
 def sorted_listings():
-    """TensorFlow lists folders sorted by name, on every file system.
+    """Context: TensorFlow lists folders sorted by name on every file system.
 
     TFDS draws Caltech101's training images from folders in the order in which
     the file system lists them, so that its splits differ between machines.
