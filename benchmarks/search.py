@@ -33,17 +33,25 @@ _FOLDER = flags.DEFINE_string(
 NUM_CENTRES, SPREAD = 20_000, 0.7
 _OPEN = """
 import resource, sys, time
+import numpy
 from vivi_keras import archive
 import pyarrow.parquet, pandas, usearch.index
+def clock():
+    return time.perf_counter(), time.process_time()
+times = [clock()]
+numpy.zeros(int(sys.argv[2]), "uint8").fill(1)
+times.append(clock())
 pages = int(open("/proc/self/statm").read().split()[1])
-start, processor = time.perf_counter(), time.process_time()
 index = archive.open_index(sys.argv[1])
+times.append(clock())
 index.vectors, index.shot_of_frame
-seconds = time.perf_counter() - start, time.process_time() - processor
+times.append(clock())
 index.search(index.vectors[0])
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 memory = after - pages * resource.getpagesize()
-print(*seconds, memory / index.vectors.nbytes)
+for start, stop in zip(times, times[1:]):
+    print(*(b - a for a, b in zip(start, stop)))
+print(memory / index.vectors.nbytes)
 """
 
 
@@ -153,18 +161,24 @@ def compare_search(folder):
 
 
 def compare_opening(folder):
-    """Seconds and memory, in a process of its own."""
+    """Seconds and memory, in a process of its own.
+
+    Memory that a process gets for the first time costs time by itself, so as
+    much is filled first.
+    """
+    size = 2 * _ROWS.value * _WIDTH.value
     done = subprocess.run(
-        [sys.executable, "-c", _OPEN, str(folder)],
+        [*(sys.executable, "-c", _OPEN, str(folder)), str(size)],
         check=True,
         capture_output=True,
         text=True,
     )
-    seconds, processor, memory = map(float, done.stdout.split()[-3:])
-    print(
-        f"opened in {seconds:.2f} s, {processor:.2f} s of the processor;"
-        f" memory {memory:.2f} of the vectors"
-    )
+    *lines, memory = done.stdout.splitlines()[-4:]
+    words = ("memory filled", "index opened", "vectors read")
+    for word, line in zip(words, lines, strict=True):
+        seconds, processor = map(float, line.split())
+        print(f"{word} in {seconds:.2f} s, {processor:.2f} s of the processor")
+    print(f"memory {float(memory):.2f} of the vectors")
 
 
 def compare_stores(folder):
