@@ -425,3 +425,17 @@ def test_suggestions_are_never_written_over(made, tmp_path):
     assert "row 2" in page and "deep/b.mp4#t=0.00,1.50" in page
     with pytest.raises(ValueError, match="so that no label is lost"):
         label_pages.write_suggestions(path, index, [1])
+
+
+def test_a_table_of_long_names_has_numbered_columns():
+    assert classify._confusion(("cat", "dog"), np.array([[11, 3], [8, 2]])) == [
+        "true, pred.  cat  dog",
+        "cat           11    3",
+        "dog            8    2",
+    ]
+    names = ("freedoom1-e2m4", "freedoom2-map03")
+    assert classify._confusion(names, np.array([[18, 2], [3, 10]])) == [
+        "true, pred.          1    2",
+        "1 freedoom1-e2m4    18    2",
+        "2 freedoom2-map03    3   10",
+    ]

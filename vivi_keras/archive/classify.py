@@ -383,15 +383,24 @@ def report(fitted, labelled):
             f" {100 * fitted.accuracy:.1f} % (the most frequent class alone:"
             f" {100 * counts.max() / counts.sum():.1f} %)"
         )
-        width = max(map(len, names))
-        short = [name[:10] for name in names]
-        lines.append(
-            " ".join([f"{'true, pred.':{width}}", *(f"{s:>10}" for s in short)])
-        )
-        for name, row in zip(names, fitted.confusion, strict=True):
-            cells = " ".join(f"{count:>10}" for count in row)
-            lines.append(f"{name:{width}} {cells}")
+        lines += _confusion(names, fitted.confusion)
     return lines + [f"note: {note}" for note in fitted.notes]
+
+
+def _confusion(names, confusion):
+    """Lines of a table; columns of long names have numbers."""
+    columns = names
+    if max(map(len, names)) > 10:
+        columns = [str(number) for number in range(1, len(names) + 1)]
+        names = [f"{n} {name}" for n, name in zip(columns, names, strict=True)]
+    first, each = max(map(len, (*names, "true, pred."))), max(map(len, columns))
+    each = max(each, 4)
+    lines = [[f"{'true, pred.':{first}}", *(f"{c:>{each}}" for c in columns)]]
+    lines += [
+        [f"{name:{first}}", *(f"{count:>{each}}" for count in row)]
+        for name, row in zip(names, confusion, strict=True)
+    ]
+    return [" ".join(line) for line in lines]
 
 
 def read_head(index, module):

@@ -71,7 +71,7 @@ class Encoder:
             getattr(holder, "regularization_losses", [])
         )
         self.notes = []
-        self._compiled = {}  # by image size; else TensorFlow warns of many
+        self._compiled = {}  # by image size
 
     def __call__(self, images, training=False):
         """Features float32 [N, D] of images float32 [N, H, W, 3] in [0, 1]."""
@@ -114,6 +114,7 @@ class Encoder:
             function = self._compiled[images.shape[1:]] = tf.function(
                 lambda images: self(images, training=False),
                 autograph=False,  # keeps error messages unchanged
+                reduce_retracing=True,  # for any number of images
             )
         return function(tf.constant(images))
 
