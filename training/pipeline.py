@@ -1,6 +1,7 @@
 """Whole pipelines: adaptation with a verdict, and all that an archive needs."""
 
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -122,10 +123,10 @@ def adapt(
         for rate in rates
     }
     if "data.batch_size" not in (settings or {}):
-        _fit_batches(choices.values(), dataset)
+        _fit_batches([*choices.values()], dataset)
     trials = []
     if len(choices) > 1:
-        trials = _try(choices, workdir / "trials", trial_steps, train)
+        trials = _try(choices, workdir / "trials", trial_steps, train, show)
         if show is not None:
             show(_trial_table(trials))
         files.write_json(workdir / "trials.json", trials, sort_keys=False)
@@ -166,13 +167,15 @@ def _fit_batches(configs, dataset):
     from vivi_keras.data import records
 
     count = len(records.Records(dataset))
-    rows = {id(c): _images_per_row(c) for c in configs}
+    rows = [_images_per_row(config) for config in configs]
     images = min(
-        min(count, config.data.batch_size) * rows[id(config)]
-        for config in configs
+        min(count, config.data.batch_size) * each
+        for config, each in zip(configs, rows, strict=True)
     )
-    for config in configs:
-        config.data.batch_size = max(1, images // rows[id(config)])
+    unit = math.lcm(*rows)
+    images = max(1, images // unit) * unit
+    for config, each in zip(configs, rows, strict=True):
+        config.data.batch_size = images // each
     return images
 
 
@@ -181,8 +184,12 @@ def _images_per_row(config):
     return data.num_shots * data.frames_per_shot * data.copies
 
 
-def _try(choices, folder, trial_steps, train):
-    """Short runs of all choices, sorted by the probe's score, best first."""
+def _try(choices, folder, trial_steps, train, show):
+    """Short runs of all choices, sorted by the probe's score, best first.
+
+    The score is the best one after the start, with or without a part of it: in
+    so few steps hardly an encoder is clearly better than the start.
+    """
     from vivi_keras.runs import batches, best
     from vivi_keras.training import configs
 
@@ -192,16 +199,22 @@ def _try(choices, folder, trial_steps, train):
             f"levels must see the same number of images per step. Got: {images}"
         )
     found = []
-    for name, config in choices.items():
+    for number, (name, config) in enumerate(choices.items(), 1):
+        if show is not None:
+            show(f"Trial {number} of {len(choices)}: {name}")
         config = config.copy_and_resolve_references()
         steps = trial_steps or max(1, config.train.steps // 5)
         configs.set_adapt_steps(config, steps)
         place = folder / name.replace(", ", "-")
         train(config, place)
         record, _ = best.read(place)
-        found.append(
-            {"name": name, "score": record["score"], "step": record["step"]}
+        score, step = max(
+            (value, -int(step))
+            for step, scores in record["scores"].items()
+            for key, value in scores.items()
+            if int(step) and key.startswith(best.SCORE)
         )
+        found.append({"name": name, "score": score, "step": -step})
     return sorted(found, key=lambda trial: -trial["score"])
 
 
@@ -306,6 +319,7 @@ def run(
     _check_levels(levels)
     if labels is not None:
         own_labels.check(labels)
+        plan_lib.check_labels(labels, videos)
     workdir.check_writable(output)
     start = _choose_start(encoder, show or print)
     settings = {**start, **(settings or {})}
@@ -342,11 +356,9 @@ def run(
         workers=workers,
         show_progress=show is not None,
     )
-    if "data.batch_size" not in settings:
-        config, plan = _fit_plan(config, plan, levels, settings, dataset)
     if labels is None:
         found["module"] = _train_unjudged(
-            config, plan, dataset, output / "adapted"
+            config, plan, dataset, settings, output / "adapted"
         )
     else:
         found["module"], found["verdict"] = _adapt_once(
@@ -364,17 +376,6 @@ def run(
         found["index"] = output / "index"
     found["page"] = overview.write(output, videos, report, found)
     return found
-
-
-def _fit_plan(config, plan, levels, settings, dataset):
-    """Smaller batches for few records, and as many more steps."""
-    from vivi_keras.runs import batches
-
-    planned = batches.images_per_step(config)
-    configs = [config, *(_config(each, settings=settings) for each in levels)]
-    images = _fit_batches(configs, dataset)
-    steps = plan.steps * planned // images
-    return config, dataclasses.replace(plan, steps=steps)
 
 
 def _choose_start(encoder, say):
@@ -395,7 +396,7 @@ def _choose_start(encoder, say):
     return {"model.encoder": "efficientnet_lite0"}
 
 
-def _train_unjudged(config, plan, dataset, folder):
+def _train_unjudged(config, plan, dataset, settings, folder):
     """Trains without labels; returns the folder of the exported module."""
     from vivi_keras.export import export_encoder
     from vivi_keras.runs import build
@@ -406,6 +407,8 @@ def _train_unjudged(config, plan, dataset, folder):
     if (module / "saved_model.pb").exists():
         return module
     config.data.dataset = str(dataset)
+    if "data.batch_size" not in settings:
+        _fit_batches([config], dataset)
     configs.set_adapt_steps(config, plan.steps)
     run_lib.pretrain(config, folder / "run")
     encoder, metadata = build.restore_encoder(folder / "run")

@@ -143,8 +143,12 @@ def test_four_parts_are_found_where_they_are():
         )
         for rows in own_labels.probe_and_verdict(own):
             assert len({*groups[rows]}) == 4
-    alone = dataclasses.replace(own, labels=groups)
-    with pytest.raises(ValueError, match="Got: 8 videos and 8 classes"):
+    alone = dataclasses.replace(
+        own, labels=groups, class_names=tuple("abcdefgh")
+    )
+    with pytest.raises(
+        ValueError, match="Got: 8 videos and 8 classes: 'a' in 1, 'b' in 1"
+    ):
         own_labels.probe_and_verdict(alone)
 
 
@@ -388,6 +392,16 @@ def test_a_stopped_run_keeps_the_same_best_step(archive, tmp_path):
     with pytest.raises(ValueError, match="keep_best must be given"):
         run.pretrain(config, tmp_path / "two", verbose=0)
     keep_best(config, archive, tmp_path / "two")
+    # No step is left, but other labels would judge what they have chosen.
+    other = (archive / "labels.csv").read_text().replace("light", "bright", 1)
+    (tmp_path / "labels.csv").write_text(other)
+    with pytest.raises(ValueError, match="probe must have the labels"):
+        run.pretrain(
+            *(config, tmp_path / "whole"),
+            probe=str(tmp_path / "labels.csv"),
+            keep_best=True,
+        )
+    keep_best(config, archive, tmp_path / "whole")
     whole, two = best.read(tmp_path / "whole"), best.read(tmp_path / "two")
     assert whole[0] == two[0]
     assert [*whole[0]["scores"]] == ["0", "2", "4", "6"]
@@ -625,7 +639,11 @@ def test_trials_choose_and_the_chosen_goes_on(archive, tmp_path):
     config = json.loads((tmp_path / "out/run/config.json").read_text())
     assert config["config"]["name"] == f"adapt_{chosen}_demo"
     assert config["config"]["train"]["steps"] == 4
-    assert "short run" in lines[0] and found.verdict["verdict"] in lines[1]
+    assert lines[:2] == [
+        "Trial 1 of 2: frame, 0.001",
+        "Trial 2 of 2: shot, 0.001",
+    ]
+    assert "short run" in lines[2] and found.verdict["verdict"] in lines[3]
     images = np.random.default_rng(0).uniform(0, 1, (3, 24, 24, 3))
     np.testing.assert_allclose(
         encoder_lib.load_encoder(found.module).features(images),

@@ -105,6 +105,7 @@ def test_a_plan_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "measure_speed", lambda config: 1000.0)
     from vivi_keras.training import configs
 
+    write_video(tmp_path / "c.mp4", 2.0)
     config = configs.get_config("adapt_frame_demo")
 
     def make(budget=600.0, **inputs):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import vivi_keras
+from vivi_keras.data import records
 from vivi_keras.demo import corpus
 from vivi_keras.runs import batches, plan, workdir
 from vivi_keras.training import pipeline
@@ -72,15 +73,52 @@ def test_a_small_archive_has_smaller_batches(films, tmp_path, monkeypatch):
     found = run(films, tmp_path, settings=settings)
     config = workdir.read_config(tmp_path / "adapted/run")
     assert config.data.batch_size == 12
-    # As many images as planned, so more steps.
-    planned, steps = found["plan"]["steps"], config.train.steps
-    assert steps == planned * 64 // 12
-    # The levels still see equally many images per step.
+    assert config.train.steps == found["plan"]["steps"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 12, 13, 63, 64, 1000])
+def test_all_levels_see_equally_many_images_per_step(count, monkeypatch):
+    monkeypatch.setattr(records, "Records", lambda dataset: range(count))
     rows = ("frame", "shot", "frame+shot", "vivi")
     configs = [pipeline._config(name, "_demo") for name in rows]
-    assert pipeline._fit_batches(configs, tmp_path / "dataset") == 12 * 8
-    assert [c.data.batch_size for c in configs] == [12, 12, 6, 12]
-    assert {batches.images_per_step(c) for c in configs} == {96}
+    images = pipeline._fit_batches(configs, "data")
+    assert {batches.images_per_step(c) for c in configs} == {images}
+    sizes = [config.data.batch_size for config in configs]
+    assert max(sizes) <= count and min(sizes) >= 1
+    # As large as possible: an even number of rows of 8 images.
+    assert images == 8 * (min(count, 64) // 2 * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "other"}, "must name videos .* 'gone.mp4'"),
+        ({"videos": "one"}, "at least 2, .* Got: 1 that can be opened"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything(
+    films, tmp_path, options, message, monkeypatch
+):
+    def measured(config):
+        raise AssertionError("it took its time")
+
+    monkeypatch.setattr(plan, "measure_speed", measured)
+    videos, labels = films / "films", films / "labels.csv"
+    if options.pop("videos", None):
+        videos, labels = tmp_path / "one", None
+        videos.mkdir()
+        shutil.copy(sorted((films / "films").glob("*.mp4"))[0], videos)
+    if options.pop("labels", None):
+        labels = tmp_path / "labels.csv"
+        labels.write_text("path,label\ngone.mp4,a\nalso.mp4,b\n")
+    with pytest.raises(ValueError, match=message):
+        vivi_keras.run(
+            videos,
+            labels,
+            output=tmp_path / "out",
+            encoder="resnet50v2",
+            **options,
+        )
 
 
 def test_from_an_archive_to_a_page_and_again(films, tmp_path, slow_machine):

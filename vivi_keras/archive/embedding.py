@@ -91,6 +91,8 @@ def embed(
     output = pathlib.Path(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output must be a folder. Got: {output}, a file")
+    if videos is not None and not os.path.isdir(videos):
+        raise ValueError(f"videos must be a folder. Got: {videos}")
     encoder = open_encoder(module)
     source = (
         sources_lib.DatasetSource(dataset)

@@ -282,8 +282,14 @@ def probe_and_verdict(own, seed=0):
             return parts
         except ValueError as error:
             why = error
+    in_videos = {
+        own.class_names[label]: len(np.unique(own.groups[own.labels == label]))
+        for label in np.unique(own.labels)
+    }
+    most = sorted(in_videos.items(), key=lambda each: -each[1])[:5]
     raise ValueError(
         "labels must be of so many videos that four parts of them have 2"
-        f" classes in common. Got: {len(np.unique(own.groups))} videos and"
-        f" {len(np.unique(own.labels))} classes"
+        " classes in common: 4 videos of each of 2 classes are enough. Got:"
+        f" {len(np.unique(own.groups))} videos and {len(in_videos)} classes: "
+        + ", ".join(f"{name!r} in {count}" for name, count in most)
     ) from why

@@ -5,6 +5,7 @@ docs/choosing.md explains the rules and the numbers.
 
 import dataclasses
 import math
+import os
 import time
 
 import av
@@ -100,6 +101,11 @@ def read_or_make(
         _check_same(file, known["inputs"], inputs)
         return Archive(**known["archive"]), Plan(**known["plan"])
     archive = measure_archive(videos)
+    if archive.num_videos < 2:
+        raise ValueError(
+            "videos must be at least 2, since other videos are the negatives."
+            f" Got: 1 that can be opened, of {videos}"
+        )
     plan = make_plan(
         archive,
         budget_seconds,
@@ -151,6 +157,26 @@ def parse_budget(text) -> float:
             f"budget must be a time such as 90s, 30m or 2h. Got: {text!r}"
         )
     return seconds
+
+
+def check_labels(labels, videos) -> None:
+    """Raises ValueError if no row of a labels file names one of the videos.
+
+    Each row is checked once the videos are prepared (`range_labels.join`).
+    """
+    from vivi_keras.data import range_labels
+    from vivi_keras.prepare import find_videos
+
+    if not str(labels).lower().endswith(".csv"):
+        return
+    found, _ = find_videos.find_videos(videos, ())
+    names = {os.path.basename(file.name) for file in found}
+    rows, _ = range_labels.read_range_labels(labels)
+    if found and not any(os.path.basename(row.path) in names for row in rows):
+        raise ValueError(
+            f"{labels} must name videos of {videos}. Got: none of them, but"
+            f" {rows[0].path!r} and others"
+        )
 
 
 def measure_archive(videos) -> Archive:
@@ -275,7 +301,7 @@ def make_plan(
         raise ValueError(
             f"budget must be at least {math.ceil(least / 60)}m for"
             f" {archive.seconds / 3600:.2f} h of video on this machine. Got:"
-            f" {budget_seconds / 60:.3g}m"
+            f" {_duration(budget_seconds)}"
         )
     left = budget_seconds - fixed
     steps = int(min(left * share / step_seconds, MOST_IMAGES / images_per_step))

@@ -185,6 +185,11 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
             writes=chief,
         )
         stack.enter_context(workers.raise_on_lost_worker(strategy))
+        if not spans and chief and options.keep_best:
+            # No step is left, but the labels must still be the same.
+            for page in pages:
+                if getattr(page, "keep", None) is not None:
+                    page.keep.open(model.encoder, train.steps)
         _train(
             model,
             batches,

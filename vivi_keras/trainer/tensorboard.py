@@ -116,15 +116,21 @@ class Features:
     """
 
     def __init__(self, encoder):
-        self._encode = compiled(lambda x: encoder(x, training=False), encoder)
+        self._encoder = encoder
+        self._compiled = {}  # by image size
 
     def __call__(self, images, batch_size=128):
+        encoder, size = self._encoder, images.shape[1:]
+        if size not in self._compiled:
+            self._compiled[size] = compiled(
+                lambda x: encoder(x, training=False), encoder
+            )
         parts = []
         for start in range(0, len(images), batch_size):
             part = np.asarray(images[start : start + batch_size], np.float32)
             short = batch_size - len(part) if len(images) > batch_size else 0
             batch = np.pad(part, [(0, short), (0, 0), (0, 0), (0, 0)])
-            found = keras.ops.convert_to_numpy(self._encode(batch))
+            found = keras.ops.convert_to_numpy(self._compiled[size](batch))
             parts.append(found[: len(part)])
         return np.concatenate(parts).astype(np.float32)
 
