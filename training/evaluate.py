@@ -138,8 +138,8 @@ def _evaluate(baselines, settings):
         sys.exit(f"vivi-evaluate: {name} got no score; see the reason above")
     if results["skipped"]:
         sys.exit(
-            f"vivi-evaluate: not scored: {', '.join(results['skipped'])}; why"
-            " is said above"
+            f"vivi-evaluate: not scored: {', '.join(results['skipped'])}; see"
+            " the reason above"
         )
 
 
