@@ -168,7 +168,7 @@ def compare_opening(folder):
     """
     size = 2 * _ROWS.value * _WIDTH.value
     done = subprocess.run(
-        [*(sys.executable, "-c", _OPEN, str(folder)), str(size)],
+        [sys.executable, "-c", _OPEN, str(folder), str(size)],
         check=True,
         capture_output=True,
         text=True,

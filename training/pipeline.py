@@ -122,8 +122,7 @@ def adapt(
         for level in levels
         for rate in rates
     }
-    if "data.batch_size" not in (settings or {}):
-        _fit_batches([*choices.values()], dataset)
+    _fit_batches([*choices.values()], dataset, settings or {})
     trials = []
     if len(choices) > 1:
         trials = _try(choices, workdir / "trials", trial_steps, train, show)
@@ -156,18 +155,19 @@ def _config(level, scale=None, settings=None):
     return config
 
 
-def _fit_batches(configs, dataset):
+def _fit_batches(configs, dataset, settings):
     """Makes batches smaller if a data set has fewer records than rows.
 
     A batch has no record twice. All configs have the same number of images per
-    step before and after.
-
-    Returns: that number.
+    step before and after. A batch size in the settings stays as it is.
     """
     from vivi_keras.data import records
+    from vivi_keras.runs import batches
 
+    if "data.batch_size" in settings:
+        return
     count = len(records.Records(dataset))
-    rows = [_images_per_row(config) for config in configs]
+    rows = [batches.frames_per_row(config) for config in configs]
     images = min(
         min(count, config.data.batch_size) * each
         for config, each in zip(configs, rows, strict=True)
@@ -176,12 +176,6 @@ def _fit_batches(configs, dataset):
     images = max(1, images // unit) * unit
     for config, each in zip(configs, rows, strict=True):
         config.data.batch_size = images // each
-    return images
-
-
-def _images_per_row(config):
-    data = config.data
-    return data.num_shots * data.frames_per_shot * data.copies
 
 
 def _try(choices, folder, trial_steps, train, show):
@@ -407,8 +401,7 @@ def _train_unjudged(config, plan, dataset, settings, folder):
     if (module / "saved_model.pb").exists():
         return module
     config.data.dataset = str(dataset)
-    if "data.batch_size" not in settings:
-        _fit_batches([config], dataset)
+    _fit_batches([config], dataset, settings)
     configs.set_adapt_steps(config, plan.steps)
     run_lib.pretrain(config, folder / "run")
     encoder, metadata = build.restore_encoder(folder / "run")

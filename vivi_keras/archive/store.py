@@ -143,8 +143,8 @@ class Store:
     def vectors(self, kind):
         """The vectors of a table of all parts: float16 [N, D].
 
-        They are read one row group at a time into one array, so that memory
-        never holds them twice. (`iter_batches` takes five times as long.)
+        They are read batch by batch into one array, so that memory never
+        holds them twice.
         """
         parquet = needs("pyarrow.parquet")
         total = sum(part[kind] for part in self.parts)
@@ -152,14 +152,10 @@ class Store:
         for part in self.parts:
             path, stop = self._path(part["name"], kind), start + part[kind]
             with _damaged(path), parquet.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(
-                        group, ["vector"], use_threads=False
-                    )
-                    for chunk in table["vector"].chunks:
-                        rows = to_numpy(chunk, self.num_features)
-                        vectors[start : start + len(rows)] = rows
-                        start += len(rows)
+                for batch in file.iter_batches(_BATCH_ROWS, columns=["vector"]):
+                    rows = to_numpy(batch.column(0), self.num_features)
+                    vectors[start : start + len(rows)] = rows
+                    start += len(rows)
             if start != stop:
                 raise ValueError(
                     f"{path} must have {part[kind]} rows. Got:"

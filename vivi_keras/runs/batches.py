@@ -71,13 +71,18 @@ def needs_videos(config) -> bool:
     return "videos" in streams_read(config)
 
 
+def frames_per_row(config) -> int:
+    """Number of frames, copies included, of a row of a batch of videos."""
+    data = config.data
+    return data.num_shots * data.frames_per_shot * data.copies
+
+
 def images_per_step(config) -> int:
     """Number of images and frames that the encoder gets in one step."""
     data, images, kinds = config.data, config.data.images, streams(config)
     count = 0
     if "videos" in kinds:
-        frames = data.num_shots * data.frames_per_shot * data.copies
-        count += data.batch_size * frames
+        count += data.batch_size * frames_per_row(config)
     if "images" in kinds:
         rows = images.batch_size + images.unlabelled_batch_size
         count += rows * images.copies

@@ -165,9 +165,10 @@ def check_labels(labels, videos) -> None:
     Each row is checked once the videos are prepared (`range_labels.join`).
     """
     from vivi_keras.data import range_labels
+    from vivi_keras.features import own_labels
     from vivi_keras.prepare import find_videos
 
-    if not str(labels).lower().endswith(".csv"):
+    if not own_labels.is_csv(labels):
         return
     found, _ = find_videos.find_videos(videos, ())
     names = {os.path.basename(file.name) for file in found}

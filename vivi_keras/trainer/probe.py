@@ -16,7 +16,8 @@ from vivi_keras.data import image_sources, labelled
 from vivi_keras.features import frames, geometry, knn, linear, own_labels
 from vivi_keras.trainer import callbacks, tensorboard
 
-NUM_IMAGES = 1000  # in each of the two parts, at most
+# At most, in each of the two parts; in all parts if they choose an encoder.
+NUM_IMAGES = 1000
 NUM_DIVISIONS = 4  # of labels that choose an encoder
 # Of the linear classifier; weak penalties suit few labels badly.  [O]
 STRENGTH = 1e-2
@@ -206,7 +207,7 @@ class ProbeData:
 
 def _read(name, dataset, hold_back):
     """The labelled images of a probe, and their divisions."""
-    if name.lower().endswith(".csv"):
+    if own_labels.is_csv(name):
         own = own_labels.read(name, dataset)
         if hold_back:
             return _to_choose(own)
