@@ -32,7 +32,7 @@ SCRIPTS = {
     "vivi-label": ("vivi_keras.training.label", "--labels"),
 }
 MODULES = {
-    "vivi_keras.training.demo": "--num_films",
+    "vivi_keras.training.demo": "--walks",
     "vivi_keras.training.film": "--film",
     "vivi_keras.export.publish": "--metrics",
 }

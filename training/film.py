@@ -1,8 +1,8 @@
-"""The whole pipeline on a real film, Big Buck Bunny (`make film`).
+"""`vivi run` on a real film without labels, Big Buck Bunny (`make film`).
 
 The film (Blender Foundation, CC-BY 3.0) is part of the source package of
-moviepy 2.2.1. InfoNCE takes its negatives from other videos, so the film is
-cut, without decoding, into consecutive pieces that serve as videos.
+moviepy 2.2.1. Negatives come from other videos, so the film is cut, without
+decoding, into consecutive pieces that serve as videos.
 
 Example:
   python -m vivi_keras.training.film --output=film
@@ -46,12 +46,7 @@ def main(argv):
             f" come from other pieces. Got: {len(pieces)} piece of {film}"
         )
     print(f"{film}: {len(pieces)} pieces of about {PIECE_SECONDS:.0f} s")
-    demo.run_path(
-        folder / "pieces",
-        folder,
-        {"seed": demo.SEED.value, "steps": demo.STEPS.value},
-        frames_per_second=4.0,
-    )
+    demo.run_short(folder / "pieces", None, folder)
 
 
 def run():

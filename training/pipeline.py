@@ -9,6 +9,9 @@ from vivi_keras import checks, files
 from vivi_keras.runs import plan as plan_lib
 
 LEVELS = ("frame", "shot", "frame+shot", "vivi")
+# Between two scores of the probe lie a tenth of the steps, or this many if that
+# is more, as a score takes as long as a few steps; at most a quarter.  [O]
+_LEAST_BETWEEN_PROBES = 15
 # The encoder of `run` where no pretrained one can be had, for two cores.
 _SCRATCH = {
     "model.encoder": "resnet50v2",
@@ -71,7 +74,8 @@ def adapt(
         steps: int, steps of the run; None for the row's.
         trial_steps: int, steps of each trial; None for a fifth of `steps`.
         scale: "_demo" for two CPU cores, "" for the paper's sizes.
-        probe_every_steps: int; None for a tenth of the steps.
+        probe_every_steps: int; None for a tenth of the steps, for short runs
+            up to a quarter.
         settings: dict of config keys to set, such as {"data.image_size": 96}.
         fine_tune: see `evaluation.verdict.judge`.
         show: callable that prints a line, or None.
@@ -106,9 +110,7 @@ def adapt(
         return config
 
     def train(config, folder):
-        every = probe_every_steps
-        if every is None:
-            every = max(1, config.train.steps // 10)
+        every = probe_every_steps or _steps_between_probes(config.train.steps)
         run_lib.pretrain(
             config,
             folder,
@@ -130,10 +132,19 @@ def adapt(
             show(_trial_table(trials))
         files.write_json(workdir / "trials.json", trials, sort_keys=False)
     chosen = trials[0]["name"] if trials else next(iter(choices))
+    if show is not None:
+        count = choices[chosen].train.steps
+        show(f"Adapting by {chosen}: {count} steps; the first takes longest")
     train(choices[chosen], workdir / "run")
+    if show is not None:
+        show("Judging the start and the adapted encoder")
     result = judge_run(workdir / "run", labels, fine_tune=fine_tune, show=show)
     model, _ = build.restore_encoder(workdir / "run")
     return Adapted(model, workdir / "run/verdict/adapted", result, trials)
+
+
+def _steps_between_probes(steps):
+    return max(1, min(steps // 4, max(_LEAST_BETWEEN_PROBES, steps // 10)))
 
 
 def _check_levels(levels):
@@ -269,6 +280,7 @@ def run(
     *,
     output,
     budget_minutes=30.0,
+    steps=None,
     encoder="auto",
     levels=("frame", "shot", "frame+shot"),
     workers=None,
@@ -290,6 +302,8 @@ def run(
             and there is no verdict.
         output: folder for everything.
         budget_minutes: float, how long the first call may take, about.
+        steps: int, steps of training, in place of a budget: a run then does
+            not depend on how fast the machine is. None for the budget.
         encoder: str, see `adapt`; "auto" for EfficientNet-Lite0 with ImageNet
             weights or, if these cannot be had, a small ResNet from scratch.
         levels: which of LEVELS to compare.
@@ -310,6 +324,8 @@ def run(
 
     output, workers = pathlib.Path(output), workers or os.cpu_count()
     checks.check_range("budget_minutes", budget_minutes, 0.01, 1e6)
+    if steps is not None:
+        checks.check_whole("steps", steps, 1, 10**9)
     _check_levels(levels)
     if labels is not None:
         own_labels.check(labels)
@@ -324,11 +340,13 @@ def run(
             "videos": os.path.abspath(videos),
             "labels": None if labels is None else os.path.abspath(labels),
             "levels": [*levels],
+            "steps": steps,
             "settings": {key: str(value) for key, value in settings.items()},
         },
         config,
         60 * budget_minutes,
         videos=videos,
+        steps=steps,
         num_choices=len(levels),
         has_labels=labels is not None,
         workers=workers,

@@ -29,6 +29,13 @@ _OUTPUT = flags.DEFINE_string(
 _BUDGET = flags.DEFINE_string(
     "budget", "30m", "Time for the whole run, such as 90s, 30m or 2h."
 )
+_STEPS = flags.DEFINE_integer(
+    "steps",
+    None,
+    "Steps of training, in place of --budget: a run then does not depend on how"
+    " fast the machine is.",
+    1,
+)
 _ENCODER = flags.DEFINE_string(
     "encoder",
     "auto",
@@ -71,6 +78,7 @@ def main(argv):
             _LABELS.value,
             output=_OUTPUT.value,
             budget_minutes=plan.parse_budget(_BUDGET.value) / 60,
+            steps=_STEPS.value,
             encoder=_ENCODER.value,
             levels=_LEVELS.value,
             workers=_WORKERS.value,

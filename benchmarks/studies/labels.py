@@ -22,7 +22,7 @@ Finished runs are not repeated, so several calls can divide the seeds among
 them, and a last call makes the table. A share that leaves a class without a
 label is left out and reported.
 
-    python benchmarks/studies/labels.py --videos=film=.cache/film/dataset \
+    python benchmarks/studies/labels.py --videos=film=film/dataset \
         --sets=fashion_mnist --seeds=0,1,2
 """
 

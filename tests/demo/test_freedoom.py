@@ -183,6 +183,29 @@ def test_what_exists_is_not_recorded_again(domain, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.mp4")} == paths
 
 
+def test_an_archive_of_places(tmp_path):
+    pytest.importorskip("vizdoom", reason="pip install 'vivi-keras[domain]'")
+    options = {"num_maps": 2, "num_walks": 2, "num_shots": 1, "show": None}
+    videos, labels = freedoom.make_places(tmp_path, workers=2, **options)
+    rows, _ = range_labels.read_range_labels(labels)
+    assert [row.path for row in rows] == [
+        f"{name}-{number}.mp4"
+        for number in range(2)
+        for name in dict.fromkeys(row.label for row in rows)
+    ]
+    assert {path.name for path in videos.glob("*.mp4")} == {
+        row.path for row in rows
+    }
+    assert len({row.label for row in rows}) == 2
+    # The whole video has the label.
+    for row in rows:
+        assert row.start_seconds == 0 and row.stop_seconds is None
+    with pytest.raises(FileExistsError, match="seed.*Got.*seed"):
+        freedoom.make_places(tmp_path, seed=1, **options)
+    with pytest.raises(ValueError, match="num_maps must be .* Got: 1"):
+        freedoom.make_places(tmp_path / "one", num_maps=1)
+
+
 def test_a_folder_of_another_domain_is_refused(domain):
     folder, _ = domain
     with pytest.raises(FileExistsError, match="num_maps.*Got.*num_maps"):

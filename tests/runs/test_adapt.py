@@ -87,13 +87,17 @@ def test_no_video_is_in_two_parts(archive):
     assert not {*own.groups[first]} & {*own.groups[second]}
     for rows in (first, second):
         assert {*own.labels[rows]} == {0, 1}
-    splits = verdict._splits(own, 6)
-    assert len({split.train.tobytes() for split in splits}) == 6
     # Fewer: one frame of each shot before a second one.
     few = own_labels.read(
         archive / "labels.csv", archive / "data", most=4 * NUM_VIDEOS
     )
     assert np.bincount(few.shots).tolist() == [1] * 4 * NUM_VIDEOS
+    # At most so many of a shot, each once.
+    two = own_labels.read(
+        archive / "labels.csv", archive / "data", most_per_shot=2
+    )
+    assert np.bincount(two.shots).tolist() == [2] * 4 * NUM_VIDEOS
+    assert len({image.tobytes() for image in two.images}) == 8 * NUM_VIDEOS
 
 
 def test_halves_differ_by_seed_and_have_similar_classes():
@@ -508,6 +512,15 @@ def test_a_better_encoder_is_called_better(archive, tmp_path):
     assert result["num_labels"]["a tenth"] < result["num_labels"]["all"]
     again = judge("video", "frame", fine_tune=False)
     assert again["verdict"].startswith("The start is better with")
+    # Each half of each division is trained and tested on once.
+    num_parts = 2 * result["settings"]["draws"]
+    assert len(result["rows"]["start"]["all"]) == num_parts
+    for share, apart in result["differences"].items():
+        rows = result["rows"]
+        means = [np.mean(rows[name][share]) for name in ("adapted", "start")]
+        assert apart["mean"] == pytest.approx(means[0] - means[1])
+        assert apart["low"] <= apart["mean"] <= apart["high"]
+        assert apart["videos"] == NUM_VIDEOS // 2
     same = judge("video", "video", fine_tune=False, draws=3)
     assert same["verdict"].startswith("No difference from the start is shown")
 
@@ -657,3 +670,24 @@ def test_another_backend_is_refused_before_any_work(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="Got: the backend 'jax'"):
         pipeline.adapt("resnet50v2", "data", "labels.csv", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_interval_is_over_the_videos():
+    # Two images of each of three videos; two splits that test all of them.
+    own = own_labels.OwnLabels(
+        [], np.zeros(6), ("a",), np.array([5, 5, 7, 7, 9, 9]), np.arange(6)
+    )
+    splits = [
+        verdict._Split(own, 0, np.array([]), np.array(test))
+        for test in ([0, 1, 2, 3], [4, 5])
+    ]
+    ours = [np.array([1, 1, 0, 1], bool), np.array([1, 1], bool)]
+    theirs = [np.array([0, 1, 1, 1], bool), np.array([0, 0], bool)]
+    found = verdict._difference(own, splits, ours, theirs)
+    # Videos 5, 7 and 9 add 1, -1 and 2 images; a split weighs one half.
+    parts = np.array([1 / 8, -1 / 8, 2 / 4])
+    assert found["mean"] == pytest.approx(parts.sum())
+    reach = 4.302653 * parts.std(ddof=1) * np.sqrt(3)
+    assert found["high"] - found["mean"] == pytest.approx(reach)
+    assert found["mean"] - found["low"] == pytest.approx(reach)
+    assert found["videos"] == 3

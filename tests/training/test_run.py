@@ -1,5 +1,6 @@
 """`vivi run`: from an archive to a page, and again with one more video."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -150,6 +151,35 @@ def test_from_an_archive_to_a_page_and_again(films, tmp_path, slow_machine):
     assert "film_0012.mp4" in {*index.shots["video"]}
 
 
+def test_given_steps_need_no_measurement(films, tmp_path, monkeypatch):
+    monkeypatch.delattr(plan, "measure_speed")
+    lines, settings = [], {**SETTINGS, "seed": 3}
+    options = {"settings": settings, "steps": 5}
+    plan_only = run(films, tmp_path, dry_run=True, show=lines.append, **options)
+    assert "Training: 5 steps at 24 pixels\nTime: prepare" in lines[0]
+    assert plan_only["plan"]["images_per_second"] is None
+    found = run(films, tmp_path, show=None, **options)
+    config = workdir.read_config(tmp_path / "adapted/run")
+    assert config.train.steps == 5 and config.seed == 3
+    assert found["verdict"] is not None
+    with pytest.raises(ValueError, match="steps 5 before, 6 now"):
+        run(films, tmp_path, show=None, **{**options, "steps": 6})
+
+
+@pytest.mark.parametrize(
+    ("steps", "between"),
+    [(1, 1), (7, 1), (40, 10), (59, 14), (60, 15), (100, 15), (200, 20)],
+)
+def test_short_runs_are_scored_less_often(steps, between):
+    assert pipeline._steps_between_probes(steps) == between
+
+
+def test_trials_of_given_steps():
+    found = plan.Plan(4.0, 96, 48, 60, None, {})
+    assert plan.trial_steps(found, 3, 512) == 12
+    assert plan.trial_steps(dataclasses.replace(found, steps=3), 3, 512) == 1
+
+
 def test_without_labels(films, tmp_path, slow_machine):
     found = run(films, tmp_path / "out", labels=False, show=None)
     assert found["verdict"] is None
@@ -162,6 +192,7 @@ def test_without_labels(films, tmp_path, slow_machine):
     [
         ({"budget_minutes": 0.2}, "budget must be at least"),
         ({"levels": ("film",)}, "levels must be of frame, shot"),
+        ({"steps": 0}, "steps must be an int .* Got: 0"),
         ({"labels": "one.csv"}, "at least 2 classes"),
         ({"labels": "nothing.csv"}, "labels must be a CSV file"),
         ({"videos": "nowhere"}, "videos must be a folder"),

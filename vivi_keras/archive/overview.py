@@ -7,7 +7,7 @@ from vivi_keras import files, pages
 from vivi_keras.archive import choose, pictures
 from vivi_keras.archive.index import open_index
 
-NUM_QUERIES, NUM_HITS = 3, 5
+NUM_TYPICAL, NUM_QUERIES, NUM_HITS = 10, 3, 4
 _WIDTH, _HEIGHT = 640, 120  # of a chart
 
 
@@ -25,6 +25,7 @@ def write(output, videos, report, found) -> pathlib.Path:
     output = pathlib.Path(output)
     page = output / "index.html"
     verdict = found["verdict"]
+    typical, searches = _shots(found["index"], page)
     text = pages.render(
         "overview.html",
         totals=_totals(report),
@@ -33,7 +34,8 @@ def write(output, videos, report, found) -> pathlib.Path:
         rows=[] if verdict is None else _rows(verdict),
         intervals=[] if verdict is None else _intervals(verdict),
         curves=_curves(output / "adapted" / "run" / "metrics.csv"),
-        searches=_searches(found["index"], page),
+        typical=typical,
+        searches=searches,
         links=_links(output),
         commands=_commands(output, videos, found),
     )
@@ -74,9 +76,9 @@ def _intervals(verdict):
 
     return [
         {
-            "name": f"{share} of the labels"
-            if share != "all"
-            else "all labels",
+            "name": "All labels"
+            if share == "all"
+            else f"{share.capitalize()} of the labels",
             "text": f"{100 * d['mean']:+.1f} points"
             f" [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
             "low": place(d["low"]),
@@ -126,19 +128,21 @@ def _chart(values):
     }
 
 
-def _searches(index, page):
-    """Typical shots of the archive, each with the shots nearest to it."""
+def _shots(index, page):
+    """Typical shots, and searches: some of them, with the nearest shots."""
     if index is None:
-        return []
+        return [], []
     index = open_index(index)
     shown = pictures.Pictures(index)
-    found = []
-    for row in choose.suggest(index, NUM_QUERIES):
+    typical, searches = [], []
+    for row in choose.suggest(index, NUM_TYPICAL):
         hits = index.search(index.shot_vectors[row], NUM_HITS + 1)
         # The query's own shot comes first.
         hits = sorted(hits, key=lambda hit: hit.shot_row != row)
-        found.append([_card(hit, index, shown, page) for hit in hits])
-    return found
+        cards = [_card(hit, index, shown, page) for hit in hits]
+        typical.append(cards[0])
+        searches.append(cards)
+    return typical, searches[:NUM_QUERIES]
 
 
 def _card(hit, index, shown, page):

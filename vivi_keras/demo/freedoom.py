@@ -101,7 +101,7 @@ def make_domain(
     directory = pathlib.Path(directory).absolute()
     _check_same(directory, {"seed": seed, "num_maps": num_maps})
     jobs = _jobs(directory, maps, round(hours / one_walk_hours))
-    _record(jobs, seed, workers, show)
+    _record(jobs, NUM_SHOTS, seed, workers, show)
     found = {
         split: {video: walks.read_walk(video) for video in videos}
         for split, videos in jobs.items()
@@ -118,6 +118,54 @@ def make_domain(
         }
     files.write_json(directory / "splits.json", counts, sort_keys=False)
     return counts
+
+
+def make_places(
+    directory,
+    *,
+    num_maps=6,
+    num_walks=8,
+    num_shots=6,
+    seed=0,
+    workers=1,
+    show=print,
+):
+    """Records a small archive, to tell in which map each video was recorded.
+
+    Called again, it goes on.
+
+    Args:
+        directory: where to write; made if absent.
+        num_maps: int, 2 to 59, number of classes.
+        num_walks: int, 1 to 1000, videos of each map.
+        num_shots: int, 1 to 1000, of each video; a shot has 10 s on average.
+        seed: int >= 0; other seeds give other maps and walks.
+        workers: int, number of processes.
+        show: callable that prints a line, or None.
+    Returns: (folder of the videos, CSV file with the map of each).
+    Raises: ImportError: vizdoom is missing. ValueError: a bad argument.
+        FileExistsError: the folder holds another archive.
+    """
+    checks.check_whole("num_maps", num_maps, 2, NUM_MAPS)
+    checks.check_whole("num_walks", num_walks, 1, 1000)
+    checks.check_whole("num_shots", num_shots, 1, 1000)
+    checks.check_whole("seed", seed, 0, 1 << 31)
+    checks.check_whole("workers", workers, 1, 1000)
+    walks.check_installed()
+    directory = pathlib.Path(directory).absolute()
+    settings = {"num_maps": num_maps, "num_shots": num_shots, "seed": seed}
+    _check_same(directory, {**settings, "num_walks": num_walks})
+    maps = random.Random(seed).sample(sorted(walks.MAPS), num_maps)
+    jobs = {
+        directory / "videos" / f"{name}-{number}.mp4": (name, number)
+        for number in range(num_walks)
+        for name in maps
+    }
+    _record({"videos": jobs}, num_shots, seed, workers, show)
+    labels = directory / "labels.csv"
+    rows = [(video.name, name) for video, (name, _) in jobs.items()]
+    files.write_csv(labels, ("path", "label"), rows)
+    return directory / "videos", labels
 
 
 def _check_same(directory, settings):
@@ -154,7 +202,7 @@ def _jobs(directory, maps, num_walks):
     }
 
 
-def _record(jobs, seed, workers, show):
+def _record(jobs, num_shots, seed, workers, show):
     """Records the walks that are missing, in other processes."""
     missing = [
         (path.parent, *walk)
@@ -174,7 +222,7 @@ def _record(jobs, seed, workers, show):
         ) as pool,
     ):
         started = [
-            pool.submit(walks.record_walk, *walk, NUM_SHOTS, seed)
+            pool.submit(walks.record_walk, *walk, num_shots, seed)
             for walk in missing
         ]
         try:

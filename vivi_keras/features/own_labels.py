@@ -13,6 +13,7 @@ from vivi_keras.data import crops, image_sources, labelled, range_labels
 from vivi_keras.features import frames
 
 MOST_IMAGES = 4000
+MOST_PER_SHOT = 8  # frames of one shot are too similar for more to help  [O]
 # Input sizes at which an encoder is read, as multiples of the training size:
 # pretrained encoders often do better on larger images than those of a short
 # training. [O]
@@ -50,7 +51,9 @@ class OwnLabels:
         )
 
 
-def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
+def read(
+    labels, dataset=None, most=MOST_IMAGES, most_per_shot=MOST_PER_SHOT
+) -> OwnLabels:
     """Reads labelled images.
 
     Args:
@@ -60,12 +63,13 @@ def read(labels, dataset=None, most=MOST_IMAGES) -> OwnLabels:
         dataset: for a CSV file, the prepared data set with its videos.
         most: int, maximum number of images; if there are more, this many are
             drawn evenly over the labelled shots or images, always the same.
+        most_per_shot: int, maximum number of images of one shot, or None.
     Returns: OwnLabels.
     Raises: ValueError: they cannot be read, a row matches no video, or there
         is only one class.
     """
     if is_csv(labels):
-        found = _of_ranges(labels, dataset, most)
+        found = _of_ranges(labels, dataset, most, most_per_shot)
     else:
         found = of_images(image_sources.open_images(str(labels)), most)
     if len(np.unique(found.labels)) < 2:
@@ -155,7 +159,7 @@ def _joined(file, dataset):
     return stored, range_labels.join(stored.footage, file)
 
 
-def _of_ranges(file, dataset, most):
+def _of_ranges(file, dataset, most, most_per_shot):
     stored, joined = _joined(file, dataset)
     random, order = np.random.default_rng(0), []
     # One frame of each labelled shot, then a second one, and so on.
@@ -166,6 +170,7 @@ def _of_ranges(file, dataset, most):
             for rank, (key, row) in enumerate(
                 zip(keys, random.permutation(rows), strict=True)
             )
+            if most_per_shot is None or rank < most_per_shot
         ]
     chosen = sorted(order)[:most]
     shots = np.array([shot for _, _, shot, _ in chosen], np.int64)
@@ -258,6 +263,15 @@ def divisions(labels, groups, count):
     if not found:
         raise why
     return [*found.values()]
+
+
+def standard_error(by_video):
+    """Standard error of the sum of what each video adds [V], float.
+
+    It is 0 for one video alone.
+    """
+    count = len(by_video)
+    return float(np.sqrt(count * np.var(by_video, ddof=min(1, count - 1))))
 
 
 def sizes_to_try(trained):

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from vivi_keras import files
+from vivi_keras.features import own_labels
 from vivi_keras.levels import replicas
 
 FILE, START_FILE = "best.npz", "start.npz"
@@ -132,16 +133,11 @@ class KeepBest:
         gains = by_video - self._start_by_video
         if step and (
             score <= self._record["score"]
-            or gains.sum() <= _standard_error(gains)
+            or gains.sum() <= own_labels.standard_error(gains)
         ):
             return
         self._record |= {"step": step, "score": score, "start_share": share}
         self._values = values
-
-
-def _standard_error(parts):
-    """Of the sum of independent parts [V]; 0 for one part alone."""
-    return math.sqrt(len(parts) * np.var(parts, ddof=min(1, len(parts) - 1)))
 
 
 def _values(encoder):

@@ -16,7 +16,7 @@ from vivi_keras import checks, files
 
 # All values are [O].
 FRAMES = 30_000  # stored frames that are enough for a small archive
-FRAME_RATES = (1.0, 12.0)  # least and most stored frames a second
+FRAME_RATES = (1.0, 4.0)  # least and most stored frames a second
 MOST_PROBED = 200  # videos that are opened to measure the archive
 DECODED_A_SECOND = 150  # frames that one process prepares a second
 VIDEO_RATE = 25.0  # frames a second of a video whose header does not say
@@ -54,15 +54,16 @@ class Plan:
         frames_per_second, short_side: settings for vivi-prepare.
         image_size: pixels a side for training.
         steps: of the whole run; a trial of a level has fewer.
-        images_per_second: that this machine trains on, measured.
-        seconds: dict stage -> how long it takes, about.
+        images_per_second: that this machine trains on, measured; None if the
+            steps were given.
+        seconds: dict stage -> how long it takes, about, as far as is known.
     """
 
     frames_per_second: float
     short_side: int
     image_size: int
     steps: int
-    images_per_second: float
+    images_per_second: float | None
     seconds: dict
 
 
@@ -79,7 +80,15 @@ def scale() -> str:
 
 
 def read_or_make(
-    file, inputs, config, budget_seconds, *, videos, writes=True, **options
+    file,
+    inputs,
+    config,
+    budget_seconds,
+    *,
+    videos,
+    steps=None,
+    writes=True,
+    **options,
 ):
     """The plan of an earlier call or, if there was none, a new one.
 
@@ -89,6 +98,8 @@ def read_or_make(
         config: ConfigDict of the training.
         budget_seconds: float; of the first call.
         videos: see `measure_archive`.
+        steps: int, the steps of training, or None: as many as the budget
+            allows.
         writes: whether to write the file.
         **options: of `make_plan`: `num_choices`, `has_labels`, `workers`.
     Returns: (Archive, Plan).
@@ -106,14 +117,19 @@ def read_or_make(
             "videos must be at least 2, since other videos are the negatives."
             f" Got: 1 that can be opened, of {videos}"
         )
-    plan = make_plan(
-        archive,
-        budget_seconds,
-        images_per_second=measure_speed(config),
-        images_per_step=batches.images_per_step(config),
-        image_size=config.data.image_size,
-        **options,
-    )
+    if steps is None:
+        plan = make_plan(
+            archive,
+            budget_seconds,
+            images_per_second=measure_speed(config),
+            images_per_step=batches.images_per_step(config),
+            image_size=config.data.image_size,
+            **options,
+        )
+    else:
+        plan = plan_steps(
+            archive, steps, config.data.image_size, options["workers"]
+        )
     if writes:
         content = {
             "inputs": inputs,
@@ -288,8 +304,7 @@ def make_plan(
     Raises: ValueError: the budget is too small; the message says what it takes.
     """
     rate = choose_frame_rate(archive.seconds)
-    decoded = archive.seconds * archive.video_rate
-    preparing = decoded / (DECODED_A_SECOND * workers)
+    preparing = _preparing(archive, workers)
     # Each stored frame is embedded once, without gradient.
     indexing = archive.seconds * rate / (3 * images_per_second)
     fixed = START_SECONDS + preparing + indexing
@@ -315,7 +330,7 @@ def make_plan(
         of_trials = 0.0
     return Plan(
         rate,
-        min(archive.short_side, STORED_SIDE * image_size),
+        _short_side(archive, image_size),
         image_size,
         steps,
         images_per_second,
@@ -329,8 +344,35 @@ def make_plan(
     )
 
 
+def plan_steps(archive, steps, image_size, workers) -> Plan:
+    """The plan of a run whose steps are given: it is the same everywhere.
+
+    Args: as `make_plan`; steps: int >= 1.
+    """
+    return Plan(
+        choose_frame_rate(archive.seconds),
+        _short_side(archive, image_size),
+        image_size,
+        steps,
+        None,
+        {"prepare": _preparing(archive, workers)},
+    )
+
+
+def _preparing(archive, workers):
+    """Seconds to prepare an archive, about."""
+    decoded = archive.seconds * archive.video_rate
+    return decoded / (DECODED_A_SECOND * workers)
+
+
+def _short_side(archive, image_size):
+    return min(archive.short_side, STORED_SIDE * image_size)
+
+
 def trial_steps(plan, num_choices, images_per_step) -> int:
     """Steps of each trial."""
+    if plan.images_per_second is None:
+        return max(1, int(TRIAL_STEPS * plan.steps))
     images = plan.seconds["trials"] * plan.images_per_second
     return max(1, int(images / (max(1, num_choices) * images_per_step)))
 
@@ -353,10 +395,16 @@ def describe(archive, plan) -> str:
         ),
         f"Kept: {plan.frames_per_second:g} frames a second, about"
         f" {frames:,.0f}, short side {plan.short_side} pixels",
-        f"Training: {plan.steps} steps at {plan.image_size} pixels;"
-        f" {plan.images_per_second:.0f} images a second were measured here",
-        f"Time: about {_duration(sum(plan.seconds.values()))} ({stages})",
+        f"Training: {plan.steps} steps at {plan.image_size} pixels",
     ]
+    if plan.images_per_second is None:
+        lines.append(f"Time: {stages}; training was not measured")
+    else:
+        lines[-1] += (
+            f"; {plan.images_per_second:.0f} images a second were measured here"
+        )
+        total = _duration(sum(plan.seconds.values()))
+        lines.append(f"Time: about {total} ({stages})")
     return "\n".join(lines)
 
 

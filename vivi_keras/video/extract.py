@@ -51,22 +51,20 @@ class _Held:
         seconds: its time.
         picture: the decoded frame or its JPEG; None if it must not be kept.
         on_grid: first frame of a step of `Settings.frames_per_second`.
+        num_bytes: of the decoded frame; 0 once it is a JPEG.
     """
 
     index: int
     seconds: float
     picture: av.VideoFrame | bytes | None
     on_grid: bool
+    num_bytes: int = dataclasses.field(init=False)
 
-    @property
-    def num_bytes(self):
-        if isinstance(self.picture, av.VideoFrame):
-            return _num_bytes(self.picture)
-        return 0
-
-
-def _num_bytes(picture):
-    return sum(plane.buffer_size for plane in picture.planes)
+    def __post_init__(self):
+        self.num_bytes = 0
+        if self.picture is not None:
+            planes = self.picture.planes
+            self.num_bytes = sum(plane.buffer_size for plane in planes)
 
 
 class _OpenShot:
@@ -241,7 +239,7 @@ class _Pass:
         """Encodes a frame if those that wait already take too much memory."""
         waiting = [*self._window, *(self._open.held() if self._open else [])]
         if sum(h.num_bytes for h in waiting) > WINDOW_BYTES:
-            held.picture = self._jpeg(held.picture)
+            held.picture, held.num_bytes = self._jpeg(held.picture), 0
 
     def _jpeg(self, picture):
         if isinstance(picture, bytes):

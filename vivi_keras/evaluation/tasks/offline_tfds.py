@@ -140,7 +140,7 @@ def divide(images):
 
 def _own_task(labels, dataset):
     """A task of a user's own labels; no video is in both parts."""
-    own = own_labels.read(labels, dataset)
+    own = own_labels.read(labels, dataset, most_per_shot=None)
     # Images may differ in size; encoders get them resized in any case.
     height, width = np.median([i.shape[:2] for i in own.images], 0).astype(int)
     images = np.stack(
