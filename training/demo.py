@@ -18,12 +18,12 @@ from vivi_keras import commands
 
 OUTPUT = flags.DEFINE_string("output", ".cache/demo", "Folder of the run.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of videos and training.", 0)
-STEPS = flags.DEFINE_integer("steps", 40, "Training steps.", 1)
+STEPS = flags.DEFINE_integer("steps", 50, "Training steps.", 1)
 _MAPS = flags.DEFINE_integer("maps", 6, "Maps to tell apart.", 2)
 _WALKS = flags.DEFINE_integer("walks", 8, "Videos of each map.", 4)
 
 # Chosen with seed 5. [O]
-LEVEL, IMAGE_SIZE = "frame+shot", 48
+LEVEL, IMAGE_SIZE = "vivi", 48
 
 
 def main(argv):

@@ -28,7 +28,7 @@ def verdict(demo, level, steps):
     """The verdict on a level, adapted as the demo adapts its own level."""
     config = workdir.read_config(demo / "adapted/run")
     folder = demo / "adapted"
-    if level != "frame+shot" or steps != config.train.steps:
+    if level != "vivi" or steps != config.train.steps:
         folder = demo / f"levels/{level}-{steps}"
     known = files.read_json(folder / "run/verdict/summary.json")
     if known is not None:
@@ -56,7 +56,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demos", type=pathlib.Path, nargs="+")
     parser.add_argument("--levels", default=",".join(pipeline.LEVELS))
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=50)
     given = parser.parse_args()
     levels = given.levels.split(",")
     found = {level: [] for level in levels}
