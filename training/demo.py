@@ -22,7 +22,7 @@ STEPS = flags.DEFINE_integer("steps", 50, "Training steps.", 1)
 _MAPS = flags.DEFINE_integer("maps", 6, "Maps to tell apart.", 2)
 _WALKS = flags.DEFINE_integer("walks", 8, "Videos of each map.", 4)
 
-# Chosen with seed 5. [O]
+# Chosen with videos of other maps.  [O]
 LEVEL, IMAGE_SIZE = "vivi", 48
 
 

@@ -656,7 +656,10 @@ def test_trials_choose_and_the_chosen_goes_on(archive, tmp_path):
         "Trial 1 of 2: frame, 0.001",
         "Trial 2 of 2: shot, 0.001",
     ]
-    assert "short run" in lines[2] and found.verdict["verdict"] in lines[3]
+    assert "short run" in lines[2] and found.verdict["verdict"] in lines[-1]
+    assert lines[3].startswith(
+        f"Adapting by {found.trials[0]['name']}: 4 steps"
+    )
     images = np.random.default_rng(0).uniform(0, 1, (3, 24, 24, 3))
     np.testing.assert_allclose(
         encoder_lib.load_encoder(found.module).features(images),

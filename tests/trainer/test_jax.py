@@ -102,8 +102,10 @@ def test_a_run_goes_on_under_jax(options, dataset, tmp_path):
     found = train("jax", dataset, tmp_path / "b", 3, **options)
     assert found.keys() == expected.keys()
     for name in expected:
+        # Ranks and distances are more sensitive to rounding than losses.
+        error = 1e-4 if name.endswith("loss") else 1e-3
         np.testing.assert_allclose(
-            found[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name
+            found[name], expected[name], rtol=error, atol=error, err_msg=name
         )
     values, others = last(tmp_path / "b", 5), last(tmp_path / "a", 5)
     assert values.keys() == others.keys()
