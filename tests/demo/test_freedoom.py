@@ -1,5 +1,6 @@
 """The domain of walks: its labels hold, and its splits share no map."""
 
+import os
 import subprocess
 import sys
 
@@ -204,6 +205,17 @@ def test_an_archive_of_places(tmp_path):
         freedoom.make_places(tmp_path, seed=1, **options)
     with pytest.raises(ValueError, match="num_maps must be .* Got: 1"):
         freedoom.make_places(tmp_path / "one", num_maps=1)
+
+
+def test_each_process_works_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    # The game ends a process that finds the folder of another one.
+    monkeypatch.chdir(tmp_path)
+    folders = set()
+    for _ in range(2):
+        freedoom._leave(tmp_path)
+        folders.add(os.getcwd())
+    assert len(folders) == 2
+    assert all(os.path.dirname(path) == str(tmp_path) for path in folders)
 
 
 def test_a_folder_of_another_domain_is_refused(domain):

@@ -214,11 +214,10 @@ def _record(jobs, num_shots, seed, workers, show):
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
-    # The game makes an empty folder in the working directory.
     with (
         tempfile.TemporaryDirectory() as scratch,
         futures.ProcessPoolExecutor(
-            workers, context, initializer=os.chdir, initargs=(scratch,)
+            workers, context, initializer=_leave, initargs=(scratch,)
         ) as pool,
     ):
         started = [
@@ -234,6 +233,15 @@ def _record(jobs, num_shots, seed, workers, show):
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _leave(scratch):
+    """Goes to a folder of this process's own.
+
+    The game makes a folder in the working directory, and ends the process if
+    another one does so at the same time.
+    """
+    os.chdir(tempfile.mkdtemp(dir=scratch))
 
 
 def _middle_object(things):
