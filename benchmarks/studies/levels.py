@@ -28,7 +28,8 @@ def verdict(demo, level, steps):
     """The verdict on a level, adapted as the demo adapts its own level."""
     config = workdir.read_config(demo / "adapted/run")
     folder = demo / "adapted"
-    if level != "vivi" or steps != config.train.steps:
+    row = f"adapt_{level.replace('+', '_')}_demo"
+    if (row, steps) != (config.name, config.train.steps):
         folder = demo / f"levels/{level}-{steps}"
     known = files.read_json(folder / "run/verdict/summary.json")
     if known is not None:
