@@ -51,6 +51,7 @@ CONVERT = [
 ]
 ARCHIVE = [
     "pyarrow>=15,<27",
+    "faiss-cpu>=1.12,<2",
     "usearch>=2.17,<3",
     "pandas>=2.1.1,<4",
 ]

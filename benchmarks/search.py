@@ -1,12 +1,12 @@
 """Search of many vectors: ours against scikit-learn, LanceDB and NumPy.
 
-    python benchmarks/search.py --rows=1000000 --graph
+    python benchmarks/search.py --rows=1000000 --approximate
     python benchmarks/search.py --rows=200000 --stores
 
 Vectors are drawn around centres and written as an index. Ways of searching
 alternate, query by query, so that a busy machine slows all equally; a ratio is
-the median over the queries. --graph builds the approximate graph (at 1,000,000
-x 512 this takes long); --stores compares ways to store vectors: Parquet with
+the median over the queries. --approximate builds the lists for approximate
+search, too; --stores compares ways to store vectors: Parquet with
 bytes, Parquet with lists, Arrow, LanceDB (needs lancedb).
 """
 
@@ -25,7 +25,9 @@ _ROWS = flags.DEFINE_integer("rows", 1_000_000, "Frames.", 1000)
 _WIDTH = flags.DEFINE_integer("width", 512, "Features of a frame.", 2)
 _FRAMES = flags.DEFINE_integer("frames", 4, "Frames of a shot.", 1)
 _QUERIES = flags.DEFINE_integer("queries", 10, "Queries of each way.", 1)
-_GRAPH = flags.DEFINE_bool("graph", False, "Also the approximate graph.")
+_APPROXIMATE = flags.DEFINE_bool(
+    "approximate", False, "Also approximate search."
+)
 _STORES = flags.DEFINE_bool("stores", False, "Only compare stores.")
 _FOLDER = flags.DEFINE_string(
     "folder", None, "Where to keep the index; a temporary folder if not given."
@@ -119,12 +121,14 @@ def compare_search(folder):
 
     index = archive.open_index(folder)
     queries = next(blocks(_QUERIES.value, _WIDTH.value, seed=1))
-    if _GRAPH.value and not index.manifest["approximate"]:
-        seconds, recall = seconds_of(index.build_graph)
-        print(f"graph built in {seconds:.0f} s, {recall=:.3f}", flush=True)
+    if _APPROXIMATE.value and not index.manifest["approximate"]:
+        seconds, _ = seconds_of(index.build_approximate)
+        print(f"lists built in {seconds:.0f} s", flush=True)
     index.search(queries[0])
     ways = {"exact": lambda q: index.search(q, 10)}
-    if _GRAPH.value:
+    if _APPROXIMATE.value:
+        recall = index.manifest["approximate"]["recall_at_10"]
+        print(f"recall at 10, frames of the index as queries: {recall:.3f}")
         index.search(queries[0], 10, approximate=True)
         ways["approximate"] = lambda q: index.search(q, 10, approximate=True)
     brute = NearestNeighbors(
@@ -148,7 +152,7 @@ def compare_search(folder):
     best = [hits[0].row for hits in found["exact"]]
     same = [int(rows[0][0]) for _, rows in found["scikit-learn"]]
     print(f"the same nearest frame: {np.mean(np.equal(best, same)):.3f}")
-    if _GRAPH.value:
+    if _APPROXIMATE.value:
         print(
             "approximate search is faster than exact by"
             f" {np.median(exact / np.array(times['approximate'])):.1f}"

@@ -51,7 +51,7 @@ _BEAM = flags.DEFINE_string(
 _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
     False,
-    "Also build a graph for approximate search, for millions of frames.",
+    "Also build lists for approximate search, for millions of frames.",
 )
 _DUPLICATES = flags.DEFINE_bool(
     "duplicates",
@@ -90,8 +90,8 @@ def main(argv):
         )
         _print_summary(done)
         if _APPROXIMATE.value:
-            recall = archive.open_index(_OUTPUT.value).build_graph()
-            print(f"graph for approximate search: recall at 10 {recall:.3f}")
+            recall = archive.open_index(_OUTPUT.value).build_approximate()
+            print(f"approximate search: recall at 10 {recall:.3f}")
         return
     except KeyboardInterrupt:
         said = "stopped; run it again to go on"

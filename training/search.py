@@ -20,7 +20,7 @@ _K = flags.DEFINE_integer("k", 20, "Shots to find.", 1)
 _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
     False,
-    "Search the graph of vivi-embed --approximate: faster for millions of"
+    "Search the lists of vivi-embed --approximate: faster for millions of"
     " frames, but a neighbour may be missed.",
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")

@@ -1,4 +1,4 @@
-"""vivi-search: exact answers, the graph, queries, the page."""
+"""vivi-search: exact and approximate answers, queries, the page."""
 
 import base64
 import json
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from vivi_keras import archive
+from vivi_keras.archive import index as index_lib
 from vivi_keras.archive import pictures, search
 
 
@@ -64,21 +65,31 @@ def test_search_equals_a_slow_reference(tmp_path, k):
             assert hit.seconds == hit.start_seconds + hit.row - first
 
 
-def test_the_graph(tmp_path):
+def test_approximate_search(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(600, 16)).astype(np.float16)
     index = archive_helpers.write_index(tmp_path, vectors, [2] * 300)
     with pytest.raises(ValueError, match="Run vivi-embed --approximate"):
         index.search(vectors[0], approximate=True)
-    assert index.build_graph() > 0.97
+    monkeypatch.setattr(index_lib, "NUM_PROBES", 1)
+    recall = index.build_approximate()
+    assert 0.1 < recall < 0.9  # one of 15 lists is searched
+    assert index.manifest["approximate"]["recall_at_10"] == recall
+    # More lists are searched where one holds too few frames.
+    hits = archive.open_index(tmp_path).search(vectors[0], 300, True)
+    assert {hit.shot_row for hit in hits} == {*range(300)}
+    monkeypatch.undo()
     index = archive.open_index(tmp_path)
+    assert index._lists.nlist == 15
     for row in (0, 100, 599):
         exact, near = (
-            [hit.shot_row for hit in index.search(vectors[row], 5, flag)]
-            for flag in (False, True)
+            index.search(vectors[row], 5, flag) for flag in (False, True)
         )
-        assert exact == near
-    # A part more: the graph is refused, then extended.
+        assert [hit.row for hit in exact] == [hit.row for hit in near]
+        np.testing.assert_allclose(
+            [hit.score for hit in exact], [hit.score for hit in near], atol=1e-3
+        )
+    # A part more: the lists are refused, then extended.
     more = generator.normal(size=(4, 16)).astype(np.float16)
     other = archive_helpers.write_index(tmp_path / "other", more, [2, 2])
     part = other._store.parts[0]
@@ -94,13 +105,33 @@ def test_the_graph(tmp_path):
     index = archive.open_index(tmp_path)
     with pytest.raises(ValueError, match="Got: none, or an older one"):
         index.search(vectors[0], approximate=True)
-    index.build_graph()
+    index.build_approximate()
     index = archive.open_index(tmp_path)
     assert index.search(more[3], 1, approximate=True)[0].row == 603
-    path = tmp_path / "approximate.usearch"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="approximate.usearch is damaged"):
-        archive.open_index(tmp_path).search(vectors[0], approximate=True)
+    path = tmp_path / "approximate.faiss"
+    whole = path.read_bytes()
+    for damaged in (whole[:100], whole[:-1], b"", bytes(len(whole))):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="approximate.faiss is damaged"):
+            archive.open_index(tmp_path).search(vectors[0], approximate=True)
+
+
+def test_lists_are_made_anew_when_the_index_has_grown(tmp_path, monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float16)
+    vectors[7] = 0  # has no direction, but is kept
+    index = archive_helpers.write_index(tmp_path, vectors, [2] * 300)
+    for num_lists, expected in ((15, 15), (30, 15), (31, 31)):
+        monkeypatch.setattr(index_lib, "_num_lists", lambda _, n=num_lists: n)
+        assert index.build_approximate() > 0.99
+        assert archive.open_index(tmp_path)._lists.nlist == expected
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_lists"),
+    [(1, 1), (79, 1), (600, 15), (160_000, 1_600), (1_000_000, 4_000)],
+)
+def test_number_of_lists(num_frames, num_lists):
+    assert index_lib._num_lists(num_frames) == num_lists
 
 
 def test_bad_vectors_and_an_empty_index(tmp_path):
@@ -119,7 +150,7 @@ def test_bad_vectors_and_an_empty_index(tmp_path):
     empty = archive_helpers.write_index(tmp_path / "none", vectors[:0], [])
     assert empty.search(np.ones(8)) == []
     with pytest.raises(ValueError, match="must have frames"):
-        empty.build_graph()
+        empty.build_approximate()
 
 
 def command(folder, *flags):

@@ -13,14 +13,12 @@ from vivi_keras.data import range_labels
 NUM_NEIGHBOURS = 10  # of the recall that is measured
 _NUM_QUERIES = 100
 _KEYS = ("video_id", "first_shot", "shot")
-# The graph for approximate search of millions of frames: HNSW, by usearch.
-GRAPH = "approximate.usearch"
-# Edges per node, and nodes visited when one is added and when one is searched.
-# usearch's defaults (16, 128, 64) find 0.88 of the 10 nearest. [O]
-CONNECTIVITY = 32
-EXPANSION_ADD = 128
-EXPANSION_SEARCH = 192
-_BATCH = 16_384
+# Lists of similar frames for approximate search (IVF), by faiss.
+LISTS = "approximate.faiss"
+# A search compares the query with the frames of the NUM_PROBES nearest of
+# about 4 sqrt(N) lists; the lists' centres are those of k-means. [O]
+NUM_PROBES = 64
+_FRAMES_OF_A_CENTRE, _ITERATIONS, _BATCH = 40, 10, 16_384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +61,7 @@ def open_index(folder):
     >>> [hit.shot_row for hit in index.search(index.vectors[4], k=1)]
     [2]
     """
-    for name in ("pyarrow", "pandas", "usearch"):
+    for name in ("pyarrow", "pandas", "usearch", "faiss"):
         store_lib.needs(name)
     return Index(store_lib.open_store(folder))
 
@@ -153,8 +151,8 @@ class Index:
         return self._store.read("frames", ["seconds"])["seconds"]
 
     @functools.cached_property
-    def _graph(self):
-        return _open_graph(self._store)
+    def _lists(self):
+        return _open_lists(self._store)
 
     def search(self, vector, k=10, approximate=False):
         """The shots with the frames most similar to a vector, nearest first.
@@ -162,11 +160,11 @@ class Index:
         Args:
             vector: float [D], features of an image by the index's module.
             k: number of shots; fewer are returned from a smaller index.
-            approximate: search the graph that `build_graph` made: much faster
-                for millions of frames, but a neighbour may be missed.
+            approximate: search the lists that `build_approximate` made: much
+                faster for millions of frames, but a neighbour may be missed.
         Returns: list of Hit, one per shot.
         Raises: ValueError: the vector is of another length, not finite or
-            all zero, or there is no graph.
+            all zero, or `build_approximate` has not been called.
         """
         checks.check_whole("k", k, 1, 1_000_000)
         vector = np.asarray(vector, np.float32)
@@ -181,7 +179,7 @@ class Index:
                 "vector must be finite and not all zero. Got: a vector of"
                 f" length {length}"
             )
-        find = self._nearest_in_graph if approximate else self._nearest
+        find = self._nearest_in_lists if approximate else self._nearest
         return [
             self._hit(row, score)
             for row, score in self._best_of_shots(find, vector / length, k)
@@ -222,15 +220,16 @@ class Index:
         rows = np.asarray(found.keys, np.int64).reshape(-1)
         return rows, self.vectors[rows]
 
-    def _nearest_in_graph(self, vector, count):
-        """As `_nearest`, by the graph: the vectors are read from it."""
-        return _nearest_in(self._graph, vector, count)
+    def _nearest_in_lists(self, vector, count):
+        """As `_nearest`, by the lists: the vectors are read from them."""
+        return _nearest_in(self._lists, vector, count)
 
-    def build_graph(self):
-        """Builds or extends the graph for approximate search.
+    def build_approximate(self):
+        """Builds or extends the lists of similar frames (IVF) that approximate
+        search needs.
 
-        It is rebuilt if frames were removed from the index; else only new
-        frames are added.
+        They are rebuilt if frames were removed from the index, or if it has
+        become four times as large; else only new frames are added.
 
         Returns: recall at 10 against exact search, in [0, 1]: 100 frames of
             the index are searched, and each frame itself does not count.
@@ -241,9 +240,9 @@ class Index:
                 f"the index {self.folder} must have frames. Got: 0"
             )
         with files.locked(self.folder, ".lock"):
-            built = _build_graph(self._store, self.vectors)
+            built = _build_lists(self._store, self.vectors)
             recall = self._recall(built)
-            _save_graph(self._store, built, recall)
+            _save_lists(self._store, built, recall)
         return recall
 
     def _recall(self, built):
@@ -304,83 +303,116 @@ def cosines(vectors, vector):
     return np.clip(vectors @ vector / np.maximum(lengths, 1e-12), -1, 1)
 
 
-def _build_graph(store, vectors):
-    """The graph of an index's frames: a new one, or the extended old one.
+def _build_lists(store, vectors):
+    """The lists of an index's frames: new ones, or the extended old ones.
 
     Args:
         store: `store.Store`.
         vectors: float16 [N, D], of the frames of its parts.
     """
-    usearch = store_lib.needs("usearch.index")
+    faiss = store_lib.needs("faiss")
     entry = store.manifest["approximate"] or {"parts": []}
-    path, old = store.folder / GRAPH, entry["parts"]
+    path, old = store.folder / LISTS, entry["parts"]
     names = [part["name"] for part in store.parts]
+    num_lists, lists = _num_lists(len(vectors)), None
     if path.exists() and old and names[: len(old)] == old:
-        graph = _restore_graph(path, view=False)
-    else:
-        graph = usearch.Index(
-            ndim=store.num_features,
-            metric=usearch.MetricKind.Cos,
-            dtype=usearch.ScalarKind.F16,
-            connectivity=CONNECTIVITY,
-            expansion_add=EXPANSION_ADD,
+        lists = _read_lists(path, entry)
+    if lists is None or num_lists > 2 * lists.nlist:
+        lists = faiss.IndexIVFScalarQuantizer(
+            faiss.IndexFlatIP(store.num_features),
+            store.num_features,
+            num_lists,
+            faiss.ScalarQuantizer.QT_fp16,
+            faiss.METRIC_INNER_PRODUCT,
         )
-    graph.expansion_search = EXPANSION_SEARCH
-    for first in range(len(graph), len(vectors), _BATCH):
-        rows = np.arange(first, min(first + _BATCH, len(vectors)))
-        graph.add(rows, vectors[rows])
-    return graph
+        lists.cp.niter, lists.cp.spherical = _ITERATIONS, True
+        rows = np.random.default_rng(0).choice(
+            len(vectors),
+            min(len(vectors), _FRAMES_OF_A_CENTRE * num_lists),
+            replace=False,
+        )
+        lists.train(_unit(vectors[np.sort(rows)]))
+    for first in range(lists.ntotal, len(vectors), _BATCH):
+        lists.add(_unit(vectors[first : first + _BATCH]))
+    return lists
 
 
-def _save_graph(store, graph, recall):
-    """Writes a graph; it is used once the manifest names it."""
+def _num_lists(num_frames):
+    most = max(1, num_frames // _FRAMES_OF_A_CENTRE)
+    return min(most, round(4 * num_frames**0.5))
+
+
+def _unit(vectors):
+    """Vectors of length 1, or all zero: float32 [N, D]."""
+    vectors = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
+
+
+def _save_lists(store, lists, recall):
+    """Writes the lists; they are used once the manifest names them."""
+    faiss = store_lib.needs("faiss")
     store.manifest["approximate"] = None
     store.save()
-    graph.save(str(store.folder / GRAPH))
-    names = [part["name"] for part in store.parts]
-    store.manifest["approximate"] = {"parts": names, "recall_at_10": recall}
+    path = store.folder / LISTS
+    faiss.write_index(lists, str(path))
+    store.manifest["approximate"] = {
+        "parts": [part["name"] for part in store.parts],
+        "bytes": path.stat().st_size,
+        "recall_at_10": recall,
+    }
     store.save()
 
 
-def _open_graph(store):
-    """Opens the graph of an index, mapped from disk.
+def _open_lists(store):
+    """Opens the lists of an index, mapped from disk.
 
-    Raises: ValueError: there is none, or it is not of the index's frames.
+    Raises: ValueError: there are none, or not of the index's frames.
     """
-    path, entry = store.folder / GRAPH, store.manifest["approximate"]
+    path, entry = store.folder / LISTS, store.manifest["approximate"]
     names = [part["name"] for part in store.parts]
     if entry is None or entry["parts"] != names or not path.exists():
         raise ValueError(
-            f"approximate search needs a graph of the frames in {store.folder}."
-            " Got: none, or an older one. Run vivi-embed --approximate."
+            f"approximate search needs {LISTS} of the frames in"
+            f" {store.folder}. Got: none, or an older one. Run vivi-embed"
+            " --approximate."
         )
-    graph = _restore_graph(path, view=True)
-    if len(graph) != sum(part["frames"] for part in store.parts):
-        raise ValueError(_DAMAGED_GRAPH.format(path, "it lacks frames"))
-    graph.expansion_search = EXPANSION_SEARCH
-    return graph
+    lists = _read_lists(path, entry, mapped=True)
+    if lists.ntotal != sum(part["frames"] for part in store.parts):
+        raise ValueError(_DAMAGED.format(path, "it lacks frames"))
+    return lists
 
 
-_DAMAGED_GRAPH = (
-    "{} is damaged ({}); delete it and run vivi-embed --approximate"
-)
+_DAMAGED = "{} is damaged ({}); delete it and run vivi-embed --approximate"
 
 
-def _restore_graph(path, view):
-    usearch = store_lib.needs("usearch.index")
-    try:
-        graph = usearch.Index.restore(str(path), view=view)
-    except Exception as error:  # usearch raises many kinds
+def _read_lists(path, entry, mapped=False):
+    faiss = store_lib.needs("faiss")
+    size, expected = path.stat().st_size, entry["bytes"]
+    if size != expected:
         raise ValueError(
-            _DAMAGED_GRAPH.format(path, checks.reason(error))
-        ) from error
-    if graph is None:
-        raise ValueError(_DAMAGED_GRAPH.format(path, "not a graph of usearch"))
-    return graph
+            _DAMAGED.format(path, f"{size} bytes instead of {expected}")
+        )
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if mapped else 0)
+    except RuntimeError as error:
+        raise ValueError(_DAMAGED.format(path, checks.reason(error))) from error
 
 
-def _nearest_in(graph, vector, count):
-    """The nearest frames in a graph: rows int64 [<= count], their vectors."""
-    found = graph.search(vector.astype(np.float16), count)
-    rows = np.asarray(found.keys, np.int64).reshape(-1)
-    return rows, np.asarray(graph.get(rows)).reshape(len(rows), -1)
+def _nearest_in(lists, vector, count):
+    """The nearest frames in the lists: rows int64 [<= count], their vectors,
+    of length 1.
+
+    More lists are searched if the nearest ones hold too few frames.
+    """
+    faiss = store_lib.needs("faiss")
+    query, num_probes = _unit(vector[None]), NUM_PROBES
+    while True:
+        near = faiss.SearchParametersIVF(nprobe=min(num_probes, lists.nlist))
+        _, rows, vectors = lists.search_and_reconstruct(
+            query, count, params=near
+        )
+        rows, vectors = rows[0], vectors[0]
+        if rows[-1] >= 0 or num_probes >= lists.nlist:
+            return rows[rows >= 0], vectors[rows >= 0]
+        num_probes *= 4

@@ -4,7 +4,7 @@
     parts/00001.frames.parquet    a row per frame, with its vector
     parts/00001.shots.parquet     a row per shot, with the mean of its frames
     records.parquet          where each shot is in the data set
-    approximate.usearch      a graph for approximate search, if it was built
+    approximate.faiss        lists for approximate search, if they were built
 
 A part is valid once `index.json` names it: a killed run leaves a valid index.
 Vectors are stored as the bytes of little-endian float16: Parquet reads such
