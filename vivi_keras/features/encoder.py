@@ -111,11 +111,13 @@ class Encoder:
     def _frozen(self, images):
         function = self._compiled.get(images.shape[1:])
         if function is None:
-            function = self._compiled[images.shape[1:]] = tf.function(
+            function = tf.function(
                 lambda images: self(images, training=False),
                 autograph=False,  # keeps error messages unchanged
-                reduce_retracing=True,  # for any number of images
+            ).get_concrete_function(
+                tf.TensorSpec([self.batch_size, *images.shape[1:]])
             )
+            self._compiled[images.shape[1:]] = function
         return function(tf.constant(images))
 
     def _all_features(self, images):
