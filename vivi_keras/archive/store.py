@@ -12,6 +12,7 @@ columns six times as fast as lists of numbers (`benchmarks/search.py`).
 """
 
 import importlib
+import logging
 import pathlib
 
 import numpy as np
@@ -29,6 +30,8 @@ def needs(name):
 
     Raises: ImportError: it is not installed; the message says how to install.
     """
+    # It logs which builds of itself it tries.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     try:
         return importlib.import_module(name)
     except ImportError as error:
