@@ -27,8 +27,9 @@ OTHER = $(if $(filter file default,$(origin PYTHON)),,$(filter-out $(VERSION),\
 	# An old pip can search for hours where a new one needs seconds.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--upgrade pip
+	# Python compiles what it imports; pip would compile all, for long.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--editable '.[test]'
+		--no-compile --editable '.[test]'
 	touch $@
 
 test: install

@@ -333,7 +333,8 @@ def features(shots, encoder, size, batch_size):
         try:
             for shot in shots:
                 pending.append(shot)
-                yield from shot.images
+                # Each step of a generator is slow: JPEGs come shot by shot.
+                yield from ([shot.images] if encoded else shot.images)
         except Exception as error:  # TensorFlow would wrap it
             failures.append(error)
 
@@ -342,13 +343,12 @@ def features(shots, encoder, size, batch_size):
         return
     shots = _chained(first, shots)
     encoded = isinstance(first.images[0], bytes)
-    spec = (
-        tf.TensorSpec([], tf.string)
-        if encoded
-        else tf.TensorSpec([None, None, 3], tf.uint8)
-    )
+    spec = tf.TensorSpec([None, None, 3], tf.uint8)
+    if encoded:
+        spec = tf.TensorSpec([None], tf.string)
+    frames = tf.data.Dataset.from_generator(images, output_signature=spec)
     batches = (
-        tf.data.Dataset.from_generator(images, output_signature=spec)
+        (frames.unbatch() if encoded else frames)
         .map(
             lambda image: _resized(image, size, encoded),
             num_parallel_calls=tf.data.AUTOTUNE,
