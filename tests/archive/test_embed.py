@@ -359,7 +359,9 @@ def test_the_command(made, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "36 frames added, 0 dropped; 4 videos, 12 shots" in done.stdout
-    assert "recall at 10 1.000" in done.stdout
+    # Its lists hold all frames, but their directions are rounded.
+    assert float(done.stdout.split("recall at 10 ")[1]) > 0.98
+    assert "clustering" not in done.stderr
     done = run(
         "--module=module",
         "--dataset=data",

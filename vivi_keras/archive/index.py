@@ -229,7 +229,8 @@ class Index:
         search needs.
 
         They are rebuilt if frames were removed from the index, or if it has
-        become four times as large; else only new frames are added.
+        become four times as large; else only new frames are added. They keep
+        the direction of each vector, as float16.
 
         Returns: recall at 10 against exact search, in [0, 1]: 100 frames of
             the index are searched, and each frame itself does not count.
@@ -326,6 +327,7 @@ def _build_lists(store, vectors):
             faiss.METRIC_INNER_PRODUCT,
         )
         lists.cp.niter, lists.cp.spherical = _ITERATIONS, True
+        lists.cp.min_points_per_centroid = 1  # else it warns of few frames
         rows = np.random.default_rng(0).choice(
             len(vectors),
             min(len(vectors), _FRAMES_OF_A_CENTRE * num_lists),
