@@ -29,7 +29,8 @@ class Adapted:
     Attributes:
         encoder: keras.Model, the best one by the probe: images [N, H, W, 3] in
             [0, 1] -> features [N, D].
-        module: folder of the same encoder as a SavedModel.
+        module: folder of the same encoder as a SavedModel. Both are the start
+            if the verdict finds the adapted encoder worse.
         verdict: dict, see `evaluation.verdict.judge`.
         trials: list of dicts "name", "score" and "step", best first; empty if
             nothing was tried.
@@ -140,7 +141,7 @@ def adapt(
         show("Judging the start and the adapted encoder")
     result = judge_run(workdir / "run", labels, fine_tune=fine_tune, show=show)
     model, _ = build.restore_encoder(workdir / "run")
-    return Adapted(model, workdir / "run/verdict/adapted", result, trials)
+    return Adapted(model, _judged_module(workdir / "run"), result, trials)
 
 
 def _steps_between_probes(steps):
@@ -235,13 +236,17 @@ def _trial_table(trials):
     )
 
 
-def judge_run(workdir, labels, **options) -> dict:
+def judge_run(workdir, labels, *, show=print, **options) -> dict:
     """The verdict on a run that saved its best step.
+
+    If the adapted encoder is clearly worse than the start, the start takes its
+    place in the run: `vivi-export` exports it.
 
     Args:
         workdir: folder of the run; "verdict" in it gets the modules `start` and
             `adapted`, summary.json and report.html.
         labels: those of the run's probe.
+        show: callable that prints a line, or None.
         **options: further arguments of `evaluation.verdict.judge`.
     Returns: see `evaluation.verdict.judge`.
     Raises: FileNotFoundError: the run or its start is gone, or it saved no
@@ -250,10 +255,15 @@ def judge_run(workdir, labels, **options) -> dict:
     from vivi_keras.evaluation import verdict
     from vivi_keras.export import export_encoder
     from vivi_keras.features import own_labels
-    from vivi_keras.runs import build
+    from vivi_keras.runs import best, build
     from vivi_keras.runs import workdir as workdir_lib
 
     output = pathlib.Path(workdir) / "verdict"
+    known = files.read_json(output / "summary.json")
+    if known is not None and _judged_module(workdir).name == "start":
+        if show is not None:
+            show(verdict.text(known))
+        return known
     config = workdir_lib.read_config(workdir)
     adapted, metadata = build.restore_model(workdir, step="best")
     export_encoder(adapted.encoder, output / "adapted", metadata=metadata)
@@ -261,7 +271,7 @@ def judge_run(workdir, labels, **options) -> dict:
     start.trainable = True
     shared = {k: v for k, v in metadata.items() if k != "chosen_by"}
     export_encoder(start, output / "start", metadata={**shared, "steps": 0})
-    return verdict.judge(
+    result = verdict.judge(
         output / "start",
         output / "adapted",
         labels,
@@ -270,8 +280,21 @@ def judge_run(workdir, labels, **options) -> dict:
         best_step=metadata["steps"],
         start_share=metadata["chosen_by"]["start_share"],
         image_sizes=own_labels.sizes_to_try(config.data.image_size),
+        show=show,
         **options,
     )
+    if verdict.is_worse(result):
+        best.reject(workdir, start)
+    return result
+
+
+def _judged_module(workdir):
+    """The module of a run that was judged: the start, if that is better."""
+    from vivi_keras.runs import best
+
+    record, _ = best.read(workdir)
+    name = "start" if "rejected" in record else "adapted"
+    return pathlib.Path(workdir) / "verdict" / name
 
 
 def run(
@@ -434,7 +457,7 @@ def _adapt_once(folder, dataset, labels, plan, config, **options):
     verdict = folder / "run" / "verdict"
     known = files.read_json(verdict / "summary.json")
     if known is not None:
-        return verdict / "adapted", known
+        return _judged_module(folder / "run"), known
     found = adapt(
         config.model.encoder,
         dataset,

@@ -96,7 +96,10 @@ def main():
                 for name in (START, ADAPTED)
             ]
             apart = " / ".join(f"{of_seed[share][-1]:+.1f}" for share in SHARES)
-            kept = f"step {record['step']}, {record['start_share']:g} start"
+            chosen = record.get("rejected", record)
+            kept = f"step {chosen['step']}, {chosen['start_share']:g} start"
+            if chosen is not record:
+                kept += "; rejected"
             print(
                 f"| {task}, {seed} | {kept} | {' | '.join(cells)} | {apart} |"
             )

@@ -423,7 +423,8 @@ def test_a_stopped_run_keeps_the_same_best_step(archive, tmp_path):
     assert row["probe_linear_mixed_0.5"] and row["probe_linear"]
 
 
-def test_a_spoilt_start_is_exported_as_it_was(archive, tmp_path, capsys):
+def train_red(archive, tmp_path):
+    """A run that spoils its start; returns images and the start's features."""
     # Its feature is the amount of red, which tells the class.
     red = keras.Sequential(
         [
@@ -441,13 +442,17 @@ def test_a_spoilt_start_is_exported_as_it_was(archive, tmp_path, capsys):
     config.schedule.update(name="constant", learning_rate=30.0, warmup_steps=0)
     config.adapt.warmup_head_steps = 0
     keep_best(config, archive, tmp_path / "run")
+    images = np.random.default_rng(0).uniform(0, 1, (5, 32, 32, 3))
+    return images, images.mean(axis=(1, 2))[:, :1]
+
+
+def test_a_spoilt_start_is_exported_as_it_was(archive, tmp_path, capsys):
+    images, expected = train_red(archive, tmp_path)
     assert "nothing was adapted" in capsys.readouterr().out
     record, _ = best.read(tmp_path / "run")
     scores = [found[best.SCORE] for found in record["scores"].values()]
     assert scores[-1] < scores[0]
-    images = np.random.default_rng(0).uniform(0, 1, (5, 32, 32, 3))
     last, _ = build.restore_model(tmp_path / "run", step="last")
-    expected = images.mean(axis=(1, 2))[:, :1]
     spoilt = np.asarray(last.encoder(images.astype("float32")))
     assert np.abs(spoilt - expected).max() > 0.1
     result = pipeline.judge_run(
@@ -469,6 +474,36 @@ def test_a_spoilt_start_is_exported_as_it_was(archive, tmp_path, capsys):
         *("start", "adapted", "raw 16x16 pixels", "colour histogram"),
         "start, fine-tuned",
     ]
+
+
+def test_the_start_is_kept_if_the_verdict_says_so(archive, tmp_path, capsys):
+    images, expected = train_red(archive, tmp_path)
+    workdir, labels = tmp_path / "run", archive / "labels.csv"
+    # As if the probe had liked the last step.
+    with np.load(workdir / best.FILE) as saved:
+        arrays = dict(saved)
+    last, _ = build.restore_model(workdir, step="last")
+    record = json.loads(str(arrays["record"])) | {"step": 6}
+    arrays |= best._values(last.encoder) | {"record": json.dumps(record)}
+    np.savez(workdir / best.FILE, **arrays)
+    result = pipeline.judge_run(workdir, labels, draws=2, fine_tune=False)
+    assert result["verdict"].startswith("The start is better with")
+    assert result["verdict"].endswith("So the start is kept.")
+    record, _ = best.read(workdir)
+    assert record["step"] == 0
+    assert record["rejected"] == {"step": 6, "start_share": 0.0}
+    assert "the verdict found it worse" in best.summary(record)
+    encoder, metadata = build.restore_encoder(workdir)
+    found = np.asarray(encoder(images.astype("float32")))
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    assert metadata["chosen_by"]["rejected"]["step"] == 6
+    module = pipeline._judged_module(workdir)
+    found = encoder_lib.load_encoder(module).features(images)
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+    capsys.readouterr()
+    # Judged again, it says the same, not that start and start are alike.
+    assert pipeline.judge_run(workdir, labels) == result
+    assert result["verdict"] in capsys.readouterr().out
 
 
 class Channel(keras.layers.Layer):

@@ -61,7 +61,7 @@ def judge(
         show: callable that prints a line, or None.
     Returns: dict of "verdict" (a sentence), "rows", "differences" (adapted
         minus start, by share, with Student's 95 % interval over the videos)
-        and "settings".
+        and "settings". `is_worse` tells whether the start is better.
     Raises: ValueError: bad labels, or too few videos.
     """
     checks.check_whole("draws", draws, 1, 1000)
@@ -278,6 +278,14 @@ def _result(own, splits, scores, differences, kept, sizes):
     }
 
 
+def is_worse(result) -> bool:
+    """Whether the adapted encoder is clearly worse than the start.
+
+    That is so if the interval with all labels is below zero.
+    """
+    return result["differences"]["all"]["high"] < 0
+
+
 def _verdict(differences, counts, best_step):
     if best_step == 0:
         return "The start was better: nothing was adapted."
@@ -290,7 +298,10 @@ def _verdict(differences, counts, best_step):
     if found["low"] > 0:
         return f"Adapted is better than the start {labels}: {interval}."
     if found["high"] < 0:
-        return f"The start is better {labels}: adapted {interval}."
+        return (
+            f"The start is better {labels}: adapted {interval}. So the start is"
+            " kept."
+        )
     return f"No difference from the start is shown {labels}: {interval}."
 
 

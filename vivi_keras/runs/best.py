@@ -137,6 +137,7 @@ class KeepBest:
         ):
             return
         self._record |= {"step": step, "score": score, "start_share": share}
+        self._record.pop("rejected", None)  # it was another encoder
         self._values = values
 
 
@@ -201,6 +202,33 @@ def _spoilt(path, got):
     return ValueError(f"{path} must be as vivi-pretrain wrote it. Got: {got}")
 
 
+def reject(workdir, start) -> None:
+    """Puts the start in the place of a run's best encoder.
+
+    Args:
+        workdir: folder of the run.
+        start: keras.Model or layer, the start.
+    Raises: ValueError: the file is damaged or of another encoder.
+    """
+    path = pathlib.Path(workdir) / FILE
+    record, values, start_by_video = _read(workdir)
+    _check_shapes(path, values, start)
+    record |= {
+        "rejected": {key: record[key] for key in ("step", "start_share")},
+        "step": 0,
+        "start_share": 0.0,
+        "score": record["scores"]["0"][SCORE],
+    }
+    _save(
+        path,
+        {
+            "record": json.dumps(record),
+            "start_by_video": start_by_video,
+            **_values(start),
+        },
+    )
+
+
 def has_best(workdir) -> bool:
     """Whether a run has saved its best encoder."""
     return (pathlib.Path(workdir) / FILE).exists()
@@ -211,7 +239,9 @@ def read(workdir):
 
     Returns: None, or (record, values): record is a dict of "step", its "score",
         "start_share" (0.0: not mixed), the "scores" of each step (as text) that
-        was scored, at "image_size"; values is a dict of the encoder's arrays.
+        was scored, at "image_size"; with "rejected", the step and share of the
+        start, if the verdict found that encoder worse than the start. values is
+        a dict of the encoder's arrays.
     Raises: ValueError: the file is damaged.
     """
     found = _read(workdir)
@@ -259,6 +289,12 @@ def summary(record) -> str:
         f"{name} {scores[str(step)][SCORE]:.3f}"
         for name, step in (("start", steps[0]), ("last", steps[-1]))
     )
+    if "rejected" in record:
+        return (
+            f"Step {record['rejected']['step']} was best by the probe ({ends}),"
+            " but the verdict found it worse than the start. vivi-export takes"
+            " the start."
+        )
     if not record["step"]:
         return (
             "No later step was better than the start by more than a standard"
