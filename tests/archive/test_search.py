@@ -114,6 +114,11 @@ def test_approximate_search(tmp_path, monkeypatch):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="approximate.faiss is damaged"):
             archive.open_index(tmp_path).search(vectors[0], approximate=True)
+    path.write_bytes(whole)
+    index = archive.open_index(tmp_path)
+    del index.manifest["approximate"]["bytes"]
+    with pytest.raises(ValueError, match="is damaged .* instead of None"):
+        index.search(vectors[0], approximate=True)
 
 
 def test_lists_are_made_anew_when_the_index_has_grown(tmp_path, monkeypatch):

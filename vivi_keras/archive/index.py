@@ -390,7 +390,7 @@ _DAMAGED = "{} is damaged ({}); delete it and run vivi-embed --approximate"
 
 def _read_lists(path, entry, mapped=False):
     faiss = store_lib.needs("faiss")
-    size, expected = path.stat().st_size, entry["bytes"]
+    size, expected = path.stat().st_size, entry.get("bytes")
     if size != expected:
         raise ValueError(
             _DAMAGED.format(path, f"{size} bytes instead of {expected}")
