@@ -141,7 +141,8 @@ def adapt(
         show("Judging the start and the adapted encoder")
     result = judge_run(workdir / "run", labels, fine_tune=fine_tune, show=show)
     model, _ = build.restore_encoder(workdir / "run")
-    return Adapted(model, _judged_module(workdir / "run"), result, trials)
+    module = _judged_module(workdir / "run", result)
+    return Adapted(model, module, result, trials)
 
 
 def _steps_between_probes(steps):
@@ -260,7 +261,7 @@ def judge_run(workdir, labels, *, show=print, **options) -> dict:
 
     output = pathlib.Path(workdir) / "verdict"
     known = files.read_json(output / "summary.json")
-    if known is not None and _judged_module(workdir).name == "start":
+    if known is not None and "rejected" in best.read(workdir)[0]:
         if show is not None:
             show(verdict.text(known))
         return known
@@ -283,18 +284,17 @@ def judge_run(workdir, labels, *, show=print, **options) -> dict:
         show=show,
         **options,
     )
-    if verdict.is_worse(result):
+    if verdict.is_worse(result["differences"]):
         best.reject(workdir, start)
     return result
 
 
-def _judged_module(workdir):
-    """The module of a run that was judged: the start, if that is better."""
-    from vivi_keras.runs import best
+def _judged_module(workdir, result):
+    """The better module of a run by its verdict: `start` or `adapted`."""
+    from vivi_keras.evaluation import verdict
 
-    record, _ = best.read(workdir)
-    name = "start" if "rejected" in record else "adapted"
-    return pathlib.Path(workdir) / "verdict" / name
+    worse = verdict.is_worse(result["differences"])
+    return pathlib.Path(workdir) / "verdict" / ("start" if worse else "adapted")
 
 
 def run(
@@ -457,7 +457,7 @@ def _adapt_once(folder, dataset, labels, plan, config, **options):
     verdict = folder / "run" / "verdict"
     known = files.read_json(verdict / "summary.json")
     if known is not None:
-        return _judged_module(folder / "run"), known
+        return _judged_module(folder / "run", known), known
     found = adapt(
         config.model.encoder,
         dataset,

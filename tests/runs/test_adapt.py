@@ -497,7 +497,7 @@ def test_the_start_is_kept_if_the_verdict_says_so(archive, tmp_path, capsys):
     found = np.asarray(encoder(images.astype("float32")))
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
     assert metadata["chosen_by"]["rejected"]["step"] == 6
-    module = pipeline._judged_module(workdir)
+    module = pipeline._judged_module(workdir, result)
     found = encoder_lib.load_encoder(module).features(images)
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
     capsys.readouterr()

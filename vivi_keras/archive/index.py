@@ -9,6 +9,7 @@ import numpy as np
 from vivi_keras import checks, files
 from vivi_keras.archive import store as store_lib
 from vivi_keras.data import range_labels
+from vivi_keras.features.knn import normalise
 
 NUM_NEIGHBOURS = 10  # of the recall that is measured
 _NUM_QUERIES = 100
@@ -333,22 +334,15 @@ def _build_lists(store, vectors):
             min(len(vectors), _FRAMES_OF_A_CENTRE * num_lists),
             replace=False,
         )
-        lists.train(_unit(vectors[np.sort(rows)]))
+        lists.train(normalise(vectors[np.sort(rows)]))
     for first in range(lists.ntotal, len(vectors), _BATCH):
-        lists.add(_unit(vectors[first : first + _BATCH]))
+        lists.add(normalise(vectors[first : first + _BATCH]))
     return lists
 
 
 def _num_lists(num_frames):
     most = max(1, num_frames // _FRAMES_OF_A_CENTRE)
     return min(most, round(4 * num_frames**0.5))
-
-
-def _unit(vectors):
-    """Vectors of length 1, or all zero: float32 [N, D]."""
-    vectors = np.asarray(vectors, np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
 
 
 def _save_lists(store, lists, recall):
@@ -408,7 +402,7 @@ def _nearest_in(lists, vector, count):
     More lists are searched if the nearest ones hold too few frames.
     """
     faiss = store_lib.needs("faiss")
-    query, num_probes = _unit(vector[None]), NUM_PROBES
+    query, num_probes = normalise(vector[None]), NUM_PROBES
     while True:
         near = faiss.SearchParametersIVF(nprobe=min(num_probes, lists.nlist))
         _, rows, vectors = lists.search_and_reconstruct(

@@ -30,7 +30,7 @@ def needs(name):
 
     Raises: ImportError: it is not installed; the message says how to install.
     """
-    # It logs which builds of itself it tries.
+    # faiss logs which builds of itself it tries.
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     try:
         return importlib.import_module(name)

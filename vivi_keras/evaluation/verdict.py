@@ -61,7 +61,7 @@ def judge(
         show: callable that prints a line, or None.
     Returns: dict of "verdict" (a sentence), "rows", "differences" (adapted
         minus start, by share, with Student's 95 % interval over the videos)
-        and "settings". `is_worse` tells whether the start is better.
+        and "settings".
     Raises: ValueError: bad labels, or too few videos.
     """
     checks.check_whole("draws", draws, 1, 1000)
@@ -278,12 +278,15 @@ def _result(own, splits, scores, differences, kept, sizes):
     }
 
 
-def is_worse(result) -> bool:
+def is_worse(differences) -> bool:
     """Whether the adapted encoder is clearly worse than the start.
 
     That is so if the interval with all labels is below zero.
+
+    Args:
+        differences: those that `judge` returns.
     """
-    return result["differences"]["all"]["high"] < 0
+    return differences["all"]["high"] < 0
 
 
 def _verdict(differences, counts, best_step):
@@ -297,7 +300,7 @@ def _verdict(differences, counts, best_step):
     )
     if found["low"] > 0:
         return f"Adapted is better than the start {labels}: {interval}."
-    if found["high"] < 0:
+    if is_worse(differences):
         return (
             f"The start is better {labels}: adapted {interval}. So the start is"
             " kept."

@@ -100,14 +100,7 @@ class KeepBest:
             scores |= self._try_mixes(encoder, step, values, scores, measure)
         self._take(step, by_video, values)
         self._record["scores"][str(step)] = scores
-        _save(
-            self._workdir / FILE,
-            {
-                "record": json.dumps(self._record),
-                "start_by_video": self._start_by_video,
-                **self._values,
-            },
-        )
+        _write(self._workdir, self._record, self._values, self._start_by_video)
         return scores
 
     def _try_mixes(self, encoder, step, values, scores, measure):
@@ -210,23 +203,15 @@ def reject(workdir, start) -> None:
         start: keras.Model or layer, the start.
     Raises: ValueError: the file is damaged or of another encoder.
     """
-    path = pathlib.Path(workdir) / FILE
     record, values, start_by_video = _read(workdir)
-    _check_shapes(path, values, start)
+    _check_shapes(pathlib.Path(workdir) / FILE, values, start)
     record |= {
         "rejected": {key: record[key] for key in ("step", "start_share")},
         "step": 0,
         "start_share": 0.0,
         "score": record["scores"]["0"][SCORE],
     }
-    _save(
-        path,
-        {
-            "record": json.dumps(record),
-            "start_by_video": start_by_video,
-            **_values(start),
-        },
-    )
+    _write(workdir, record, _values(start), start_by_video)
 
 
 def has_best(workdir) -> bool:
@@ -239,13 +224,19 @@ def read(workdir):
 
     Returns: None, or (record, values): record is a dict of "step", its "score",
         "start_share" (0.0: not mixed), the "scores" of each step (as text) that
-        was scored, at "image_size"; with "rejected", the step and share of the
-        start, if the verdict found that encoder worse than the start. values is
-        a dict of the encoder's arrays.
+        was scored, at "image_size"; it has "rejected", a dict of "step" and
+        "start_share", if the start has taken the place of that encoder. values
+        is a dict of the encoder's arrays.
     Raises: ValueError: the file is damaged.
     """
     found = _read(workdir)
     return None if found is None else found[:2]
+
+
+def _write(workdir, record, values, start_by_video):
+    """Writes what `_read` reads."""
+    kept = {"record": json.dumps(record), "start_by_video": start_by_video}
+    _save(pathlib.Path(workdir) / FILE, {**kept, **values})
 
 
 def _read(workdir):
