@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-# The version of PYTHON; nothing if it does not run.
+# The version of PYTHON, or nothing if PYTHON cannot be run.
 VERSION = $(shell { $(PYTHON) -c \
 	'import sys; print("%d.%d" % sys.version_info[:2])'; } 2>/dev/null)
 
@@ -20,14 +20,14 @@ OTHER = $(if $(filter file default,$(origin PYTHON)),,$(filter-out $(VERSION),\
 	$(if $(filter 3.10 3.11 3.12 3.13,$(VERSION)),,$(error PYTHON must be \
 		Python 3.10 to 3.13. Got: $(PYTHON), \
 		$(or $(VERSION),which does not run)))
-	$(if $(OTHER),# .venv is of Python $(OTHER): made anew with $(VERSION).)
-	# Another Python's environment would be mixed with this one's.
+	$(if $(OTHER),# .venv has Python $(OTHER) and is made again with $(VERSION).)
+	# An old environment would be mixed with the new one.
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	# An old pip can search for hours where a new one needs seconds.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--upgrade pip
-	# Python compiles what it imports; pip would compile all, for long.
+	# Without this option pip compiles every file, which takes long.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-compile --editable '.[test]'
 	touch $@
@@ -40,7 +40,8 @@ test-slow: install
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	# From Python 3.11 on. In an editable install the linter does not see training and export.
+	# import-linter needs Python 3.11. It does not see training and export in an
+	# editable install, so the package is built first.
 	rm -rf build/lint
 	$(BIN)/python setup.py --quiet build_py --build-lib build/lint
 	cd build/lint && ../../$(BIN)/lint-imports --no-cache \
@@ -50,7 +51,7 @@ lint: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The newest versions that setup.py allows, on every Python that it allows.
+# Writes the newest versions that setup.py allows, for every Python version.
 lock: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --no-annotate \

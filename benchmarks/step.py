@@ -2,8 +2,8 @@
 
 A VIVI-Ex(4) step (views, encoder, heads, losses, update) is compared with a
 Keras step of the same encoder on as many images. The two alternate, and the
-median ratio of the pairs is printed. With --labelled it is a co-training
-step, compared with one plain step on its frames plus one on its images. With
+median ratio of the pairs is printed. With --labelled, a co-training step is
+compared with one plain step on its frames plus one on its images. With
 --backends, processes of these backends of Keras take turns; the ratios of
 their times to those of the first one are printed, too. --encoder takes any
 encoder of `vivi-pretrain --list_encoders`, with random weights; --keep_close

@@ -1,12 +1,14 @@
 """Measures time and memory of the semi-hard triplet loss and its gradient.
 
 It is compared with the textbook formulation on N x N x N distances (that of
-TensorFlow Addons, reimplemented here) and, with --peer, with
-pytorch-metric-learning's semi-hard miner and triplet loss.
+TensorFlow Addons, reimplemented here) and, with --peer_python,
+with pytorch-metric-learning's semi-hard miner and triplet loss.
 
     python benchmarks/triplet.py --rows=1024
     python benchmarks/triplet.py --rows=8192 --no-textbook
-    PEER_PYTHON --peer ...   prints the peer's figures from its environment
+    python benchmarks/triplet.py --peer_python=PEER_PYTHON
+
+PEER_PYTHON is a Python interpreter that has torch and pytorch-metric-learning.
 """
 
 import argparse

@@ -172,7 +172,7 @@ def is_deterministic(subject):
     for old, variable in zip(before, subject.variables(), strict=True):
         if not np.array_equal(old, np.asarray(variable)):
             raise Miss(f"inference changes {variable.name}")
-    return "two calls equal, no variable moved"
+    return "two calls equal, no variable changed"
 
 
 def lists_variables(subject):
@@ -280,7 +280,8 @@ def loads_as_keras_layer(subject):
         raise NotApplicable("tensorflow_hub is not installed") from None
     layer = hub.KerasLayer(str(subject.folder), trainable=True)
     images = subject.images(2)
-    fresh = type(subject)(subject.folder)  # the subject has been trained
+    # Earlier checks have changed the subject by calls with training=True.
+    fresh = type(subject)(subject.folder)
     return _compare(layer(images), fresh(images), "features")
 
 
@@ -380,8 +381,8 @@ def stores_no_more(subject):
     needed = sum(int(np.size(v)) * v.dtype.size for v in subject.variables())
     if stored > STORED_SHARE * needed + (64 << 10):
         raise Miss(
-            f"stores {stored:,} bytes for variables of {needed:,}: an"
-            " optimiser's, perhaps"
+            f"stores {stored:,} bytes for variables of {needed:,}: perhaps"
+            " the variables of an optimiser too"
         )
     return f"{stored + graph:,} bytes, {graph:,} of them graph"
 
@@ -392,7 +393,7 @@ CHECKS = {
     "images: features float32 [N, D]": gives_vectors,
     "images: any height and width": takes_any_size,
     "images: batch 1 as batch N": takes_any_batch,
-    "same bits twice, nothing moves": is_deterministic,
+    "same bits twice, variables unchanged": is_deterministic,
     "reusable: no variable left out": lists_variables,
     "reusable: regularization_losses": has_regularization,
     "signatures agree with __call__": signatures_agree,

@@ -1,7 +1,8 @@
 """Converts a module to TFLite (float or int8) or ONNX.
 
-Needs the extra `[convert]`. Each FILE gets a FILE.json with the module's
-metadata and the difference between the converted and the module's features.
+Needs the extra `[convert]`. Beside each converted FILE, a FILE.json is written
+with the module's metadata and the difference between the features of the
+converted file and those of the module.
 """
 
 import importlib
@@ -139,7 +140,7 @@ def _convertible(graph):
     for node in [node for node in graph.node if node.op == "Erfc"]:
         kind = node.attr["T"].type
         one, difference = graph.node.add(), graph.node.add()
-        difference.CopyFrom(node)  # under its name, for those that read it
+        difference.CopyFrom(node)  # keeps the name that other nodes read
         node.op, node.name = "Erf", f"{node.name}/erf"
         one.op, one.name = "Const", f"{node.name}/one"
         one.attr["dtype"].type = kind

@@ -17,7 +17,10 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of a training run.", allow_override=True
 )
 _MODULE = flags.DEFINE_string(
-    "module", None, "Or a module: folder, archive, URL or registered name."
+    "module",
+    None,
+    "Module to convert in place of a run: folder, archive, URL or registered"
+    " name.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder (saved_model, package) or file to write."

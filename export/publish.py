@@ -26,16 +26,16 @@ from vivi_keras.export import metadata as metadata_lib
 from vivi_keras.models import registry
 
 _INTRODUCTION = (
-    "Image encoders trained by this project, each a reusable SavedModel that"
-    " loads right after a clone. They are small and trained for minutes on a"
-    " CPU: to try the interface with, and to show what the method does, not to"
-    " be the best features to be had. Each card tells the data, the exact"
-    " command, measured results and limits."
+    "Image encoders trained by this project. Each is a reusable SavedModel that"
+    " loads right after a clone. They are small and were trained for minutes on"
+    " a CPU: they are meant for trying the interface and seeing what the method"
+    " does. Larger encoders have better features. Each card states the data,"
+    " the exact command, measured results and limits."
 )
 _TRUST = (
-    "A SavedModel is a program: load only those of publishers you trust."
-    " vivi_keras.load compares the SHA-256 of registry.yaml first;"
-    " vivi-verify checks what a module promises."
+    "A SavedModel is a program: load SavedModels only from publishers you"
+    " trust. vivi_keras.load first compares a module's SHA-256 with that in"
+    " registry.yaml; vivi-verify checks what a module promises."
 )
 _EXAMPLE = """import tensorflow_hub as hub
 import tf_keras  # hub.KerasLayer is a layer of tf_keras

@@ -3,7 +3,7 @@
 A SavedModel is a program, and this command runs it: check only modules of
 publishers you trust.
 
-The exit status is 0 if every check passes, 1 if one is missed, and 2 if
+The exit status is 0 if no check fails, 1 if at least one fails (MISS), and 2 if
 nothing was checked: a wrong flag, no such module, or another error.
 
 Example:

@@ -290,7 +290,7 @@ def test_make_leaves_no_environment_of_another_python(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    said = f"# .venv is of Python {there}: made anew with 3.12."
+    said = f"# .venv has Python {there} and is made again with 3.12."
     assert (said in done.stdout) == is_made
     assert ("rm -rf .venv" in done.stdout) == is_made
 

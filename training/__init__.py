@@ -5,15 +5,15 @@ import sys
 
 # Name -> (module with a function `run`, what it does).
 COMMANDS = {
-    "run": ("training.run", "all steps for an archive, within a budget"),
-    "prepare": ("training.prepare", "videos -> a data set"),
+    "run": ("training.run", "do all steps for an archive, within a budget"),
+    "prepare": ("training.prepare", "make a data set from videos"),
     "pretrain": ("training.pretrain", "train an encoder on a data set"),
     "adapt": ("training.adapt", "adapt an encoder, judged by your labels"),
-    "export": ("export.main", "a run -> SavedModel, TFLite, ONNX"),
+    "export": ("export.main", "write a run as SavedModel, TFLite or ONNX"),
     "verify": ("export.verify", "check an exported encoder"),
     "evaluate": ("training.evaluate", "score encoders on tasks"),
-    "embed": ("training.embed", "a data set -> an index of its shots"),
-    "search": ("training.search", "shots that look like an image"),
+    "embed": ("training.embed", "make an index of the shots of a data set"),
+    "search": ("training.search", "find shots that look like an image"),
     "label": ("training.label", "suggest, fit and apply labels"),
 }
 
@@ -27,7 +27,7 @@ def main():
         print(_help())
         return
     try:
-        checks.check_choice("vivi's first word", name, COMMANDS)
+        checks.check_choice("The command of vivi", name, COMMANDS)
     except ValueError as error:
         sys.exit(f"vivi: {error}\nvivi --help lists the commands.")
     sys.argv = [f"vivi {name}", *arguments]

@@ -31,7 +31,7 @@ _OUTPUT = flags.DEFINE_string(
 _TRY = flags.DEFINE_list(
     "try",
     ["frame"],
-    "Levels: frame, shot, frame+shot, vivi. Short runs compare several.",
+    "Levels: frame, shot, frame+shot, vivi. Short runs compare several levels.",
 )
 _RATES = flags.DEFINE_list("rates", ["1e-3"], "Learning rates to compare.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of the run.", 1)

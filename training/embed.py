@@ -1,4 +1,4 @@
-"""vivi-embed: a prepared data set -> an index of its frames and shots.
+"""vivi-embed: makes an index of the frames and shots of a prepared data set.
 
 Example:
   vivi-embed --module=module --dataset=data --videos=films --output=index
@@ -56,8 +56,8 @@ _APPROXIMATE = flags.DEFINE_bool(
 _DUPLICATES = flags.DEFINE_bool(
     "duplicates",
     False,
-    "Only list shots of the index --output that occur again in other videos;"
-    " vivi-pretrain --config.data.duplicates=INDEX uses the list.",
+    "Only list the shots of the index in --output that occur again in other"
+    " videos; vivi-pretrain --config.data.duplicates=INDEX uses the list.",
 )
 _THRESHOLD = flags.DEFINE_float(
     "threshold", 0.98, "Minimum cosine of shots that --duplicates lists."

@@ -30,7 +30,7 @@ _BASELINE_MODULES = flags.DEFINE_multi_string(
     "baseline_module", [], "Another module to compare with (repeatable)."
 )
 _BASELINE_NAMES = flags.DEFINE_multi_string(
-    "baseline_name", [], "Its name in tables, in the same order."
+    "baseline_name", [], "Name of each --baseline_module in tables, in order."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Work directory of a training run, to plot its losses."

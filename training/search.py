@@ -16,7 +16,7 @@ _INDEX = flags.DEFINE_string("index", None, "Folder that vivi-embed wrote.")
 _IMAGE = flags.DEFINE_string("image", None, "Image to search for.")
 _VIDEO = flags.DEFINE_string("video", None, "Video with a frame to search for.")
 _SECONDS = flags.DEFINE_float("seconds", None, "Time of the frame in --video.")
-_K = flags.DEFINE_integer("k", 20, "Shots to find.", 1)
+_K = flags.DEFINE_integer("k", 20, "Number of shots to find.", 1)
 _APPROXIMATE = flags.DEFINE_bool(
     "approximate",
     False,

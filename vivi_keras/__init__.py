@@ -78,7 +78,7 @@ __all__ = sorted([*_PLACES, *_MODULES])
 def _is_command():
     """Whether this process was started as one of our commands."""
     started = os.path.basename(sys.argv[0]) if sys.argv else ""
-    if started == "-m":  # Python looks for the module that it is to run
+    if started == "-m":  # `python -m`, while Python still looks for the module
         return any(w.startswith("vivi_keras.") for w in sys.orig_argv)
     return started == "vivi" or started.startswith("vivi-")
 
@@ -119,17 +119,18 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def _warn(name):
     places = ", ".join(f"vivi_keras.{place}" for place in _MOVED[name])
     warnings.warn(
-        f"{name} was removed. Its content is now in {places}.",
+        f"{name} was moved. Its content is now in {places}.",
         DeprecationWarning,
         stacklevel=3,
     )
 
 
-class WatchImports(importlib.abc.MetaPathFinder):
-    """Base of import hooks that do something around the loading of a module.
+class ImportHook(importlib.abc.MetaPathFinder):
+    """Base class of import hooks that act when certain modules are loaded.
 
-    A subclass says which modules in `wants(name)` and loads them in
-    `load(module, load)`, where `load(module)` is the usual way.
+    In a subclass, `wants(name)` returns whether to handle a module, and
+    `load(module, load)` loads it: it must call its second argument with the
+    module.
     """
 
     def find_spec(self, name, path=None, target=None):
@@ -160,10 +161,11 @@ def _no_backend(backend):
     )
 
 
-class _RegisterWithKeras(WatchImports):
+class _RegisterWithKeras(ImportHook):
     """Registers our saved classes as soon as Keras is imported.
 
-    If one of our modules imports Keras, this waits until that module is loaded.
+    If one of our modules imports Keras, the classes are registered only after
+    that module has been loaded.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Checks of arguments, and the text of errors, in one form."""
+"""Checks of arguments, with messages in one form; the main line of errors."""
 
 import difflib
 import numbers
@@ -12,7 +12,7 @@ _FRAME = (
 
 
 def reason(error) -> str:
-    """The most useful line of an error, which may be TensorFlow's long one."""
+    """The most useful line of an error, such as a long one of TensorFlow."""
     lines = [
         re.sub(
             r"^( *\(\d+\) [A-Z_]+:)? *(\{\{.*?\}\} )?",

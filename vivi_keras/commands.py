@@ -1,4 +1,4 @@
-"""Starts the scripts: flags, help, errors in one line."""
+"""Starts the scripts: parses flags, shows help, shows errors in one line."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ import typing
 
 from absl import app, flags, logging
 
-from vivi_keras import WatchImports
+from vivi_keras import ImportHook
 
 _ERRORS = (ValueError, OSError, ImportError, RuntimeError, app.UsageError)
 
@@ -27,7 +27,8 @@ _START_LINES = (
     "|To enable the following instructions"
     "|Could not find TensorRT"
 )
-# More such lines on a machine without a GPU; with one they are real errors.
+# On a machine without a GPU it writes these lines too. On a machine with a GPU
+# they are real errors.
 _NO_GPU_LINES = (
     "|Could not find cuda drivers"
     "|failed call to cuInit"
@@ -37,8 +38,8 @@ _NO_GPU_LINES = (
     "|Skipping registering GPU devices"
 )
 _GPU_DRIVER = "/dev/nvidiactl"
-# Runs in its own process: lines that TensorFlow writes before it aborts are
-# still shown.
+# The filter runs in its own process, so that lines that TensorFlow writes just
+# before it aborts are still shown.
 _FILTER = """
 import re, sys
 for line in sys.stdin.buffer:
@@ -160,7 +161,7 @@ def _help_flag(argv):
     return None
 
 
-class _QuietImport(WatchImports):
+class _QuietImport(ImportHook):
     """Imports TensorFlow without the lines that it writes on every start."""
 
     def wants(self, name):
@@ -262,7 +263,7 @@ def run_main(name, main, argv, error_status=1):
         said, status = str(error), error_status
         if isinstance(error, app.UsageError):
             said = f"{said}\nSee {name} --help."
-        elif not isinstance(error, _ERRORS):  # TensorFlow's, of many lines
+        elif not isinstance(error, _ERRORS):  # an OpError, with a long text
             from vivi_keras.checks import reason
 
             said = reason(error)
@@ -272,7 +273,7 @@ def run_main(name, main, argv, error_status=1):
 
 
 def _errors():
-    """Errors to show without traceback; TensorFlow's too if it is imported."""
+    """Errors to show without a traceback, with TensorFlow's if imported."""
     tensorflow = sys.modules.get("tensorflow")
     return (
         _ERRORS if tensorflow is None else (*_ERRORS, tensorflow.errors.OpError)
@@ -280,14 +281,14 @@ def _errors():
 
 
 def end(name, said, status):
-    """Prints one line and ends the process; call it outside of `except`.
+    """Prints a message and ends the process; call it outside of `except`.
 
     An error keeps its stack frames alive, and they keep the input pipeline
-    alive. If it were freed only at interpreter exit, it would wait forever
-    for its threads, which can no longer run Python.
+    alive. A pipeline that is freed only at interpreter exit waits forever for
+    its threads, which can no longer run Python.
     """
     gc.collect()
-    if status == 1:  # Python's exit status for a text
+    if status == 1:  # sys.exit(text) prints the text and exits with 1
         sys.exit(f"{name}: {said}")
     print(f"{name}: {said}", file=sys.stderr, flush=True)
     sys.exit(status)

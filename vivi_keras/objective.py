@@ -105,7 +105,8 @@ class Objective(layers.Layer):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self._allow_non_tensor_positional_args = True  # LevelInputs
+        # The input is a LevelInputs, not a tensor.
+        self._allow_non_tensor_positional_args = True
         self._convert_input_args = False
         for level in levels:
             if not isinstance(level, Level):
@@ -162,11 +163,11 @@ class Objective(layers.Layer):
         copies: int = 1,
         streams: tuple[str, ...] = ("images", "videos"),
     ) -> None:
-        """Raises ValueError if a level cannot use such batches.
+        """Raises ValueError if a level cannot use batches of these sizes.
 
         Args:
-            num_shots, frames_per_shot, copies: sizes of a clip; without
-                videos 0, 0 and the copies of an image.
+            num_shots, frames_per_shot, copies: sizes of a clip. Without
+                videos: 0, 0 and the number of views of an image.
             streams: the streams in a batch.
         """
         for level in self.levels:
@@ -222,7 +223,7 @@ class Objective(layers.Layer):
             replicas: see `LocalReplicas`; None for one replica.
             labels: int [M], -1 for no label; None without images.
             image_copies: number of views of each labelled image.
-            duplicates: int [B, S], see `LevelInputs`; None without.
+            duplicates: int [B, S], see `LevelInputs`, or None.
             step: int scalar, the number of steps before this one.
         """
         turns, depth = self.num_turns, features.shape[-1]

@@ -3,20 +3,20 @@
     python benchmarks/studies/domain.py --work=DIR [--hours=2] [--workers=2]
         [--arms=start,frame,shot] [--seeds=0,1,2] [--sizes=96x128,120x160]
 
-The domain is Freedoom (`vivi_keras.demo.freedoom`). Arms see equally many
-images. Each encoder's features are read at several input sizes; of these the
-one is reported that is best on the validation maps with 100 labels. The arms
-"labels alone" are fine-tuned at the first size, at the best of several learning
-rates.
+The domain is Freedoom (`vivi_keras.demo.freedoom`). All arms train on the same
+number of images. Each encoder's features are computed at several input sizes;
+the report has the size that is best on the validation maps with 100 labels. The
+arms "labels alone" are fine-tuned at the first size, at the best of several
+learning rates.
 
 For each task, linear probes are fitted on 30, 100, 300 and 1,000 frames of the
-training maps, as many of each class as possible, over several draws. C is
-chosen on the validation maps (for the place, which is always one of the
-training maps, on their second walks). Reported is the mean over classes of
-their accuracy on frames of the test maps (for the place, of other walks through
-the training maps).
+training maps, with the classes as balanced as possible, over several draws. C
+is chosen on the validation maps. The score is the mean over classes of the
+accuracy on frames of the test maps. The place is always one of the training
+maps, so for this task C is chosen on second walks through the training maps,
+and other walks through these maps are the test.
 
-DIR keeps all that is finished: called again, it goes on. DIR/scores.csv has
+DIR keeps all that is finished; the same command continues. DIR/scores.csv has
 the scores of every draw; the table is printed from it.
 """
 
@@ -95,8 +95,11 @@ ARMS = {
     "frame": Arm("adapt_frame_demo"),
     "frame half way": Arm("adapt_frame_demo", share_of="frame"),
     "shot": Arm("adapt_shot_demo"),
+    "shot half way": Arm("adapt_shot_demo", share_of="shot"),
     "frame+shot": Arm("adapt_frame_shot_demo"),
+    "frame+shot half way": Arm("adapt_frame_shot_demo", share_of="frame+shot"),
     "vivi": Arm("adapt_vivi_demo"),
+    "vivi half way": Arm("adapt_vivi_demo", share_of="vivi"),
     "frame from scratch": Arm("adapt_frame_demo", SMALL),
     "frame, sigreg, from scratch": Arm(
         "adapt_frame_demo",
@@ -112,22 +115,28 @@ ARMS = {
     "labels alone from scratch": Arm(settings=SMALL, fine_tuned=True),
     "labels alone from the start": Arm(fine_tuned=True),
 }
-ADAPTED = ("start", "frame", "frame half way", "shot", "frame+shot", "vivi")
+LEVELS = ("shot", "frame+shot", "vivi")  # beyond the frame level
+ADAPTED = ("start", "frame", "frame half way") + tuple(
+    f"{level}{share}" for level in LEVELS for share in ("", " half way")
+)
+BASELINES = (
+    "raw pixels",
+    "colour histogram",
+    "untrained",
+    "labels alone from scratch",
+)
 BY_TASK = "start or adapted, by task"
 # Differences that the table shows.
 COMPARED = (
     *((arm, "start") for arm in (*ADAPTED[1:], BY_TASK)),
-    *((arm, "frame") for arm in ADAPTED[3:]),
+    *((level, "frame") for level in LEVELS),
+    *((f"{level} half way", "frame half way") for level in LEVELS),
     *(
-        ("frame from scratch", other)
-        for other in (
-            "raw pixels",
-            "colour histogram",
-            "untrained",
-            "labels alone from scratch",
-        )
+        (arm, other)
+        for arm in (BY_TASK, "frame half way", "frame from scratch")
+        for other in BASELINES
     ),
-    *((f"{arm} from scratch", "frame from scratch") for arm in ADAPTED[3:]),
+    *((f"{level} from scratch", "frame from scratch") for level in LEVELS),
     ("frame, sigreg, from scratch", "frame from scratch"),
 )
 PIXELS = {

@@ -1,12 +1,12 @@
-"""Which encoder goes the whole way, as a table in Markdown.
+"""Which encoder can be trained, exported and used, as a table in Markdown.
 
     python benchmarks/studies/encoders.py [NAME ...]
 
 A name is a value of config.model.encoder, or "vit" for a small ViT of KerasHub
 that is made here. Weights are random. Each encoder is trained for a few steps
-on one and two replicas, in parts of a batch, in bfloat16 and with a break,
-then exported, verified, loaded, converted and scored. A cell says "yes" or
-what went wrong.
+on one and two replicas, in micro-batches, in bfloat16 and with an interruption.
+Then it is exported, verified, loaded, converted and scored. A cell says "yes"
+or what went wrong.
 """
 
 import os

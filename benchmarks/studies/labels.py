@@ -8,11 +8,11 @@ number of updates on the same number of labelled images:
 - co: `vivi_ex4` on the videos and the labels together, from scratch.
 
 Test accuracies are compared in pairs over the seeds. The paper's claims are
-about transfer to other tasks (--transfer): a linear probe on 1,000 labels of
-each task of the offline suite, except the labelled set itself. Transfer also
-includes encoders trained on the videos alone (pre), on single frames (frame)
-and untrained ones (with random weights, and also with batch norm adapted to
-the videos).
+about transfer to other tasks: a linear probe on 1,000 labels of each of the
+tasks in --transfer (six of the offline suite), except the labelled set itself.
+Transfer also includes encoders trained on the videos alone (pre), on single
+frames (frame) and untrained ones (with random weights, and also with batch norm
+adapted to the videos).
 
 Each arm uses the settings that were best on --selection_seeds, trained on a
 tenth of the labels and compared on training images whose labels were not

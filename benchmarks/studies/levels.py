@@ -3,10 +3,10 @@
     python -m vivi_keras.training.demo --seed=S --output=DIR/S  # S: 0, 1, 2
     python benchmarks/studies/levels.py DIR/0 DIR/1 DIR/2
 
-Each folder is that of a demo: an archive of its own, with other maps. The rows
-`adapt_LEVEL` are trained on it from EfficientNet-Lite0, with as many images
-each, and each gets the package's verdict. An interval is Student's over the
-archives. Called again, it goes on.
+Each folder is the output of a demo: an archive of its own, with other maps. The
+rows `adapt_LEVEL` are trained on each archive from EfficientNet-Lite0, with the
+same number of images, and the package's verdict judges each. An interval is
+Student's over the archives. The same command continues a stopped study.
 """
 
 import argparse

@@ -7,8 +7,8 @@ The second command prints what a number of videos takes, by arithmetic from the
 measurements in PLAN. The first writes data sets of small records, 1,000 in a
 file. Only 4 of the files differ; the others are hard links to them, so 10
 million records take little disk. The reader treats each link as a file of its
-own. A process of its own opens each data set as a run does, with at most 1,024
-open files at its start, the usual limit. It prints the time to open the data
+own. For each data set, a new process opens it as a run does. The process begins
+with the usual limit of 1,024 open files. It prints the time to open the data
 set, the time until the first batch at step 0 and at a late step, and the peak
 memory after `--batches` batches. Then one process reads batches of all data
 sets in turn; it prints the processor time of a batch.

@@ -1,16 +1,17 @@
-"""Fifty labels suggested against fifty drawn by chance.
+"""Fifty suggested labels against fifty random ones.
 
     python benchmarks/studies/suggest.py --module=MODULE --module=UNTRAINED
 
-Labels are of shots of a pool; accuracy is that of the fitted heads on all shots
-of another part. By default the shots are scikit-learn's digits, each an image
-of its own. --target=background and --target=category render two corpora of
-films with other objects, of which a shot shows one; the class is the kind of
-its background or the object's category. --target=place takes walks through the
-maps of a game that `benchmarks/studies/domain.py --work=FOLDER` has prepared in
---folder: the class is the map, and the other part has other walks through the
-same maps. Each way of choosing is repeated with 10 seeds; an interval is of 95
-% for the mean (Student's t).
+The shots are divided into a pool and a test part. Some shots of the pool are
+labelled, a classifier is fitted on them, and its accuracy on all shots of the
+test part is printed. By default the shots are scikit-learn's digits, each an
+image of its own. --target=background and --target=category render two corpora
+of films with other objects, one object in each shot; the class is the kind of
+the background or the category of the object. --target=place uses the walks
+through the maps of a game that are prepared in --folder, for example by
+`benchmarks/studies/domain.py --work=FOLDER`: the class is the map, and the test
+part has other walks through the same maps. Each way of choosing is repeated
+with 10 seeds; the intervals are 95 % intervals of the mean (Student's t).
 """
 
 import csv

@@ -3,13 +3,13 @@
     python benchmarks/studies/verdicts.py --work=DIR [--seeds=1,2,3]
 
 DIR is a folder that `benchmarks/studies/domain.py` has filled: two hours of
-Freedoom. For each seed the row `adapt_frame_demo` is trained once, and each
-task's labels keep their own best encoder of it, as `--keep_best` does: a probe
-leaves no trace in training. The verdict is the package's, on the half of the
-labels that the probe did not see. The place is no task here: each map has only
-two walks.
+Freedoom. For each seed the row `adapt_frame_demo` is trained once. The labels
+of each task choose their own best encoder of this one run, as with
+`--keep_best`; this is possible since a probe does not change the training. The
+verdict is the package's, on the half of the labels that the probe did not use.
+The task "place" is left out, since each map has only two walks.
 
-DIR/verdicts keeps all that is finished: called again, it goes on.
+DIR/verdicts keeps all that is finished; the same command continues.
 """
 
 import argparse

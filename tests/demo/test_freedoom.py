@@ -212,7 +212,7 @@ def test_each_process_works_in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = set()
     for _ in range(2):
-        freedoom._leave(tmp_path)
+        freedoom._enter_own_folder(tmp_path)
         folders.add(os.getcwd())
     assert len(folders) == 2
     assert all(os.path.dirname(path) == str(tmp_path) for path in folders)

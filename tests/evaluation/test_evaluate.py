@@ -90,7 +90,7 @@ def test_nearest_takes_what_there_is():
         knn.nearest(np.eye(3), np.eye(4))
 
 
-# 400 features are more than the 240 rows: these are rotated.
+# With 400 features there are more of them than of the 240 rows.
 @pytest.mark.parametrize(("width", "noise"), [(24, 2.5), (400, 8.0)])
 def test_probe_is_scikit_learns(width, noise):
     train, labels = clusters(240, width, noise=noise)

@@ -294,7 +294,7 @@ def test_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match="list.txt. Got: none"):
         prepare.prepare(tmp_path / "list.txt", tmp_path / "out")
     (tmp_path / "list.bin").write_bytes(b"ab\0cd")
-    with pytest.raises(ValueError, match="bytes of another kind"):
+    with pytest.raises(ValueError, match="not a text file"):
         prepare.prepare(tmp_path / "list.bin", tmp_path / "out")
     with pytest.raises(ValueError, match="workers"):
         prepare.prepare(tmp_path / "in", tmp_path / "out", workers=0)

@@ -89,10 +89,10 @@ def test_a_picture_that_stays_is_no_leap():
         for number in range(40):
             yield 0.04 * number, None
         for still in range(41, 5000):
-            clock.stays(0.04 * still, 0.04)
+            clock.repeat(0.04 * still, 0.04)
         yield 200.0, None
         for still in range(5001, 6000):
-            clock.stays(0.04 * still, 0.04)
+            clock.repeat(0.04 * still, 0.04)
 
     *_, (last, _) = clock.times(pictures())
     assert last == 200.0 and clock.num_jumps == 0

@@ -47,7 +47,7 @@ def set_steps(config, steps) -> None:
     config.adapt.warmup_head_steps = steps // 10
     config.schedule.warmup_steps = steps // 20
     config.train.checkpoint_every_steps = max(1, min(250, steps // 4))
-    # Four values make a curve, at least.
+    # At least four values are logged, so that they make a curve.
     every = min(config.train.log_every_steps, steps // 4)
     config.train.log_every_steps = max(1, every)
 

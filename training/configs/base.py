@@ -33,11 +33,12 @@ def paper_config() -> ml_collections.ConfigDict:
                     # with labels of ranges of the videos in data.dataset.
                     "dataset": "tfds:imagenet2012",
                     "split": "train",
-                    # Or another CSV file; "none": no test.
+                    # With a CSV file above: another CSV file. "none": no test.
                     "test_split": "validation",
                     "class_names": (),  # (): the data set's names
                     "label_fraction": 1.0,  # share of the labels used
-                    "label_subset": "",  # which ones; "": random by seed
+                    # Hash of the labels drawn by the seed; filled in by a run.
+                    "label_subset": "",
                     "batch_size": 0,  # labelled images
                     "unlabelled_batch_size": 0,
                     "copies": 1,  # views of each image
@@ -68,7 +69,9 @@ def paper_config() -> ml_collections.ConfigDict:
             "adapt": {  # limits the changes of a pretrained encoder
                 "warmup_head_steps": 0,  # first steps that train only the heads
                 "trainable": "all",  # or "last:N" blocks, "norm", "bias"
-                "layer_decay": 1.0,  # of the updates, from block to block
+                # Scales the updates of the last block, and once more those of
+                # each block before it.
+                "layer_decay": 1.0,
                 "freeze_statistics": False,  # those of batch norm
                 "keep_close": 0.0,  # weight of the distance to the start
                 # Shares of the start in the mixes that --keep_best also tries.

@@ -9,9 +9,9 @@ from absl import app, flags
 
 from vivi_keras.training.configs import rows
 
-# The arguments that config_flags reads, set by `prepare_argv`. By default it
-# reads those of the process, when the flag is defined: too early to report a
-# flag file that is missing.
+# The arguments that config_flags reads, set by `prepare_argv`. By default,
+# config_flags reads the arguments of the process as soon as the flag is
+# defined, which is too early to report a missing flag file.
 ARGV = []
 
 

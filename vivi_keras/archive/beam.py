@@ -1,10 +1,10 @@
 """Embeds a data set on a cluster with Apache Beam.
 
-The records are divided into ranges. Each is embedded by some worker, which
-writes a part of the index (see `store`) and beside it `parts/NAME.json`, which
-tells whose it is. `adopt` then enters the parts into index.json. Every worker
-must be able to read the module and the data set, and to write the index, under
-the same paths.
+The records are divided into ranges, and a worker embeds each range. It writes
+a part of the index (see `store`) and, beside it, `parts/NAME.json`, which holds
+the part's entry and the data set's fingerprint. `adopt` then enters the parts
+into index.json. Every worker must be able to read the module and the data set,
+and to write the index, under the same paths.
 """
 
 from vivi_keras import files
@@ -13,7 +13,7 @@ RECORDS_PER_RANGE = 64  # [O]
 
 
 def embed(store, source, embed_range, options):
-    """Writes and enters the parts of all records that are not in the index.
+    """Embeds the records that are not in the index, and adds their parts to it.
 
     Args:
         store: `store.Store`.
@@ -30,7 +30,7 @@ def embed(store, source, embed_range, options):
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise ImportError(
-            "beam_pipeline_options need Apache Beam, which is not installed:"
+            "beam_options needs Apache Beam, which is not installed:"
             " pip install 'vivi-keras[beam]'"
         ) from error
 
@@ -54,11 +54,12 @@ def embed(store, source, embed_range, options):
 
 
 def adopt(store, fingerprint):
-    """Enters finished parts of workers, also of an earlier run that stopped.
+    """Enters parts that workers finished, in this run or an earlier one.
 
     Args:
         store: `store.Store`.
-        fingerprint: that of the data set; parts of another one are dropped.
+        fingerprint: that of the data set; parts of another data set are not
+            entered.
     Returns: number of frames that were entered.
     """
     known, count = {part["name"] for part in store.parts}, 0

@@ -14,25 +14,28 @@ MOST_CANDIDATES = 20_000
 NUM_NEIGHBOURS = 20
 # Two shots of at least this cosine count as the same footage. [O]
 THRESHOLD = 0.98
-# With a classifier: number of uncertain shots per shot to suggest. [O]
-_UNCERTAIN_SHARE = 10
+# With a classifier, this many of the least certain shots are kept for each
+# shot to suggest. [O]
+_UNCERTAIN_PER_SUGGESTION = 10
 _BLOCK = 2048
 
 
 def suggest(index, count, labelled=(), margins=None, seed=0):
-    """Rows of shots to label next: diverse, typical of the archive.
+    """Chooses shots to label next: diverse, and typical of the archive.
 
-    Shots are grouped by k-means into as many groups as there will be labels.
-    From the largest groups without a labelled shot, the shot with the highest
-    mean cosine to its 20 nearest shots is taken (TypiClust, arXiv 2202.02794).
-    Near duplicates of taken or labelled shots are left out.
+    Shots are grouped by k-means into as many groups as there will be labelled
+    shots. Groups with the fewest labelled shots come first, and among them the
+    largest. From each, the shot with the highest mean cosine to its 20 nearest
+    shots is taken (TypiClust, arXiv 2202.02794). Near duplicates of shots that
+    are taken or labelled are left out.
 
     Args:
         index: `index.Index`.
         count: number of shots.
         labelled: rows of shots that are labelled.
-        margins: float [S], certainty of a classifier for each shot; then only
-            the least certain shots are grouped. None without a classifier.
+        margins: float [S], how certain a classifier is of each shot; only the
+            least certain shots are then grouped. None if there is no
+            classifier.
         seed: int.
     Returns: list of rows of `Index.shots`; fewer than `count` if there are no
         more shots that differ.
@@ -43,7 +46,7 @@ def suggest(index, count, labelled=(), margins=None, seed=0):
     generator = np.random.default_rng(seed)
     if margins is not None:
         order = np.argsort(margins[rest], kind="stable")
-        rest = np.sort(rest[order[: _UNCERTAIN_SHARE * count]])
+        rest = np.sort(rest[order[: _UNCERTAIN_PER_SUGGESTION * count]])
     if len(rest) > MOST_CANDIDATES:
         rest = np.sort(generator.choice(rest, MOST_CANDIDATES, replace=False))
     if not len(rest):
@@ -104,7 +107,7 @@ def _pick(vectors, known, groups, covered, typical, count):
 
 
 def duplicates(index, threshold=THRESHOLD):
-    """Pairs of shots of two videos that look the same, most similar first.
+    """Pairs of shots that look alike in different videos, most similar first.
 
     Args:
         index: `index.Index`.
@@ -138,7 +141,7 @@ def duplicates(index, threshold=THRESHOLD):
 def list_duplicates(index, threshold=THRESHOLD):
     """Writes the pairs of `duplicates` as CSV into an index.
 
-    The list serves training: `config.data.duplicates` is the index's folder.
+    Training uses the list if `config.data.duplicates` names the index's folder.
 
     Args:
         index, threshold: as in `duplicates`.

@@ -1,4 +1,4 @@
-"""Fits a linear head on labelled shots, and labels all shots with one."""
+"""Fits a linear head on labelled shots, and classifies all shots with it."""
 
 import collections
 import dataclasses
@@ -20,16 +20,15 @@ MOST_FOLDS = 5
 MAX_ITERATIONS = 500
 # A class with fewer labelled shots gets a note. [O]
 FEW_SHOTS = 10
-# Of fine-tuning: passes over the labelled frames, and where the rate starts.
-# [O]
+# Fine-tuning: passes over the labelled frames, and the first learning rate. [O]
 EPOCHS = 10
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 32
-# So many frames of a labelled shot at most, and of all shots together, so that
-# they fit into memory; each shot has at least one. [O]
+# At most this many frames of each labelled shot, and of all shots together, so
+# that they fit into memory; each shot keeps at least one. [O]
 FRAMES_PER_SHOT = 4
 MOST_FRAMES = 2000
-# How far the bias of a class that was not fitted on is below the others.
+# How far the bias of a class without training shots lies below the others.
 _UNSEEN = 10.0
 _METADATA = "assets.extra/vivi.json"
 
@@ -64,8 +63,8 @@ class Fit:
             fitted without its video; None if it cannot be measured.
         confusion: int64 [K, K], true class by predicted class, or None.
         notes: what a user should know, such as too few labels.
-        variables: arrays of the encoder's variables if it was fine-tuned; None
-            for the encoder as it was.
+        variables: the encoder's variables as arrays if it was fine-tuned, else
+            None.
     """
 
     head: Head
@@ -124,23 +123,24 @@ def finetune(
 ):
     """Fine-tunes encoder and head, if that is better on held-out videos.
 
-    The head starts as fitted on frozen features, and the encoder as it is, for
-    the reason given in arXiv 2202.10054. Accuracy is measured as `fit` measures
-    it, on the same videos: for each part of them, encoder and head are trained
-    on the rest.
+    Training starts from the head fitted on frozen features, since a random head
+    would distort the encoder's features (arXiv 2202.10054). Accuracy is
+    measured as in `fit`, with the same folds of videos: for each fold, encoder
+    and head are trained on the others.
 
     Args:
-        index, labelled, seed: as `fit`.
-        fitted: Fit, of `fit` with these.
-        encoder: the index's `features.encoder.Encoder`; it has its own weights
-            again afterwards.
+        index, labelled, seed: as in `fit`.
+        fitted: the Fit that `fit` returned for these.
+        encoder: the index's `features.encoder.Encoder`; its weights are
+            restored afterwards.
         epochs: passes over the labelled frames.
-        learning_rate: of SGD with momentum 0.9; it falls to a tenth after 30,
+        learning_rate: of SGD with momentum 0.9; it is divided by 10 after 30,
             60 and 90 % of the steps.
-    Returns: Fit: fine-tuned if the accuracy is higher, else `fitted`, both with
-        a note that tells the two accuracies.
-    Raises: ValueError: the frames are not where they were. Untrainable (a
-        ValueError): the module cannot be trained.
+    Returns: a fine-tuned Fit if its accuracy is higher, else `fitted`. A note
+        gives the two accuracies, or says why they cannot be measured.
+    Raises: ValueError: the embedded frames cannot be read. Untrainable (a
+        ValueError): the module cannot be trained. FloatingPointError: the loss
+        is not finite.
     """
     from vivi_keras.features import finetune as finetune_lib
 
@@ -160,7 +160,7 @@ def finetune(
         batch_size = min(BATCH_SIZE, len(rows))
         steps = max(1, round(epochs * len(rows) / batch_size))
         head = data.fit(shots, strength).head(names)
-        # A class may be in the test videos only.
+        # The number of all classes: some may be in the test videos only.
         tuner.train(
             images[rows],
             data.labels[owner[rows]],
@@ -214,15 +214,15 @@ def _labelled_images(index, labelled):
     most = min(max(most, 1), FRAMES_PER_SHOT)
     images, owner = [], []
     for shot, rows in enumerate(labelled.frame_rows):
-        # Evenly spread over the range, its ends half a step away.
+        # Evenly spread over the range, half a step from its ends.
         count = min(most, len(rows))
         for place in (np.arange(count) + 0.5) * len(rows) / count:
             image = pictures.image(int(rows[int(place)]))
             if image is None:
                 why = pictures.missing or "an image cannot be read"
                 raise ValueError(
-                    f"The frames of {index.folder} must be where they were, to"
-                    f" be trained on. Got: {why}"
+                    f"The frames of {index.folder} must be where vivi-embed"
+                    f" read them, since training reads them again. Got: {why}"
                 )
             images.append(
                 encoder_lib.resize_images(
@@ -267,7 +267,7 @@ class _Data:
 
 
 class _Model:
-    """A scaler and a logistic regression on what it scales."""
+    """A scaler, and a logistic regression on scaled features."""
 
     def __init__(self, scaler, model):
         self._scaler, self._model = scaler, model
@@ -277,13 +277,13 @@ class _Model:
         return self._model.predict(self._scaler(data.means[shots]))
 
     def head(self, class_names):
-        """The two as one linear map of features."""
+        """The scaler and the regression as one linear map of features."""
         kernel, bias = self._model.coef_.T, self._model.intercept_
         classes = self._model.classes_
         if len(classes) == 2:  # scikit-learn gives the second class alone
             kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
             bias = np.concatenate([-bias / 2, bias / 2])
-        if len(classes) < len(class_names):  # some were not fitted on
+        if len(classes) < len(class_names):  # some have no shots here
             full = np.zeros((len(kernel), len(class_names)))
             low = np.full(len(class_names), bias.min() - _UNSEEN)
             full[:, classes], low[classes] = kernel, bias
@@ -301,7 +301,7 @@ def _folds(data, shots, seed):
     A fold whose training part has one class only is left out.
     """
     groups, labels = data.groups[shots], data.labels[shots]
-    # A class with one shot can be fitted or tested, not both.
+    # scikit-learn allows as many folds as the largest class has shots.
     count = min(
         MOST_FOLDS, len(np.unique(groups)), int(np.bincount(labels).max())
     )
@@ -341,8 +341,8 @@ def _notes(data, names, accuracy, tested):
     few = [n for n, c in zip(names, counts, strict=True) if c < FEW_SHOTS]
     if few:
         notes.append(
-            f"too few labels: {', '.join(few)} has fewer than {FEW_SHOTS}"
-            " labelled shots; label more (vivi-label --suggest)"
+            f"too few labels: {', '.join(few)} (fewer than {FEW_SHOTS}"
+            " labelled shots each); label more (vivi-label --suggest)"
         )
     videos = collections.defaultdict(set)
     for label, group in zip(data.labels, data.groups, strict=True):
@@ -388,7 +388,7 @@ def report(fitted, labelled):
 
 
 def _confusion(names, confusion):
-    """Lines of a table; columns of long names have numbers."""
+    """Lines of a table; if names are long, numbers head the columns."""
     columns = names
     if max(map(len, names)) > 10:
         columns = [str(number) for number in range(1, len(names) + 1)]
@@ -409,7 +409,8 @@ def read_head(index, module):
     Args:
         index: `index.Index`.
         module: folder that `vivi-label --fit` or `vivi-export` wrote.
-    Raises: ValueError: it has no head, or another encoder than the index.
+    Returns: Head.
+    Raises: ValueError: the module has no head, or not the index's encoder.
     """
     import tensorflow as tf
 
@@ -462,6 +463,6 @@ def predict(index, head):
 
 
 def margins(shares):
-    """How much the first class leads the second: float64 [S] in [0, 1]."""
+    """How far the likeliest class leads the next: float64 [S] in [0, 1]."""
     ordered = np.sort(shares, axis=1)
     return ordered[:, -1] - ordered[:, -2]

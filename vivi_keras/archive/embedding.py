@@ -50,13 +50,13 @@ def embed(
         images: folder of images, in place of `dataset`.
         videos: folder of the video files, for links that play them; None for
             the one of an earlier call, or if paths are absolute.
-        image_size: pixels a side that frames are resized to; None for what
-            the module recommends, else 224.
+        image_size: height and width in pixels to which frames are resized;
+            None for what the module recommends, or 224 if it says nothing.
         batch_size: number of frames encoded at once.
         beam_options: text, options of Apache Beam such as
-            "runner=FlinkRunner,flink_master=HOST:8081": the data set is
-            embedded by the workers of a cluster, with the same rows. None for
-            this process.
+            "runner=FlinkRunner,flink_master=HOST:8081". The workers of a
+            cluster then embed the data set; the rows are the same. None to
+            embed it in this process.
         show_progress: draw a progress bar.
 
     Returns: dict of "videos", "shots" and "frames" in the index,
@@ -74,7 +74,7 @@ def embed(
     (4, 12, 24)
     """
     for name in ("pyarrow", "pandas", "usearch"):
-        store_lib.needs(name)
+        store_lib.import_extra(name)
     if (dataset is None) == (images is None):
         raise ValueError(
             "one of dataset and images must be given. Got:"
@@ -116,7 +116,7 @@ def open_encoder(module):
 
 
 def check_module(manifest, encoder):
-    """Raises ValueError if an index, by its manifest, is of another module."""
+    """Raises ValueError unless the index was made with this encoder."""
     if manifest["module"]["sha256"] != encoder.digest:
         raise ValueError(
             "the index must be of the module given. Got: an index of module"
@@ -127,7 +127,7 @@ def check_module(manifest, encoder):
 
 
 def _open(output, encoder, source, image_size):
-    """The `Store` to write to: a new one, or one that fits."""
+    """The `Store` to write to: that of `output` if it fits, or a new one."""
     if (output / store_lib.MANIFEST).exists():
         store = store_lib.open_store(output)
         check_module(store.manifest, encoder)
@@ -271,7 +271,7 @@ def _embed_range(item, output, dataset, fingerprint, module, batch_size, run):
 
 @functools.lru_cache(maxsize=1)
 def _opened(output, dataset, module, run):
-    """What all ranges of a worker need, opened once a run in each process."""
+    """What all ranges of a worker need, opened once per run and process."""
     store = store_lib.open_store(output)
     return (
         store,
@@ -290,7 +290,7 @@ def _done_records(store):
 
 
 def _embed(store, encoder, source, batch_size, entries, show_progress):
-    """Embeds what is not done; returns the number of frames.
+    """Embeds the records that are not in the index; returns how many frames.
 
     Args:
         entries: dict, filled with number -> (record, name) of every record.
@@ -444,14 +444,14 @@ class _Writer:
         self.num_frames += len(features)
 
     def stop(self):
-        """Writes the complete records; the last one may be incomplete."""
+        """Writes all but the last video, which may be incomplete."""
         while self._shots and self._shots[-1].video_id == self.last_video:
             self._shots.pop()
             self._features.pop()
         self.flush(self._store.manifest["unfinished"])
 
     def flush(self, unfinished):
-        """Writes a part; `unfinished` is a video that may have more records."""
+        """Writes a part; `unfinished`: id of a video to continue, or None."""
         self._store.manifest["unfinished"] = unfinished
         if self._shots:
             self._store.parts.append(
@@ -464,7 +464,7 @@ class _Writer:
 
 def tables(shots, features):
     """The tables of frames and of shots, as pyarrow tables."""
-    arrow = store_lib.needs("pyarrow")
+    arrow = store_lib.import_extra("pyarrow")
     counts = [len(each) for each in features]
 
     def of_frames(values, kind):
@@ -512,7 +512,7 @@ def _drop(store, entries):
 
 
 def _write_records(store, entries):
-    arrow = store_lib.needs("pyarrow")
+    arrow = store_lib.import_extra("pyarrow")
     rows = [entries[number] for number in sorted(entries)]
     store.write_records(
         arrow.table(

@@ -11,13 +11,13 @@ from vivi_keras.archive import store as store_lib
 from vivi_keras.data import range_labels
 from vivi_keras.features.knn import normalise
 
-NUM_NEIGHBOURS = 10  # of the recall that is measured
+NUM_NEIGHBOURS = 10  # recall is measured for this many
 _NUM_QUERIES = 100
 _KEYS = ("video_id", "first_shot", "shot")
 # Lists of similar frames for approximate search (IVF), by faiss.
 LISTS = "approximate.faiss"
-# A search compares the query with the frames of the NUM_PROBES nearest of
-# about 4 sqrt(N) lists; the lists' centres are those of k-means. [O]
+# There are about 4 sqrt(N) lists, each with a centre that k-means found. A
+# search compares the query with the frames of the NUM_PROBES nearest lists. [O]
 NUM_PROBES = 64
 _FRAMES_OF_A_CENTRE, _ITERATIONS, _BATCH = 40, 10, 16_384
 
@@ -63,7 +63,7 @@ def open_index(folder):
     [2]
     """
     for name in ("pyarrow", "pandas", "usearch", "faiss"):
-        store_lib.needs(name)
+        store_lib.import_extra(name)
     return Index(store_lib.open_store(folder))
 
 
@@ -97,7 +97,7 @@ class Index:
     def shots(self):
         """pandas frame of S rows: video, video_id, first_shot, shot,
         start_seconds, stop_seconds, num_frames."""
-        pandas = store_lib.needs("pandas")
+        pandas = store_lib.import_extra("pandas")
         columns = ["video", *_KEYS, "start_seconds", "stop_seconds"]
         table = self._store.read("shots", [*columns, "num_frames"])
         frame = pandas.DataFrame(table)
@@ -113,7 +113,7 @@ class Index:
     def frames(self):
         """pandas frame of N rows: video, video_id, shot, shot_row, place (of
         the frame in its record), seconds."""
-        pandas = store_lib.needs("pandas")
+        pandas = store_lib.import_extra("pandas")
         table = self._store.read("frames", ["place", "seconds"])
         rows = self.shot_of_frame
         return pandas.DataFrame(
@@ -164,14 +164,15 @@ class Index:
             approximate: search the lists that `build_approximate` made: much
                 faster for millions of frames, but a neighbour may be missed.
         Returns: list of Hit, one per shot.
-        Raises: ValueError: the vector is of another length, not finite or
-            all zero, or `build_approximate` has not been called.
+        Raises: ValueError: the vector does not have D numbers, is not finite
+            or is all zero, or `build_approximate` has not been called for the
+            present frames.
         """
         checks.check_whole("k", k, 1, 1_000_000)
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.num_features,):
             raise ValueError(
-                f"vector must be of shape ({self.num_features},), as the"
+                f"vector must be of shape ({self.num_features},), as in the"
                 f" index. Got: {vector.shape}"
             )
         length = float(np.linalg.norm(vector))
@@ -197,7 +198,7 @@ class Index:
             count = min(count, self.num_frames)
             rows, vectors = find(vector, count)
             scores = cosines(vectors, vector)
-            # The libraries round the query to float16; this does not.
+            # The search may round the query to float16; `cosines` does not.
             order = np.lexsort((rows, -scores))
             owners = self.shot_of_frame[rows[order]]
             firsts = np.sort(np.unique(owners, return_index=True)[1])[:k]
@@ -210,7 +211,7 @@ class Index:
         """The nearest frames, exactly: rows int64 [count], their vectors."""
         if not count:
             return np.zeros(0, np.int64), self.vectors
-        index = store_lib.needs("usearch.index")
+        index = store_lib.import_extra("usearch.index")
         found = index.search(
             self.vectors,
             vector.astype(np.float16),
@@ -222,7 +223,7 @@ class Index:
         return rows, self.vectors[rows]
 
     def _nearest_in_lists(self, vector, count):
-        """As `_nearest`, by the lists: the vectors are read from them."""
+        """Like `_nearest`, but from the lists, vectors included."""
         return _nearest_in(self._lists, vector, count)
 
     def build_approximate(self):
@@ -233,8 +234,9 @@ class Index:
         become four times as large; else only new frames are added. They keep
         the direction of each vector, as float16.
 
-        Returns: recall at 10 against exact search, in [0, 1]: 100 frames of
-            the index are searched, and each frame itself does not count.
+        Returns: recall at 10 against exact search, in [0, 1], with 100 frames
+            of the index as queries; a query does not count as its own
+            neighbour.
         Raises: ValueError: the index has no frames.
         """
         if not self.num_frames:
@@ -279,7 +281,7 @@ class Index:
 
         Args:
             video: its path as text, as in `shots`.
-            videos: folder of the files; None for the one of `embed`.
+            videos: folder of the files; None for the one given to `embed`.
         """
         root = videos or self.manifest["videos"]
         if self.manifest["source"]["kind"] == "images":
@@ -288,8 +290,8 @@ class Index:
         return path if path.exists() else None
 
     def records(self):
-        """Where shots are in the data set: dict of arrays [R] number,
-        video_id, first_shot and video; None until a run has finished."""
+        """The data set's records: dict of arrays [R] number, video_id,
+        first_shot and video; None until a run has finished."""
         return self._store.read_records()
 
     def is_complete(self):
@@ -312,7 +314,7 @@ def _build_lists(store, vectors):
         store: `store.Store`.
         vectors: float16 [N, D], of the frames of its parts.
     """
-    faiss = store_lib.needs("faiss")
+    faiss = store_lib.import_extra("faiss")
     entry = store.manifest["approximate"] or {"parts": []}
     path, old = store.folder / LISTS, entry["parts"]
     names = [part["name"] for part in store.parts]
@@ -347,7 +349,7 @@ def _num_lists(num_frames):
 
 def _save_lists(store, lists, recall):
     """Writes the lists; they are used once the manifest names them."""
-    faiss = store_lib.needs("faiss")
+    faiss = store_lib.import_extra("faiss")
     store.manifest["approximate"] = None
     store.save()
     path = store.folder / LISTS
@@ -363,7 +365,8 @@ def _save_lists(store, lists, recall):
 def _open_lists(store):
     """Opens the lists of an index, mapped from disk.
 
-    Raises: ValueError: there are none, or not of the index's frames.
+    Raises: ValueError: there are none, they are damaged, or they were built for
+        other frames.
     """
     path, entry = store.folder / LISTS, store.manifest["approximate"]
     names = [part["name"] for part in store.parts]
@@ -383,7 +386,7 @@ _DAMAGED = "{} is damaged ({}); delete it and run vivi-embed --approximate"
 
 
 def _read_lists(path, entry, mapped=False):
-    faiss = store_lib.needs("faiss")
+    faiss = store_lib.import_extra("faiss")
     size, expected = path.stat().st_size, entry.get("bytes")
     if size != expected:
         raise ValueError(
@@ -401,7 +404,7 @@ def _nearest_in(lists, vector, count):
 
     More lists are searched if the nearest ones hold too few frames.
     """
-    faiss = store_lib.needs("faiss")
+    faiss = store_lib.import_extra("faiss")
     query, num_probes = normalise(vector[None]), NUM_PROBES
     while True:
         near = faiss.SearchParametersIVF(nprobe=min(num_probes, lists.nlist))

@@ -1,4 +1,4 @@
-"""What vivi-label writes: CSV files, pages to label by, timelines."""
+"""What vivi-label writes: CSV files, pages of shots to label, timelines."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from vivi_keras.archive import pictures as pictures_lib
 from vivi_keras.archive.pictures import clock
 from vivi_keras.data import range_labels
 
-# Limits of a page; the CSV has all. [O]
+# Limits of a page; the CSV file has all shots. [O]
 MOST_VIDEOS = 200
 MOST_TO_CHECK = 24
 _COLOURS = (
@@ -28,7 +28,8 @@ def write_suggestions(path, index, rows, videos=None):
         rows: rows of `Index.shots`.
         videos: folder of the video files; None for that of the index.
     Returns: path of the sheet.
-    Raises: ValueError: the file exists: it may hold labels.
+    Raises: ValueError: the file exists, so it may hold labels, or its name ends
+        in .html.
     """
     path = pathlib.Path(path)
     sheet = path.with_suffix(".html")
@@ -151,7 +152,7 @@ def _shot(index, row, page, pictures, videos):
 
 
 def range_of(shot):
-    """Path, start and stop of a shot for a CSV; both empty for an image."""
+    """Path, start and stop of a shot for a CSV; an image has no times."""
     if shot["stop_seconds"] <= shot["start_seconds"]:
         return shot["video"], "", ""
     return (

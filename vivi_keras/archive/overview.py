@@ -65,7 +65,7 @@ def _rows(verdict):
 
 
 def _intervals(verdict):
-    """Bars of adapted less start, in the chart's pixels."""
+    """Bars of the accuracy of adapted minus start, in the chart's pixels."""
     found = verdict["differences"]
     reach = max(
         0.01, *[abs(d[end]) for d in found.values() for end in ("low", "high")]
@@ -99,7 +99,7 @@ def _curves(metrics):
     charts = []
     for column, name in (
         ("loss", "loss"),
-        ("probe_linear", "accuracy of the probe, linear"),
+        ("probe_linear", "accuracy of the linear probe"),
     ):
         known = [
             (float(row["step"]), float(row[column]))
@@ -129,7 +129,7 @@ def _chart(values):
 
 
 def _shots(index, page):
-    """Typical shots, and searches: some of them, with the nearest shots."""
+    """Typical shots, and searches for some of them: the nearest shots."""
     if index is None:
         return [], []
     index = open_index(index)
@@ -170,7 +170,7 @@ def _links(output):
 
 
 def _commands(output, videos, found):
-    """(what for, command) of the next steps."""
+    """The next steps, as (purpose, command)."""
     index, module = output / "index", found["module"]
     steps = [
         (

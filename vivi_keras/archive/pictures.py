@@ -14,7 +14,7 @@ HEIGHT = 96  # pixels of a picture
 
 
 class Pictures:
-    """Reads frames of an index from the data or images that were embedded.
+    """Reads frames of an index from the data set or images it was made from.
 
     Args:
         index: `index.Index`.
@@ -100,7 +100,7 @@ def query_picture(image):
 
 
 def link(path, page, start_seconds, stop_seconds):
-    """A link from a page to a shot, that plays from its start to its stop.
+    """A link from a page to a video, which plays one shot from start to stop.
 
     Args:
         path: the video's file, or None.

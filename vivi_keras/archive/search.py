@@ -1,4 +1,4 @@
-"""Search: from an image or a frame of a video to a table and a page."""
+"""Search by an image or a frame of a video; results as a table and a page."""
 
 import dataclasses
 import os
@@ -35,7 +35,7 @@ def read_frame(path, seconds, short_side=sources.SHORT_SIDE):
     The video is decoded from its start, since seeking gives wrong frames in
     too many files.
 
-    Raises: ValueError: it cannot be read, or is shorter.
+    Raises: ValueError: the video cannot be read, or ends before that time.
     """
     if not os.path.isfile(path):
         raise ValueError(f"video must be a file. Got: {path}, not a file")
@@ -67,8 +67,8 @@ def open_encoder(index, module=None):
 
     Args:
         index: `index.Index`.
-        module: where it is now; None for where it was.
-    Raises: ValueError: it is another module than that of the index.
+        module: the module's folder if it was moved; None if it was not.
+    Raises: ValueError: the module is missing, or is not that of the index.
     """
     place = index.manifest["module"]["path"]
     if module is None and not pathlib.Path(place).is_dir():

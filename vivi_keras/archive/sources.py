@@ -96,11 +96,11 @@ class DatasetSource:
 
         Args:
             done: dict video id -> set of first shots of its records that are
-                embedded; these records are not read if possible.
-            unfinished: id of a video of which not all records are done.
+                embedded. Where possible, these are not read again.
+            unfinished: id of a video whose records are not all done, or None.
         Yields: number of the record, (video id, first shot), the video's
-            name, and a list of Shot, or None if it is done. If a number comes
-            twice, the second one is right.
+            name, and a list of Shot, or None if the record is done. If a
+            number comes twice, the later values are right.
         """
         sent = set()
         try:
@@ -161,11 +161,11 @@ class DatasetSource:
         ), example
 
     def jpegs(self, number, record, places):
-        """Frames of a record as JPEG; None if it is now another record.
+        """Frames of a record as JPEG; None if `number` is another record now.
 
         Args:
             number: the record's number at the last vivi-embed.
-            record: (video id, first shot) that it must be.
+            record: the record's (video id, first shot).
             places: numbers of frames within the record.
         """
         if number >= len(self._records):
@@ -271,7 +271,7 @@ class ImageSource:
         return set(self.videos)
 
     def records(self, done, unfinished=None):
-        """As `DatasetSource.records`; images that fail are in `skipped`."""
+        """Like `DatasetSource.records`; adds unreadable images to `skipped`."""
         numbers = {path: n for n, path in enumerate(self._contents)}
         todo = []
         for path, video_id in self._contents.items():

@@ -3,7 +3,7 @@
     index.json               module, data set, settings, and the parts
     parts/00001.frames.parquet    a row per frame, with its vector
     parts/00001.shots.parquet     a row per shot, with the mean of its frames
-    records.parquet          where each shot is in the data set
+    records.parquet          a row per record of the data set, by number
     approximate.faiss        lists for approximate search, if they were built
 
 A part is valid once `index.json` names it: a killed run leaves a valid index.
@@ -25,7 +25,7 @@ RECORDS = "records.parquet"
 _BATCH_ROWS = 16_384
 
 
-def needs(name):
+def import_extra(name):
     """Imports a library of the extra `archive`.
 
     Raises: ImportError: it is not installed; the message says how to install.
@@ -89,7 +89,7 @@ class Store:
             frames, shots: pyarrow tables, frames in the order of the shots.
             name: text of a number that no other part has; None for the next.
         """
-        parquet = needs("pyarrow.parquet")
+        parquet = import_extra("pyarrow.parquet")
         name = name or f"{self.next_number():05d}"
         for kind, table in (("frames", frames), ("shots", shots)):
             with files.write_whole(self._path(name, kind)) as partial:
@@ -116,9 +116,12 @@ class Store:
     def read_part(self, part, kind, columns=None):
         """A part's table "frames" or "shots".
 
-        Raises: ValueError: a file, which it names, is missing or damaged.
+        Raises: ValueError: a file is missing or damaged; the message names it.
         """
-        parquet, path = needs("pyarrow.parquet"), self._path(part["name"], kind)
+        parquet, path = (
+            import_extra("pyarrow.parquet"),
+            self._path(part["name"], kind),
+        )
         with _damaged(path):
             table = parquet.read_table(path, columns=columns)
         if len(table) != part[kind]:
@@ -136,7 +139,7 @@ class Store:
             columns: names.
         Returns: dict name -> array [N].
         """
-        arrow = needs("pyarrow")
+        arrow = import_extra("pyarrow")
         tables = [self.read_part(part, kind, columns) for part in self.parts]
         if not tables:
             return {name: np.zeros(0, np.int64) for name in columns}
@@ -149,7 +152,7 @@ class Store:
         They are read batch by batch into one array, so that memory never
         holds them twice.
         """
-        parquet = needs("pyarrow.parquet")
+        parquet = import_extra("pyarrow.parquet")
         total = sum(part[kind] for part in self.parts)
         vectors, start = np.empty((total, self.num_features), np.float16), 0
         for part in self.parts:
@@ -167,7 +170,7 @@ class Store:
         return vectors
 
     def drop(self, is_stale):
-        """Rewrites the parts without some videos.
+        """Rewrites the parts without the rows of some records.
 
         Args:
             is_stale: function of video ids int64 [N] and first shots of
@@ -195,13 +198,13 @@ class Store:
         return dropped
 
     def write_records(self, table):
-        parquet = needs("pyarrow.parquet")
+        parquet = import_extra("pyarrow.parquet")
         with files.write_whole(self.folder / RECORDS) as partial:
             parquet.write_table(table, partial)
 
     def read_records(self):
         """Dict name -> array [R], or None if no run has finished."""
-        parquet, path = needs("pyarrow.parquet"), self.folder / RECORDS
+        parquet, path = import_extra("pyarrow.parquet"), self.folder / RECORDS
         if not path.exists():
             return None
         with _damaged(path):
@@ -239,7 +242,7 @@ class _damaged:
         return self
 
     def __exit__(self, kind, error, trace):
-        arrow = needs("pyarrow")
+        arrow = import_extra("pyarrow")
         if isinstance(error, (arrow.ArrowException, FileNotFoundError)):
             raise ValueError(
                 f"{self._path} is missing or damaged: {error}. Embed the"
@@ -249,7 +252,7 @@ class _damaged:
 
 def to_arrow(vectors):
     """float [N, D] -> a pyarrow array of N values of 2 D bytes."""
-    arrow = needs("pyarrow")
+    arrow = import_extra("pyarrow")
     vectors = np.ascontiguousarray(vectors, "<f2")
     return arrow.FixedSizeBinaryArray.from_buffers(
         arrow.binary(2 * vectors.shape[1]),

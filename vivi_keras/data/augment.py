@@ -108,7 +108,7 @@ def colour_views(
     blur=0.0,
     compiled=True,
 ):
-    """Changes the colours of images at random, each with its own seed.
+    """Changes the colours of images at random, each image on its own.
 
     Args:
         images: uint8 [N, H, W, 3].
@@ -131,7 +131,8 @@ def colour_views(
             2e-5.
     Returns: float32 [N, H, W, 3] in [0, 1].
     Raises: ValueError: the policy is unknown, images are not uint8 with 3
-        channels, or there are grey or blur without a policy.
+        channels, `grey` or `blur` is not in [0, 1], or one of them is above 0
+        without a policy.
 
     >>> images = np.zeros((2, 32, 32, 3), "uint8")
     >>> data.colour_views(images, seed=(0, 1)).shape
@@ -259,7 +260,8 @@ def exemplar_colours(images, changes):
     red, green, blue = ops.unstack(ops.cast(images, "float32"), axis=-1)
     value = ops.maximum(ops.maximum(red, green), blue)  # [N, H, W] in 0..255
     chroma = value - ops.minimum(ops.minimum(red, green), blue)
-    # Values are integers: below 1 means 0, and 0 / 1 avoids 0 / 0.
+    # Chroma is a whole number. If it is 0, the numerators are 0 too, and
+    # dividing by 1 avoids 0 / 0.
     scale = 1 / ops.maximum(chroma, 1.0)
     hue = ops.where(
         value == red,
@@ -313,9 +315,10 @@ def rotation_changes(draws, strength=1.0):
 
 
 def rotation_colours(images, changes):
-    """Changes brightness, then saturation, then maybe to grey, per image.
+    """Changes brightness, then saturation, then may make grey, per image.
 
-    Values after brightness are clipped to [0, 1], and so is saturation [O].
+    Values are clipped to [0, 1] once brightness is changed; the new saturation
+    is clipped too [O].
 
     Args:
         images: uint8 [N, H, W, 3].

@@ -52,8 +52,8 @@ def video_batches(
         image_size: int, or (height, width), pixels.
         seed: int.
         first_step: int, the step of the first batch.
-        copies: None, or int C: independent crops of each frame, along an
-            axis of their own.
+        copies: None, or int C: number of independent crops of each frame,
+            along an axis of their own.
         frame_gap_seconds: None for frames spread at random over a shot, or
             (least, most): seconds between one frame and the next; in a shot
             without two such frames they are spread over it.
@@ -72,16 +72,16 @@ def video_batches(
         int64 [B]}. Padded shots come last, are False in the mask and black.
         With `duplicates`, also "duplicates": int64 [B, S], the same number
         >= 0 for shots that show the same footage, -1 for all others.
-    Raises: ValueError: an argument is out of range, there is no such data
-        set, it has fewer than 2 videos, or fewer records than `batch_size`;
-        or the index is of another data set or has no list.
+    Raises: ValueError: an argument is out of range; there is no such data
+        set; it has fewer than 2 videos, or fewer records than `batch_size`; or
+        the index of `duplicates` is of another data set or has no list.
 
     >>> batches = data.video_batches("data", batch_size=4, image_size=32)
     >>> next(iter(batches))["frames"].shape
     TensorShape([4, 4, 2, 32, 32, 3])
     """
     size = check_image_size(image_size)
-    check_arguments(
+    check_integers(
         batch_size=(batch_size, 1),
         num_shots=(num_shots, 1),
         frames_per_shot=(frames_per_shot, 1),
@@ -198,11 +198,12 @@ def _read_clip(record, num_shots, frames_per_shot, draws, gap, groups):
 def duplicate_groups(index, dataset_dir):
     """Groups of shots that show the same footage, as an index lists them.
 
-    Shots are in one group if pairs of the list link them, also indirectly.
+    Shots are in one group if pairs of the list link them, directly or through
+    other shots.
 
     Args:
         index: folder of an index, with a list by `vivi-embed --duplicates`.
-        dataset_dir: folder of the data set that the index must be of.
+        dataset_dir: folder of the data set; the index must be made from it.
     Returns: dict (video id, number of the shot in the video) -> int >= 0.
     Raises: ValueError: the index has no list, or is of another data set.
     """
@@ -258,7 +259,7 @@ def _duplicate_pairs(path):
             yield tuple(keys[:2]), tuple(keys[2:])
 
 
-def check_arguments(**arguments):
+def check_integers(**arguments):
     """Raises ValueError unless each value is an int >= its minimum.
 
     Args:
@@ -289,7 +290,7 @@ def check_image_size(image_size):
             f"image_size must be an int or (height, width). Got: {image_size!r}"
         )
     height, width = pair
-    check_arguments(
+    check_integers(
         image_size=(height, MIN_IMAGE_SIZE),
         image_width=(width, MIN_IMAGE_SIZE),
     )
@@ -299,7 +300,7 @@ def check_image_size(image_size):
 def shard_rows(shard, batch_size):
     """The range of rows of a global batch for shard (index, count)."""
     index, count = shard
-    check_arguments(shard_index=(index, 0), shard_count=(count, 1))
+    check_integers(shard_index=(index, 0), shard_count=(count, 1))
     if index >= count:
         raise ValueError(
             f"shard must be (index, count) with index < count. Got: {shard}"

@@ -101,11 +101,12 @@ def choose(heights, widths, draws, size, crop="inception", area=AREA_RANGE):
 
 
 def inception_boxes(heights, widths, draws, area_range=AREA_RANGE):
-    """Random crops: area 0.05..1 of the frame, aspect 3/4..4/3 [G].
+    """Random crops: area 0.05..1 of the frame by default, aspect 3/4..4/3 [G].
 
-    Ten tries of (area, aspect), both uniform; the first that fits gets a
-    uniform random position. If none fits, the crop is the largest centred
-    one whose aspect is in the range [O].
+    For each crop, ten pairs of area and aspect are drawn uniformly. The first
+    pair that fits into the frame is used, at a uniform random position. If
+    none fits, the crop is the largest centred one whose aspect is in the range
+    [O].
 
     Args:
         heights, widths: int64 [K], pixels.

@@ -7,7 +7,8 @@ from vivi_keras.data import batches, crops, pipeline, sampling
 from vivi_keras.data.augment import DRAWS_PER_IMAGE, rand_augment
 from vivi_keras.data.labelled import without_labels
 
-# Seed words: images, unlabelled images and videos get other random numbers.
+# Seed words, so that images, unlabelled images and videos each get their own
+# random numbers.
 _IMAGE_SEED, _UNLABELLED_SEED = 0x1AB, 0x2AB
 
 
@@ -34,9 +35,10 @@ def labelled_batches(
         batch_size: int M, images in the global batch; may exceed the number
             of images.
         unlabelled: None, or LabelledImages whose labels are hidden.
-        unlabelled_batch_size: int U, rows of these, at the end of a batch.
-        copies: None, or int C: independent views of each image, along an
-            axis of their own.
+        unlabelled_batch_size: int U, number of unlabelled images, at the end
+            of each batch.
+        copies: None, or int C: number of independent views of each image,
+            along an axis of their own.
         augment: None or "rand_augment", applied after the crop.
         image_size, seed, first_step, crop, crop_area, shard, num_steps: as
             in `video_batches`.
@@ -53,7 +55,7 @@ def labelled_batches(
     TensorShape([4, 24, 24, 3])
     """
     size = batches.check_image_size(image_size)
-    batches.check_arguments(
+    batches.check_integers(
         batch_size=(batch_size, 1),
         seed=(seed, -(2**63)),
         first_step=(first_step, 0),
@@ -136,7 +138,7 @@ def ordered_batches(images, batch_size, image_size=224):
         {"image": uint8 [N, H, W, 3], "label": int64 [N]}.
     """
     size = batches.check_image_size(image_size)
-    batches.check_arguments(batch_size=(batch_size, 1))
+    batches.check_integers(batch_size=(batch_size, 1))
 
     def load(index):
         image = images.read(index)

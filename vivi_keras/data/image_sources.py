@@ -203,7 +203,7 @@ def fashion_mnist(split="train", directory=FASHION_MNIST):
         split: "train" or "test".
         directory: folder of the four idx files.
     Returns: LabelledImages.
-    Raises: ValueError: no such split, or the files are not there.
+    Raises: ValueError: there is no such split, or a file is missing.
     """
     prefixes = {"train": "train", "test": "t10k"}
     checks.check_choice("split", split, prefixes)

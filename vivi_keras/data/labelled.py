@@ -1,4 +1,4 @@
-"""Labelled images: reading, decoding and batching them."""
+"""Labelled images: decoding, checking and choosing them."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def decode_rgb(content):
-    """Decodes an image file as upright RGB; an animation's first frame.
+    """Decodes an image file, or an animation's first frame, as upright RGB.
 
     Args:
         content: bytes of a file of any format that Pillow reads; CMYK,
@@ -101,7 +101,7 @@ class LabelledImages:
         read: function of an index -> uint8 [H, W, 3].
         labels: int64 [N] in [0, len(class_names)), or all -1.
         class_names: one name per class.
-        skipped: dict of name of an image set aside -> reason.
+        skipped: dict from the name of each image set aside to the reason.
         record: how the labels were chosen, for a run's config.
         groups: int64 [N], the video of each image; None if unknown.
     """
@@ -220,7 +220,7 @@ def checked(read, labels, class_names, skipped=None, least=2, groups=None):
     """
     if not len(labels):
         raise ValueError(
-            "images must hold at least one with a label. Got: none"
+            "images must hold at least one labelled image. Got: none"
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

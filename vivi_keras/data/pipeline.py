@@ -28,8 +28,8 @@ class Rows:
         part: range of the rows of a batch that belong to this worker.
         first_step: int, the step of the first batch.
         num_steps: int, or None for endless batches.
-        num_rows: int, or None. Positions end there: the last batch may be
-            smaller.
+        num_rows: int, the number of positions in all, so that the last batch
+            may be smaller; None if positions have no end.
     """
 
     load: Callable
@@ -102,7 +102,8 @@ class CannotLoad(ValueError):
 def load_errors():
     """The errors that `fit` raises if a row cannot be loaded.
 
-    Returns: tuple of exception classes; TensorFlow's also has other causes.
+    Returns: tuple of exception classes. With TensorFlow, other failures raise
+        the same class.
     """
     if keras.backend.backend() != "tensorflow":
         return (CannotLoad,)
@@ -183,7 +184,7 @@ class ThreadedBatches(keras.utils.PyDataset):
         return batch
 
     def _load(self, index):
-        """Starts loading a batch; a list of futures for each part."""
+        """Starts loading a batch; returns a list of futures for each part."""
         futures = []
         for rows in self.parts:
             start = (rows.first_step + index) * rows.batch_size

@@ -316,8 +316,8 @@ class _Videos:
         meets = (self._starts[shots] < stop) & (self._stops[shots] > start)
         if not meets.any():
             raise ValueError(
-                f"row {row.row} of {self._file} must meet a shot that"
-                f" vivi-prepare kept of {row.path}. Got: {start} to {stop},"
+                f"row {row.row} of {self._file} must overlap a shot of"
+                f" {row.path} that vivi-prepare kept. Got: {start} to {stop},"
                 " where all frames were dropped"
             )
         frames = np.concatenate(

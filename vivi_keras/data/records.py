@@ -10,7 +10,8 @@ import pathlib
 
 import numpy as np
 
-# Wire types of protocol buffers used here; the last is a float.
+# The wire types of protocol buffers that are used here; _FOUR_BYTES is that of
+# a float.
 _VARINT, _BYTES, _FOUR_BYTES = 0, 2, 5
 
 
@@ -128,11 +129,12 @@ class Records:
         split: TFDS split, for example "train" or "train[:10%]".
         features: names of features that the data set must have.
     Raises: ValueError: there is no such data set or split, it is in another
-        file format, or it lacks features.
+        file format, or it lacks features. ImportError: array_record is not
+        installed.
     """
 
     def __init__(self, dataset_dir, split="train", features=FEATURES):
-        # These import many modules; importing this file should not.
+        # array_record imports many modules; importing this file should not.
         try:
             from array_record.python import array_record_module
         except ModuleNotFoundError as error:

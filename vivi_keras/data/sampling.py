@@ -1,4 +1,4 @@
-"""Chooses the frames of a step: random numbers, records and frames.
+"""Random numbers, and the records and frames that they choose for a step.
 
 Random numbers are hashes of integers, computed with 32-bit words: the same
 integers give the same numbers on every machine and with every backend. By
@@ -154,8 +154,8 @@ _MOST_ORDERS = 4
 def _order_of_epoch(num_records, seed, epoch):
     """`_shuffle` of all records of an epoch: int64 [num_records].
 
-    With few records, most blocks lie outside the range: one by one, each record
-    would need hundreds of encryptions. Here each block is encrypted once.
+    With few records, most blocks lie outside the range: to find one record
+    alone may take hundreds of encryptions. Here each block is encrypted once.
     """
     keys = [fold(seed, _SHUFFLE, np.array([epoch]), k) for k in range(3)]
     following = _shuffle(np.arange(_BLOCKS), keys, _BLOCKS).tolist()
@@ -228,10 +228,10 @@ def choose_frames(
 ):
     """Chooses frames of consecutive shots from a random place in a record.
 
-    The shots are `num_shots` in a row at a random offset; if the record has
-    fewer, all of them, then padding. The frames of a shot are distinct, in
-    order of time and spread at random over it; a shot with fewer than
-    `frames_per_shot` frames repeats them.
+    These are `num_shots` consecutive shots from a random offset, or, if the
+    record has fewer, all of its shots and then padding. The frames of a shot
+    are distinct, in order of time and spread at random over it; a shot with
+    fewer than `frames_per_shot` frames repeats them.
 
     Args:
         shot_index: int64 [N], non-decreasing from 0 by steps of 0 or 1.
@@ -275,7 +275,7 @@ _ROUNDING_SECONDS = 2e-3
 
 
 def _near_frames(times, draws, gap, otherwise):
-    """Frames of a shot, each `gap` seconds after the one before.
+    """Chooses frames of a shot, each `gap` seconds after the one before it.
 
     The first is drawn from the frames that have a next one within `gap`. Where
     a frame has no next one, the following ones repeat it.

@@ -1,1 +1,1 @@
-"""Films for demonstrations: rendered films and Big Buck Bunny."""
+"""Films for demonstrations: rendered, of Freedoom, and Big Buck Bunny."""

@@ -67,9 +67,10 @@ def cut_film(film, folder, piece_seconds):
 
     Args:
         film: path of a video file.
-        folder: where to write piece_XXX.mp4; an existing folder is used.
+        folder: where to write piece_XXX.mp4; if it exists, nothing is cut.
         piece_seconds: a piece ends at the first key frame after this time.
     Returns: list of paths, in order.
+    Raises: ValueError: the file has no video.
     """
     folder = pathlib.Path(folder)
     if not folder.exists():

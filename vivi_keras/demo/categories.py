@@ -26,7 +26,7 @@ def ellipse(x, y, radius_x, radius_y, start=0.0, stop=2 * np.pi, turn=0.0):
 
 
 def box(left, top, right, bottom):
-    """Points [4, 2] of an upright rectangle."""
+    """Points [4, 2] of a rectangle with level and vertical sides."""
     corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
     return np.array(corners, float)
 

@@ -68,16 +68,16 @@ def render_corpus(
         num_shots: fewest and most shots of a film, both included.
         shot_seconds: shortest and longest shot.
         objects_per_film: number of objects that a film's shots share, at most
-            1000. If it equals the total of objects shown in the shots, and a
-            film has one category, the shots share a category but no object.
+            1000. With as many objects as a film's shots show in all, and
+            `categories_per_film=1`, shots share a category but no object.
         objects_per_shot: fewest and most objects in a shot, both included;
             by default 1 to 2, but at most as many as the film has.
         categories: names from `CATEGORIES` to draw from; default all. Leave
             some out of training films to test on unseen categories.
         categories_per_film: number of categories among a film's objects; by
             default as many as there are objects.
-        returning: False gives each shot new objects of new categories, as if
-            the shots came from different videos (a control).
+        returning: False gives each shot new objects, of categories drawn again
+            at random, as if the shots came from different videos (a control).
         repaint: paint objects differently in each shot, so that only their
             shape stays the same.
         dissolve_share: share of transitions that are dissolves; the others

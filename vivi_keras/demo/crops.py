@@ -20,7 +20,8 @@ def labelled_crops(
     """Cuts square crops around objects from a corpus's decoded films.
 
     Frames within dissolves and objects that are covered or cut off are left
-    out. A film's crops are spread evenly over the rest, sorted by object.
+    out. A film's crops are spread evenly over the remaining views, sorted by
+    object.
 
     Args:
         directory: folder written by `render_corpus`.

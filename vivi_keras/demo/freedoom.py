@@ -2,9 +2,9 @@
 
 For each split it writes first-person videos of 160 x 120 pixels and labels of
 four tasks: the object in the middle of the picture, the depth ahead, the number
-of monsters in sight, and the place (which map). No map of one split is in
-another, except that the split "revisits" has other walks through the maps of
-training, on which the place is tested.
+of monsters in sight, and the place (which map). The splits "train",
+"validation" and "test" share no map. The split "revisits" has other walks
+through the maps of "train"; the place is tested on them.
 
 A label may hold for one frame only, so store all frames: prepare the videos
 with --frames_per_second=12 --max_frames_per_shot=200.
@@ -34,15 +34,15 @@ from vivi_keras.demo import walks
 TASKS = ("object", "depth", "count", "place")
 SPLITS = ("train", "validation", "test", "revisits")
 NUM_MAPS = len(walks.MAPS)
-NUM_SHOTS = 12  # of a walk: two minutes
-# Walks of a map that is not trained on; revisits have one of each map.
+NUM_SHOTS = 12  # of a walk: two minutes on average
+# Walks of each map of validation and test; revisits have one of each map.
 NUM_WALKS = 2
 NUM_OBJECTS = 10
 FIRST_REVISIT = 1000  # numbers of walks from here on are revisits
-_DEPTH_EDGES = (5, 9, 14, 22, 40)  # of the depths 0 to 255
+_DEPTH_EDGES = (5, 9, 14, 22, 40)  # depths go from 0 to 255
 _SMALLEST_SHARE = 0.01  # of the picture, for the object in the middle
 _MOST_MONSTERS = 3
-_PASSING = ("Explosive", "Gibs", "SFX")  # categories that are no objects
+_PASSING = ("Explosive", "Gibs", "SFX")  # categories that are not objects
 
 
 def split_maps(num_maps=NUM_MAPS):
@@ -75,15 +75,17 @@ def make_domain(
 ):
     """Records the walks of all splits and writes their labels.
 
-    Called again, it goes on; with more hours, it adds walks. Each split has the
-    folders `videos` (see `walks.record_walk`) and `labels`, with a file
-    TASK.csv for each task as `vivi-adapt` and `vivi-evaluate` read it.
+    Called again, it continues; with more hours, it adds walks. Each split has
+    the folders `videos` (see `walks.record_walk`) and `labels`, with a file
+    TASK.csv for each task, in the form that `vivi-adapt` and `vivi-evaluate`
+    read.
 
     Args:
         directory: where to write; made if absent.
-        hours: float, of video to train on, about; validation and test have two
-            walks (four minutes) of each map, revisits one.
-        num_maps: int, 6 to 59, of all splits.
+        hours: float, approximate hours of training video. Validation and test
+            have two walks (four minutes) of each map, revisits one.
+        num_maps: int, 6 to 59, number of maps in "train", "validation" and
+            "test" together.
         seed: int >= 0; other seeds give other walks.
         workers: int, number of processes.
         show: callable that prints a line, or None.
@@ -132,7 +134,7 @@ def make_places(
 ):
     """Records a small archive, to tell in which map each video was recorded.
 
-    Called again, it goes on.
+    Called again, it continues.
 
     Args:
         directory: where to write; made if absent.
@@ -217,7 +219,7 @@ def _record(jobs, num_shots, seed, workers, show):
     with (
         tempfile.TemporaryDirectory() as scratch,
         futures.ProcessPoolExecutor(
-            workers, context, initializer=_leave, initargs=(scratch,)
+            workers, context, initializer=_enter_own_folder, initargs=(scratch,)
         ) as pool,
     ):
         started = [
@@ -235,11 +237,11 @@ def _record(jobs, num_shots, seed, workers, show):
             raise
 
 
-def _leave(scratch):
-    """Goes to a folder of this process's own.
+def _enter_own_folder(scratch):
+    """Gives this process a working directory of its own.
 
     The game makes a folder in the working directory, and ends the process if
-    another one does so at the same time.
+    another process makes it at the same time.
     """
     os.chdir(tempfile.mkdtemp(dir=scratch))
 
@@ -354,9 +356,9 @@ def main(argv):
 
 
 if __name__ == "__main__":  # as a library, it must not define flags
-    flags.DEFINE_string("output", None, "Folder of the domain.")
-    flags.DEFINE_float("hours", 2.0, "Hours of video to train on, about.")
-    flags.DEFINE_integer("maps", NUM_MAPS, "Maps of all splits, 6 to 59.")
+    flags.DEFINE_string("output", None, "Folder to write to; required.")
+    flags.DEFINE_float("hours", 2.0, "Approximate hours of training video.")
+    flags.DEFINE_integer("maps", NUM_MAPS, "Maps in all, from 6 to 59.")
     flags.DEFINE_integer("seed", 0, "Other seeds give other walks.")
     flags.DEFINE_integer("workers", 1, "Number of processes.")
     commands.run("python -m vivi_keras.demo.freedoom", main)

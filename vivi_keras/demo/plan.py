@@ -122,8 +122,8 @@ class ShotPlan:
 def film_categories(settings: FilmSettings, film: int) -> list[int]:
     """The categories of a film; over a corpus all are about equally frequent.
 
-    Films take their categories in turn from one shuffled list of all, then
-    from the next.
+    Films take their categories in turn from a shuffled list of all categories;
+    when it is used up, from a list shuffled anew.
 
     Returns: `categories_per_film` different indices into `CATEGORIES`.
     """

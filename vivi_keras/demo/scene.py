@@ -29,7 +29,7 @@ class Track:
 
 
 def _wave(rng, time, reach):
-    """A smooth drift over time [T], in seconds, in [-reach, reach]."""
+    """A smooth drift in [-reach, reach] at the times [T], in seconds."""
     hertz, start = rng.uniform(0.08, 0.3), rng.uniform(0, 2 * np.pi)
     return reach * np.sin(start + 2 * np.pi * hertz * time)
 
@@ -53,7 +53,7 @@ def _draw_track(rng, time, height, width, largest):
 
 
 def draw_tracks(rng, time, num_objects, height, width):
-    """Draws several sets of paths; returns the one with the widest gaps.
+    """Chooses random tracks: those of several tries that come least close.
 
     Args:
         rng: a NumPy generator.

@@ -82,8 +82,8 @@ def paint_object(seed: int, object_id: int, side: int, repaint: int = 0):
         seed: the corpus's seed, >= 0.
         object_id: int; the shape depends only on (seed, object_id).
         side: side of the canvas, pixels.
-        repaint: 0 for the object's own colours and texture; each other number
-            gives the same shape different ones.
+        repaint: 0 for the object's own colours and texture; every other number
+            gives the same shape another paint.
     Returns: a `Sprite`.
     """
     category = CATEGORIES[category_of(object_id)]

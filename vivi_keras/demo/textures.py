@@ -5,7 +5,7 @@ import numpy as np
 
 
 def random_colour(rng, low=0.0, high=1.0):
-    """An RGB colour, float [3] in [0, 255], its value between low and high."""
+    """An RGB colour, float [3] in [0, 255], with HSV value in [low, high]."""
     hue, saturation = rng.uniform(0, 180), rng.uniform(0.15, 1.0)
     value = rng.uniform(low, high)
     pixel = np.array([[[hue, 255 * saturation, 255 * value]]], np.uint8)

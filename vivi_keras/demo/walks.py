@@ -1,8 +1,8 @@
 """Records a walk through a map of the game Freedoom as first-person video.
 
-The game runs without window or sound in the package vizdoom, which brings
-Freedoom's maps (BSD licence). It knows what stands in each picture and how far
-away the wall ahead is, so labels come for free and cuts are known.
+The game runs without window or sound in the package vizdoom, which includes
+Freedoom's maps (BSD licence). The game reports which objects each picture shows
+and how far away the wall ahead is, so no one has to label, and cuts are known.
 """
 
 import json
@@ -24,9 +24,9 @@ TICS = 3  # steps of the game for each frame of video
 TICS_PER_SECOND = 35
 FRAMES_PER_SECOND = TICS_PER_SECOND / TICS
 SHOT_SECONDS = (5.0, 15.0)  # shortest and longest
-# Farther than one runs between two frames (90 units): a teleporter.
+# The walker runs up to 90 units between two frames; farther means a teleporter.
 JUMP_UNITS = 200
-_MIDDLE_ROWS = slice(50, 70)  # about the horizon, where walls meet the eye
+_MIDDLE_ROWS = slice(50, 70)  # around the horizon, at eye level
 _NEAR, _TOUCHING = 12, 6  # depths at which the walker turns, and stops
 _TURN_DEGREES = 8
 
@@ -39,9 +39,9 @@ def walk_seconds(num_shots):
 def record_walk(directory, name, number, num_shots, seed=0):
     """Records one walk, unless its files exist already.
 
-    A shot starts at the place of an object drawn at random and a simple walker
-    goes on from there: ahead, or to the freer side where something is near.
-    The same arguments give the same video, on one machine.
+    Each shot starts where an object stands that is chosen at random. From there
+    a simple walker goes ahead; near an obstacle, it turns to the freer side. On
+    the same machine, the same arguments give the same video.
 
     Files: NAME-NUMBER.mp4, and NAME-NUMBER.jsonl with a line for each frame:
     {"seconds", "shot" (counts from 0), "ahead" (depth in the middle of the
@@ -51,8 +51,8 @@ def record_walk(directory, name, number, num_shots, seed=0):
 
     Args:
         directory: where to write; made if absent.
-        name: str of MAPS.
-        number: int >= 0; walks of other numbers differ.
+        name: one of MAPS.
+        number: int >= 0; walks with other numbers differ.
         num_shots: int >= 1.
         seed: int >= 0.
     Returns: path of the video.

@@ -45,8 +45,12 @@ def _runs(sweep, runs):
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """An encoder's seconds per image forward, per image trained on (None if
-    it cannot be trained), and to fit a linear probe.
+    """How fast an encoder is.
+
+    Attributes:
+        forward: seconds per image to compute features.
+        training: seconds per training image; None if it cannot be trained.
+        probe: seconds to choose and fit a linear probe.
     """
 
     forward: float
@@ -59,7 +63,7 @@ def measure(encoder, image_size):
     size = encoder.size_for(image_size)
     images = np.random.default_rng(0).uniform(size=(_SAMPLE, *size, 3))
     images = images.astype(np.float32)
-    features = encoder.features(images)  # traces
+    features = encoder.features(images)  # the first call is slow
     forward = _seconds(lambda: encoder.features(images)) / _SAMPLE
     # A probe takes longest on random labels, so the estimate is cautious.
     generator = np.random.default_rng(0)
@@ -83,7 +87,7 @@ def _training_seconds(tuner, images):
         tuner.train(images, labels, 10, sweep, (0.01, 3), 0)
 
     try:
-        train()  # traces
+        train()  # the first call is slow
         return _seconds(train, 1) / 3 / tuner.encoder_batch(_SAMPLE)
     finally:
         tuner.restore()
@@ -124,9 +128,9 @@ def check(minutes):
 def choose(minutes, speeds, num_tasks, num_test, max_test=None):
     """The largest choice whose estimate fits.
 
-    Returns: (Rung, text that says which and why). Rungs with fine-tuning
-        are used only if an encoder can be trained. If none fits, the
-        smallest is returned, and the text says so.
+    Returns: (Rung, text that says which and why). Choices with fine-tuning
+        are considered only if an encoder can be trained. If no choice fits,
+        the smallest is returned, and the text says so.
     """
     check(minutes)
     choices = rungs(max_test)
@@ -136,7 +140,9 @@ def choose(minutes, speeds, num_tasks, num_test, max_test=None):
         seconds = cost(rung, speeds, num_tasks, num_test)
         if seconds <= 60 * minutes:
             break
-    fits = "fits" if seconds <= 60 * minutes else "is the least there is"
+    fits = "fits"
+    if seconds > 60 * minutes:
+        fits = "does not fit, but is the least there is"
     return rung, (
         f"budget of {minutes:g} minutes: {rung.name}, estimated"
         f" {seconds / 60:.1f} minutes for {num_tasks} tasks, {fits}"

@@ -50,9 +50,9 @@ def evaluate(
         progress: bool, whether to show progress bars with the time left.
         **settings: fields of `settings.Settings`.
     Returns: dict with "rows", "encoders", "skipped", "settings", ... as
-        written to results.json. "accuracy" is in [0, 1]; of a robustness
-        suite it is 1 - mean error, pm-k, or the share of near frames matched
-        to their own shot.
+        written to results.json. Each row's "accuracy" is in [0, 1]. For
+        imagenet_c it is 1 - mean error, for vid_robust and ytbb_robust pm-k,
+        for video the share of near frames matched to their own shot.
     Raises: ValueError: an unknown suite, task or protocol, a setting without
         effect, duplicate names, or an unreadable module; FileNotFoundError;
         ImportError: umap-learn is missing but a map needs it; Unavailable: the
@@ -147,7 +147,7 @@ def _score_tasks(suite, encoders, settings, output, show, progress):
                 )
             else:
                 task = _offline_task(name, settings, max_test)
-            run.task(task)
+            run.score_task(task)
             for kind in settings.maps if output is not None else ():
                 maps.save(run, task, output, kind)
         except Unavailable as reason:

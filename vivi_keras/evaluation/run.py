@@ -77,7 +77,7 @@ class Run:
                 self._shown.add((encoder.name, note))
                 self.show(f"note: {encoder.name}: {note}")
 
-    def task(self, task):
+    def score_task(self, task):
         """Runs every encoder on one task, or reads an earlier run's results."""
         self.task_notes[task.name] = {
             "group": task.group,
@@ -150,7 +150,7 @@ class Run:
         return [{**base, **result} for result in results]
 
     def _seeds(self, task, protocol):
-        """One seed if the slices are fixed and the protocol is not random."""
+        """The seeds to run: one if neither task nor protocol draws images."""
         if task.has_draws or protocol == "few_shot":
             return self.settings["seeds"]
         return self.settings["seeds"][:1]
@@ -170,7 +170,8 @@ class Run:
 
     def _frozen(self, encoder, task, protocol):
         seeds = self._seeds(task, protocol)
-        # Only other seeds and few_shot draw images beyond the first 1,000.
+        # Only seeds other than 0 and few_shot use images beyond the first
+        # 1,000.
         limit = 1000 if max(seeds) == 0 and protocol != "few_shot" else None
         pool, test = self._features(encoder, task, limit)
         results = []
@@ -293,11 +294,11 @@ def _read_if_valid(file, is_whole):
     try:
         found = files.read_json(file)
     except ValueError as error:
-        logging.warning("%s; rebuilt", error)
+        logging.warning("%s; it is computed again", error)
         return None
     if found is None or is_whole(found):
         return found
-    logging.warning("%s is incomplete; rebuilt", file)
+    logging.warning("%s is incomplete; it is computed again", file)
     return None
 
 

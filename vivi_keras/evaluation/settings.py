@@ -35,7 +35,8 @@ DEFAULTS = {
     },
     VIDEO: {"image_size": 64},
 }
-# The suites that use a setting; all suites use the others.
+# Setting -> the suites that use it. Settings that are not listed are used by
+# all suites.
 _SUITES_OF = {
     **dict.fromkeys(
         ("protocols", "seeds", "max_test", "max_corrupted", "budget_minutes")
@@ -60,16 +61,17 @@ _LEAST |= {"batch_size": 1, "runs": 1}
 class Settings:
     """What `evaluate` scores on, and how.
 
-    None is the suite's default. A setting that the suite or its protocols do
-    not use raises an error.
+    None stands for the suite's default. A setting that the suite or its
+    protocols do not use raises an error.
 
     Attributes:
         tasks: Names of tasks, or all, natural, specialized, structured.
-            Default: digits,fashion_mnist offline, all for VTAB. mine:labels.csv
-            or mine:FOLDER, offline, scores on your own labels. The video suite
-            takes one offline task and predicts its classes.
+            Default: digits,fashion_mnist for the offline suite, all for VTAB.
+            In the offline suite, mine:labels.csv or mine:FOLDER scores on your
+            own labels. The video suite takes one task of the offline suite and
+            predicts its classes.
         protocols: One or more of knn, linear, few_shot, finetune, corruptions.
-            Default: knn,linear offline, finetune for VTAB.
+            Default: knn,linear for the offline suite, finetune for VTAB.
         image_size: Pixels per side to which images are resized. Default: 64 for
             the offline and the video suite, else 224.
         resize: How VTAB's images are resized (bilinear, without smoothing):
@@ -89,12 +91,14 @@ class Settings:
         runs: Number of fine-tuning runs per task with the chosen setting.
             Default: 1 offline, 3 for VTAB.
         momentum: Momentum for fine-tuning. Default: 0.9.
-        budget_minutes: Time limit; runs the largest protocol estimated to fit.
+        budget_minutes: Time limit in minutes. The largest protocol that is
+            estimated to fit into it runs.
         raw_pixels: Also score raw 16x16 pixels, as a baseline.
-        maps: Maps of test images for --compare to draw: pca, umap (needs the
-            extra maps). Default: pca.
+        maps: Maps of test images for --compare to draw: pca, umap (needs
+            pip install vivi-keras[maps]). Default: pca.
         dataset: Prepared data set with the videos of mine:labels.csv. Its shots
-            and what the module retrieves are drawn. --suite=video scores on it.
+            and the frames that the module finds nearest are drawn. With
+            --suite=video, the data set to score on.
         demo_films: Folder of rendered held-out films, for task demo.
         cache_dir: Folder for downloaded data and computed features.
         data_dir: TFDS's data folder for VTAB; the published folder of a

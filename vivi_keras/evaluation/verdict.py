@@ -17,10 +17,10 @@ from vivi_keras.features import encoder as encoder_lib
 from vivi_keras.features.finetune import FineTuner, Sweep
 
 SHARES = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the labels
-# Small enough for two cores. The rate is chosen in the first part.  [O]
+# Small enough for two cores. The rate is chosen on the first split.  [O]
 SWEEP = Sweep(learning_rates=(0.03, 0.003), steps=(60,), batch_size=32, runs=1)
-FINETUNED_PARTS = 2  # that are fine-tuned on, as this takes long
-SIZE_IMAGES = 500  # images that choose the size, at most
+FINETUNED_SPLITS = 2  # number of splits to fine-tune on, which takes long
+SIZE_IMAGES = 500  # at most so many images are used to choose the image size
 START, ADAPTED, FINETUNED = "start", "adapted", "start, fine-tuned"
 
 
@@ -51,10 +51,10 @@ def judge(
         best_step: the step of the adapted encoder, if known; 0 means that it is
             the start.
         start_share: share of the start in the adapted encoder's weights.
-        image_sizes: ints, pixels a side, to choose from. Start and adapted
-            encoder each get the size that is best with the labels of the run's
-            probe, the others the first size. None for 1, 1.5 and 2 times the
-            size that the adapted encoder was trained at.
+        image_sizes: ints, pixels a side, to choose from. The start and the
+            adapted encoder each get the size that is best on the labels of the
+            run's probe; the other rows get the first size. None for 1, 1.5 and
+            2 times the size that the adapted encoder was trained at.
         draws: int >= 1, number of different divisions of the videos; with
             few videos there are fewer.
         fine_tune: whether to fine-tune the start, which takes longest.
@@ -112,7 +112,7 @@ def judge(
         )
         scores[FINETUNED] = {
             share: _fine_tuned(
-                tuner, inputs, own, splits[:FINETUNED_PARTS], share
+                tuner, inputs, own, splits[:FINETUNED_SPLITS], share
             )
             for share in SHARES
         }
@@ -169,7 +169,7 @@ class _Split:
 
 
 def _parts(own, rows):
-    """Rows to fit on and rows to choose with; if too few, all and none."""
+    """Rows to fit on and rows to choose by; all and none if there are few."""
     try:
         first, second = own_labels.halves(own.labels[rows], own.groups[rows])
     except ValueError:
@@ -180,7 +180,7 @@ def _parts(own, rows):
 def _linear(features, own, split, share):
     """Which test images a linear probe gets right, bool [T].
 
-    C is chosen on a part of the labels.
+    The probe's strength is chosen on a part of the training labels.
     """
     rows = split.part(share)
     fitted, chosen = _parts(own, rows)
@@ -354,7 +354,7 @@ def _about(result):
         f" {settings['videos']} videos are divided at random into halves"
         f" ({settings['draws']} times; once for fine-tuning), and each half"
         " trains the classifier once and tests it once. Pixels a side:"
-        f" {sizes}. Always the most frequent class:"
+        f" {sizes}. A classifier that always says the most frequent class:"
         f" {100 * settings['chance']:.1f}. The 95 % intervals are over the"
         " videos."
     )

@@ -1,5 +1,5 @@
-"""Frozen encoders: loading them, their features, kNN and linear probes."""
+"""Encoders of saved modules: loading, features, probes and fine-tuning."""
 
 
 class CannotScore(ValueError):
-    """Raised if a protocol cannot score a module on a task, with the reason."""
+    """Raised if a module cannot be scored on a task; the message says why."""

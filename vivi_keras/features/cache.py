@@ -66,7 +66,7 @@ class ColourHistogram(_Untrained):
 
 
 class FeatureCache:
-    """Stores features in `folder` by module, task, part and image size.
+    """Stores features in `folder` by module, task, part, image size and limit.
 
     Args:
         folder: where to store them, or None to store nothing.
@@ -88,11 +88,11 @@ class FeatureCache:
         """Features float32 [N, D] and labels int64 [N] of a task's part.
 
         Args:
-            encoder: an Encoder or RawPixels.
+            encoder: an Encoder or an untrained baseline of this module.
             task: has `batches`, `fingerprint` and `num_examples`.
             part: "train" or "test".
             image_size: int, wanted pixels per side.
-            limit: int, use only the first images; None for all.
+            limit: int, number of first images to use; None for all.
             progress: callable, called with each batch's number of images.
         """
         size = encoder.size_for(image_size)
@@ -103,7 +103,7 @@ class FeatureCache:
             num = num if limit is None else min(num, limit)
             if kept["features"].shape[:1] == kept["labels"].shape == (num,):
                 return kept["features"], kept["labels"]
-            logging.warning("%s is not of %d images; rebuilt", file, num)
+            logging.warning("%s is rebuilt: it must hold %d images", file, num)
         values, labels = [], []
         for images, classes in task.batches(part, size, batch_size, limit):
             values.append(encoder.features(images))

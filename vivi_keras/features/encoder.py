@@ -1,4 +1,4 @@
-"""Loads frozen encoders from saved modules, without our own classes."""
+"""Loads encoders from saved modules and computes their features."""
 
 import contextlib
 import hashlib
@@ -87,10 +87,11 @@ class Encoder:
         return tf.cast(values, tf.float32)  # [N, D]
 
     def features(self, images):
-        """Frozen features as NumPy of float32 [N, H, W, 3] in [0, 1].
+        """Features float32 [N, D], in NumPy, of images [N, H, W, 3] in [0, 1].
 
-        For a module with a fixed batch size, the last batch is padded with
-        empty images, and their features are dropped.
+        They are computed with training=False. For a module with a fixed batch
+        size, the last batch is padded with empty images, and their features
+        are dropped.
 
         Raises: CannotScore: a feature is not finite. ValueError: the module
             fails or does not return one row per image.
@@ -182,8 +183,8 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
             None or "none" for random weights drawn with `seed`.
         seed: int, for the random weights of a Keras application.
     Returns: an Encoder.
-    Raises: FileNotFoundError; ValueError, also if the files are damaged, or if
-        `output` or `weights` is given to a module that cannot use it.
+    Raises: FileNotFoundError: there is no such module. ValueError: the module
+        is not suitable or damaged, or cannot use `output` or `weights`.
     """
     text = str(path)
     if text.startswith(KERAS_PREFIX):
@@ -229,7 +230,11 @@ def load_encoder(path, name=None, *, output=None, weights=None, seed=0):
 def add_name_to_errors(path, what):
     """Converts TensorFlow errors to a ValueError that names the module.
 
-    This includes IndexError, raised for truncated files.
+    An IndexError, which truncated files raise, is converted, too.
+
+    Args:
+        path: the module.
+        what: what cannot be done, such as "be loaded".
     """
     try:
         yield
@@ -279,8 +284,8 @@ def _signature_call(loaded, path):
     names = [n for n in _SIGNATURES if n in loaded.signatures]
     if not names:
         raise ValueError(
-            f"Module {path} can be called neither itself nor by one of the"
-            f" signatures {_SIGNATURES}; it has {list(loaded.signatures)}."
+            f"Module {path} must be callable or have one of the signatures"
+            f" {_SIGNATURES}. Got: signatures {list(loaded.signatures)}"
         )
     function = loaded.signatures[names[0]]
     inputs = function.structured_input_signature[1]
@@ -290,7 +295,7 @@ def _signature_call(loaded, path):
             f" Got: {sorted(inputs)}"
         )
     ((key, spec),) = inputs.items()
-    # Keep `loaded` alive: the function does not work without it.
+    # The caller must keep `loaded`: the function does not work without it.
     return lambda images, training: function(**{key: images}), spec
 
 

@@ -18,12 +18,12 @@ class Untrainable(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Settings of a sweep; the defaults are VTAB's lightweight one.
+    """Settings of a sweep; the defaults are those of VTAB's lightweight sweep.
 
     Every learning rate is tried with every number of steps. The setting with
     the best validation accuracy is trained again on all images, `runs` times
     with different seeds. If settings score equally, the first in the order of
-    `settings` is chosen; the public code does not choose settings.
+    `settings` is chosen. (VTAB's public code does not choose settings.)
     """
 
     learning_rates: tuple = (0.1, 0.01)
@@ -88,8 +88,8 @@ class FineTuner:
             )
         if encoder.modes == {False}:
             raise Untrainable(
-                f"{encoder.path} was saved for training=False alone: export it"
-                " with training=True too to fine-tune it"
+                f"{encoder.path} was saved for training=False alone: to"
+                " fine-tune it, export it with training=True as well"
             )
         self.encoder = encoder
         self._start = [v.numpy() for v in encoder.variables]
@@ -114,7 +114,9 @@ class FineTuner:
 
         Args:
             images: float32 [N, H, W, 3] in [0, 1]. labels: int [N].
-            setting: (learning rate, steps).
+            num_classes: int; labels are below it.
+            sweep: Sweep, for the batch size, momentum and decay.
+            setting: (learning rate, steps), used instead of the sweep's.
             seed: int, for the order of images and the module's randomness.
             on_step: callable without arguments, called after each step.
             start: kernel [D, num_classes] and bias [num_classes] of the head
@@ -156,7 +158,7 @@ class FineTuner:
     def weights(self):
         """The weights after `train`: the encoder's variables and the head.
 
-        Returns: list of arrays as `Encoder.variables`, kernel float32
+        Returns: arrays in the order of `Encoder.variables`, kernel float32
             [D, num_classes], bias float32 [num_classes].
         """
         head, count = self._trained
@@ -299,7 +301,7 @@ def _check_loss(loss, encoder, setting, step):
 
 
 def endless_order(count, batch_size, seed):
-    """Yields batches of indices; each pass uses every image once."""
+    """Yields batches of indices in random order, each image once per pass."""
     generator = np.random.default_rng(seed)
     left = np.empty(0, np.int64)
     while True:

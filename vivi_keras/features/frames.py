@@ -31,7 +31,9 @@ def shot_frames(dataset, frames_per_shot=2, max_shots=1000):
     Args:
         dataset: folder written by `vivi_keras.prepare.prepare`.
         frames_per_shot: int, maximum number of frames decoded per shot.
-        max_shots: int; from a longer data set, evenly spaced records are read.
+        max_shots: int; reading stops after the record with which the shots
+            reach this number. At most this many records are considered, evenly
+            spaced over the data set.
     Returns: list of Shot, in the data set's order.
     """
     source, shots = records.Records(dataset, features=_FEATURES), []

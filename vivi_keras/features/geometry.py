@@ -1,4 +1,4 @@
-"""What features look like, without labels; none of it decides anything."""
+"""Measures of features without labels; they are only reported."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ def geometry(features, groups) -> dict[str, float]:
         groups: int [N], such as the shot of each row.
     Returns: dict of
         feature_rank: RankMe, in [1, min(N, D)]: the exponential of the entropy
-            of the singular values, as shares of their sum. A low one means
+            of the singular values, as shares of their sum. A low rank means
             that few directions are used.
-        feature_alignment: mean squared distance of two rows of a group, at unit
-            length, in [0, 4]; NaN if each group has one row. Low if the frames
-            of a shot are alike.
+        feature_alignment: mean squared distance of two rows of a group, scaled
+            to length 1, in [0, 4]; NaN if each group has one row. It is low if
+            the frames of a shot are alike.
         feature_uniformity: log of the mean of exp(-2 d) over the squared
             distances d of all pairs of rows at unit length, in [-8, 0]. Low if
             the rows are spread out.

@@ -35,17 +35,14 @@ class Scaler:
 class LinearProbe:
     """A fitted probe; `strength` is its C."""
 
-    def __init__(self, scaler, rotation, model, strength):
-        self._scaler, self._rotation, self._model = scaler, rotation, model
+    def __init__(self, scaler, model, strength):
+        self._scaler, self._model = scaler, model
         self.strength = strength
 
     def predict(self, features):
         """Classes int64 [N] of features float [N, D]."""
-        values = self._scaler(features)
-        if self._rotation is not None:
-            values = values @ self._rotation
         with threadpoolctl.threadpool_limits(1):
-            return self._model.predict(values)
+            return self._model.predict(self._scaler(features))
 
     def accuracy(self, features, labels):
         """Top-1 accuracy in [0, 1]."""
@@ -63,9 +60,8 @@ def fit(features, labels, strength=1.0, model=None):
     """
     _check_classes(labels)
     scaler = Scaler(features)
-    values, rotation = _rotate(scaler(features))
-    model = _fit(values, labels, strength, model)
-    return LinearProbe(scaler, rotation, model, strength)
+    model = _fit(scaler(features), labels, strength, model)
+    return LinearProbe(scaler, model, strength)
 
 
 def fit_chosen(
@@ -89,11 +85,11 @@ def fit_chosen(
     """
     _check_classes(train_labels)
     scaler = Scaler(train)
-    values, rotation = _rotate(scaler(train))
+    values = scaler(train)
     model, scores = None, {}
     for strength in sorted(strengths):  # each starts from the previous fit
         model = _fit(values, train_labels, strength, model)
-        probe = LinearProbe(scaler, rotation, model, strength)
+        probe = LinearProbe(scaler, model, strength)
         predicted = probe.predict(validation)
         scores[strength] = float(score(validation_labels, predicted))
     # If scores are equal, the strongest penalty wins.
@@ -104,19 +100,12 @@ def fit_chosen(
     return fit(train, train_labels, best), scores
 
 
-def _rotate(values):
-    """Reduces D > N features to N; an L2 penalty is rotation invariant."""
-    if values.shape[0] >= values.shape[1]:
-        return values, None
-    left, lengths, right = np.linalg.svd(values, full_matrices=False)
-    return left * lengths, right.T
-
-
 def _fit(values, labels, strength, model):
     if model is None:
         model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     model.set_params(C=strength)
-    # On such small matrices lbfgs is many times slower with more threads.
+    # On such small matrices more threads are slower, many times on a busy
+    # machine.
     with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(values, labels)

@@ -14,9 +14,9 @@ from vivi_keras.features import frames
 
 MOST_IMAGES = 4000
 MOST_PER_SHOT = 8  # frames of one shot are too similar for more to help  [O]
-# Input sizes at which an encoder is read, as multiples of the training size:
-# pretrained encoders often do better on larger images than those of a short
-# training. [O]
+# Input sizes at which an encoder is evaluated, as multiples of the training
+# size: after a short training on small images, pretrained encoders often do
+# better on larger ones. [O]
 SIZES = (1, 1.5, 2)
 _TRIES = 200  # to find halves with 2 classes in common
 
@@ -65,8 +65,8 @@ def read(
             drawn evenly over the labelled shots or images, always the same.
         most_per_shot: int, maximum number of images of one shot, or None.
     Returns: OwnLabels.
-    Raises: ValueError: they cannot be read, a row matches no video, or there
-        is only one class.
+    Raises: ValueError: the labels cannot be read, a row matches no video, or
+        there is only one class.
     """
     if is_csv(labels):
         found = _of_ranges(labels, dataset, most, most_per_shot)
@@ -86,7 +86,7 @@ def is_csv(labels):
 
 
 def check(labels):
-    """Raises ValueError if labels cannot be read, before a data set exists."""
+    """Checks labels without a data set; raises ValueError if they are wrong."""
     if is_csv(labels):
         rows, num_empty = range_labels.read_range_labels(labels)
         if len({row.label for row in rows}) < 2:
@@ -266,16 +266,19 @@ def divisions(labels, groups, count):
 
 
 def standard_error(by_video):
-    """Standard error of the sum of what each video adds [V], float.
+    """Standard error of a sum, from what each of V videos adds: float.
 
-    It is 0 for one video alone.
+    For one video alone, it is 0.
+
+    Args:
+        by_video: float [V].
     """
     count = len(by_video)
     return float(np.sqrt(count * np.var(by_video, ddof=min(1, count - 1))))
 
 
 def sizes_to_try(trained):
-    """Input sizes, pixels a side, for an encoder trained at one of them."""
+    """Input sizes to try, in pixels a side, for a training size in pixels."""
     return [round(trained * factor) for factor in SIZES]
 
 
@@ -286,7 +289,7 @@ def probe_and_verdict(own, seed=0):
         own: OwnLabels.
         seed: int.
     Returns: two int64 arrays of rows; no video is in both.
-    Raises: ValueError: as `halves`, also for halves of these halves.
+    Raises: ValueError: there are no such halves that can be halved again.
     """
     for attempt in range(_TRIES):
         try:

@@ -280,7 +280,7 @@ def tensorflow_path(path) -> str:
     which exists until the process ends.
 
     Args:
-        path: path of a file or folder, also a prefix of file names.
+        path: path of a file or folder, or the start of several files' paths.
     """
     text = os.fspath(path)
     if not set(text) & _PATTERN or "://" in text:
@@ -304,9 +304,10 @@ def _link_to(folder):
 
 @contextlib.contextmanager
 def locked(folder, name="lock"):
-    """Locks a folder, which is made if needed; the lock ends with the process.
+    """Locks a folder, which is made if needed, within a `with` block.
 
-    Where the system has no file locks (Windows), nothing is locked.
+    The lock also ends if the process ends. Where the system has no file locks
+    (Windows), nothing is locked.
 
     Args:
         folder: folder that only one run may write to.

@@ -1,7 +1,7 @@
 """Downloads packages of a registry, checks them, and unpacks their files.
 
-Every package has a fixed version, a SHA-256 and a licence. Packages that are
-unavailable are reported.
+Every package has a fixed version, a SHA-256 and a licence. If one is
+unavailable, `Unavailable` is raised.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def run_client(package, folder):
     """Downloads one archive with pip, npm or apt-get, without installing."""
     at = f"{package.name}=={package.version}"
     if package.registry == "pypi":
-        if importlib.util.find_spec("pip") is None:  # as uv makes them
+        if importlib.util.find_spec("pip") is None:  # as in uv's environments
             raise Unavailable(
                 f"{package.name} is fetched by pip, which the environment of"
                 f" {sys.executable} lacks: python -m ensurepip, or uv pip"

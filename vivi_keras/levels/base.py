@@ -37,8 +37,8 @@ class LevelInputs:
         labels: int [M] in [0, num_classes), the images' classes, or -1 for
             an image without a label; None without images.
         duplicates: int [B, S], the same number >= 0 for shots that show the
-            same footage, -1 for all others. Such shots of two videos are not
-            each other's negatives. None if they are not known.
+            same footage, -1 for all others. Such shots of different videos are
+            not negatives of each other. None if duplicates are not known.
         step: int scalar, the number of steps before this one.
     """
 
@@ -92,11 +92,13 @@ class Level(layers.Layer):
     Args:
         weight: factor of this level's loss in the total loss, >= 0.
         name: prefix of the level's loss and metrics.
-        warmup_steps: int, number of steps over which the weight grows
-            linearly from 0; 0 for a constant weight.
+        warmup_steps: int, number of first steps over which the weight grows
+            linearly to its full value; 0 for a constant weight.
     Attributes:
         streams: the data that the level can use, "videos", "images" or both;
             a batch must have at least one of them.
+        image_transforms: views that the level needs beside the upright ones,
+            such as "rotation".
     """
 
     image_transforms: tuple[str, ...] = ()
@@ -161,7 +163,7 @@ class Level(layers.Layer):
 
 
 def same_footage(duplicates, other_duplicates, owner, other_owner):
-    """True for near duplicates in two videos, which are not negatives.
+    """True for near duplicates of different videos, which are not negatives.
 
     Args:
         duplicates: int [..., N], see `LevelInputs`; other_duplicates: int

@@ -24,17 +24,17 @@ class Exemplar(base.Level):
     Args:
         loss: "triplet" (semi-hard, [P]); "nt_xent", alias
             "multi_positive_nce" ([O]); or "sigreg" ([O]), as in LeJEPA: the
-            squared distance to the mean of the group, and how far all
-            embeddings are from a normal distribution; it has no negatives.
+            squared distance to the mean of the group, plus the distance of
+            all embeddings from a normal distribution, without negatives.
         margin: margin of the triplet loss.  [G] 0.5
         temperature: temperature of the softmax losses.  [O] 0.1
         head_units: size of the linear head's embeddings.  [G] 1000
         negatives: "global", rows of all replicas' batches [R], or "replica".
         sigreg_weight: weight of the second part of the loss "sigreg"; the first
             one has 1 - sigreg_weight.  [O] 0.05
-        num_directions: directions in which the loss "sigreg" compares the
-            embeddings with a normal distribution, new ones in each step.
-            [O] 256
+        num_directions: number of directions in which the loss "sigreg"
+            compares the embeddings with a normal distribution; each step has
+            new directions.  [O] 256
         same_video_negatives: whether groups of the same video are negatives
             of each other.  [O] True
         weight, name: as `Level`.
@@ -88,7 +88,7 @@ class Exemplar(base.Level):
         num_groups, size = ops.shape(embeddings)[0], embeddings.shape[1]
         metrics = embedding_metrics(embeddings, mask)
         if self.loss == "sigreg":
-            return self._normalise(embeddings, mask, inputs, metrics)
+            return self._sigreg_output(embeddings, mask, inputs, metrics)
         ids = ops.arange(num_groups, dtype="int32")
         # Unique over replicas, since all have the same number of groups.
         ids = ids + inputs.replicas.index * num_groups
@@ -105,16 +105,16 @@ class Exemplar(base.Level):
         return base.LevelOutput(losses, weights, {**metrics, **extra})
 
     def _everyone(self, replicas):
-        """A function: rows [N, ...] -> [M, ...], those to compare with."""
+        """A function of rows [N, ...] -> the rows to compare with [M, ...]."""
         if self.negatives == "global":
             return replicas.gather
         return lambda rows: rows
 
-    def _normalise(self, embeddings, mask, inputs, metrics):
+    def _sigreg_output(self, embeddings, mask, inputs, metrics):
         """The output for the loss "sigreg".
 
-        Each copy's embeddings are compared with the normal distribution on
-        their own, as those of one group are not independent.
+        Each copy's embeddings are compared with the normal distribution
+        separately, since the embeddings of a group are not independent.
         """
         (embeddings,) = at_least_float32(embeddings)  # [G, K, U]
         weights = ops.cast(mask, embeddings.dtype)

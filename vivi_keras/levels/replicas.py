@@ -8,7 +8,7 @@ Tensor = Any  # a tensor of the Keras backend in use
 
 
 class LocalReplicas:
-    """Interface of the replicas for a level; here for a single replica.
+    """What a level needs of the replicas, implemented for a single one.
 
     Attributes:
         index: int or int scalar tensor, this replica's index in [0, count).

@@ -118,8 +118,9 @@ class VideoInfoNCE(base.Level):
                 key_copies = replicas.gather(copies)  # [all B, S]
         self.require(
             key_video.shape[0] != 1,
-            "at least 2 clips in a batch (in a micro-batch; in a replica's, if"
-            " negatives='replica'): their shots are each other's negatives",
+            "at least 2 clips in a batch (in each micro-batch, and with"
+            " negatives='replica' in each replica's part), since their shots"
+            " are each other's negatives",
             1,
         )
         key_mask = ops.stack([key_mask[:, t] for t in targets])  # [P, all B]

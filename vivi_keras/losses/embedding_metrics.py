@@ -22,7 +22,8 @@ def embedding_metrics(embeddings, mask):
             nothing varies.
         positive_distance: mean squared distance between two rows of a group;
             0 (never NaN) if K = 1.
-        negative_distance: likewise for rows of two groups; 0 if G = 1.
+        negative_distance: the same for two rows of different groups; 0 if
+            G = 1.
     """
     rows = ops.stop_gradient(grouping.unit_length(embeddings))  # [G, K, D]
     size = rows.shape[1]
@@ -38,8 +39,8 @@ def embedding_metrics(embeddings, mask):
     centred = (rows - mean) * keep[:, None, None]
     flat = ops.reshape(centred, (-1, centred.shape[-1]))
     variance = ops.sum(ops.square(flat)) / ops.maximum(count, 1)
-    # Sum of squared eigenvalues = squared Frobenius norm. Of the covariance
-    # [D, D], since the Gram matrix [N, N] may have a dynamic shape.
+    # Sum of squared eigenvalues = squared Frobenius norm. The covariance [D, D]
+    # is used, since the Gram matrix [N, N] may have a dynamic shape.
     covariance = ops.matmul(ops.transpose(flat), flat) / ops.maximum(count, 1)
     power = ops.sum(ops.square(covariance))
     pairs_within = groups * size * (size - 1)

@@ -42,8 +42,8 @@ def rows_and_candidates(
     """Checks and converts the arguments of a contrastive loss.
 
     Returns: (rows [N, D], groups int [N], candidates [M, D], their groups
-        int [M], exclude); rows and candidates have unit length, candidates
-        default to the rows, the groups are both int32 or both int64.
+        int [M], exclude). Rows and candidates have unit length; without
+        candidates, these are the rows. Both groups are int32, or both int64.
     Raises: ValueError: shapes that do not match, groups that are not
         integers, or an exclude that is not bool.
     """
@@ -130,7 +130,7 @@ def _one_size(shape, other):
     )
 
 
-def above_zero(**arguments):
+def check_above_zero(**arguments):
     """Raises ValueError if an argument is not finite and > 0, with its name."""
     for name, value in arguments.items():
         if not isinstance(value, numbers.Real) or not 0 < value < math.inf:

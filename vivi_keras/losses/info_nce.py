@@ -16,7 +16,7 @@ def info_nce(queries, keys, temperature: float = 1.0, exclude=None, offset=0):
         temperature: divides the dot products, > 0.
         exclude: bool, broadcastable to [..., N, M]: True for keys that a
             query is not compared with. Its own key is never excluded.
-        offset: int, index in `keys` of this replica's first key.
+        offset: int, index in `keys` of the key of the first query.
 
     Returns:
         float [..., N], in nats.
@@ -42,7 +42,7 @@ def info_nce_logits(
         logits: float [..., N, M], -1e30 for excluded keys.
         own: float [..., N], the logits of the queries' own keys.
     """
-    grouping.above_zero(temperature=temperature)
+    grouping.check_above_zero(temperature=temperature)
     queries, keys = grouping.at_least_float32(queries, keys)
     _check_keys(queries.shape, keys.shape, offset)
     logits = ops.matmul(queries, ops.swapaxes(keys, -1, -2)) / temperature
@@ -107,7 +107,7 @@ def multi_positive_nce(
     >>> losses.multi_positive_nce(rows, [0, 0, 1, 1]).numpy().shape
     (4,)
     """
-    grouping.above_zero(temperature=temperature)
+    grouping.check_above_zero(temperature=temperature)
     rows, groups, others, other_groups, exclude = grouping.rows_and_candidates(
         embeddings, groups, candidates, candidate_groups, exclude
     )  # [N, D], [N], [M, D], [M], [N, M]

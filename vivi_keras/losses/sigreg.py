@@ -5,15 +5,16 @@ from keras import ops
 
 from vivi_keras.losses import groups as grouping
 
-_LIMIT, _POINTS = 5.0, 9  # of the integral, on its positive half  [P]
+# Limit of the integral, and its number of points from 0 to the limit.  [P]
+_LIMIT, _POINTS = 5.0, 9
 
 
 def sigreg(embeddings, weights, directions):
     """Distance of a batch's embeddings from an isotropic normal distribution.
 
-    It is small, but not 0, where the batch is distributed as N(0, 1), and large
-    if the embeddings collapse. For each direction a, with projections x_n =
-    z_n . a, it is the statistic of Epps and Pulley:
+    The distance is small, but not 0, if the batch is distributed as N(0, 1),
+    and large if the embeddings collapse. For each direction a, with projections
+    x_n = z_n . a, it is the statistic of Epps and Pulley:
         n * integral |mean_n exp(i t x_n) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt
     over t in [-5, 5], by the trapezoidal rule at 17 points.
 
@@ -23,8 +24,8 @@ def sigreg(embeddings, weights, directions):
         directions: float [D, S], of unit length.
 
     Returns:
-        float [...], mean over the directions, with n the sum of the weights; 0
-        if that is 0.
+        float [...], mean of the statistic over the directions, where n is the
+        sum of the weights; 0 if n is 0.
 
     Source: Balestriero and LeCun 2025, LeJEPA, arXiv 2511.08544.
 

@@ -94,7 +94,7 @@ def semi_hard_pairs(
         mask: bool [N, K], True for a place with a positive.
         distances: float [N, K], d_ap, 0 for an empty place.
     """
-    grouping.above_zero(margin=margin)
+    grouping.check_above_zero(margin=margin)
     rows, groups, others, other_groups, exclude = grouping.rows_and_candidates(
         embeddings, groups, candidates, candidate_groups, exclude
     )  # [N, D], [N], [M, D], [M], [N, M]

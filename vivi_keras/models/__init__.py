@@ -1,4 +1,4 @@
-"""The encoder, the heads trained on its features, and loading of encoders.
+"""Encoders, heads that are trained on their features, and saved modules.
 
 Names are imported on first use: reading the registry needs no Keras.
 """

@@ -43,7 +43,7 @@ def select_trainable(encoder, trainable) -> None:
     Args:
         encoder: built keras.Model or layer.
         trainable: "all"; "last:N", the last N blocks; "norm", scale and
-            shift of norm layers; "bias", biases and those shifts.
+            shift of norm layers; "bias", biases and shifts of norm layers.
     Raises: ValueError: an unknown value, or no variable would be trainable.
     """
     kind, _, number = trainable.partition(":")
@@ -71,7 +71,7 @@ def select_trainable(encoder, trainable) -> None:
             " to train."
         )
     ids = {id(v) for v in kept}
-    # Not a list: Keras would take its variables for more weights.
+    # A function: Keras would count the variables of a list as more weights.
     encoder.release_variables = functools.partial(_set_trainable, known)
     for variable in known:
         variable.trainable = id(variable) in ids
@@ -116,9 +116,9 @@ class Guard:
             are trained; the encoder does not change.
         layer_decay: float in (0, 1]; the updates of the last block are scaled
             by it, those of the block before by its square, and so on.
-        start: a second encoder with the weights of the start, or None.
+        start: a second encoder with the weights before training, or None.
         keep_close: float >= 0, weight of the mean cosine distance between
-            the features of a view and those of the start.
+            the features of a view by the encoder and by `start`.
     """
 
     warmup_head_steps: int = 0
@@ -159,7 +159,7 @@ class Guard:
             variable.assign(new)
 
     def distances(self, features, views):
-        """Cosine distances to the features of the start.
+        """Cosine distances of features to those of the encoder `start`.
 
         Args:
             features: [N, D], of the encoder.

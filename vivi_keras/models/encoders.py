@@ -42,7 +42,7 @@ class Entry:
 
 
 def list_encoders() -> list[Entry]:
-    """The encoders with a fixed name; others are made by a prefix."""
+    """The encoders with fixed names; for others see `make_encoder`."""
     from vivi_keras.models import applications, efficientnet
 
     sizes = {0: 3_413_024, 1: 4_189_344, 2: 4_869_168}
@@ -90,13 +90,13 @@ def make_encoder(
     """Builds an encoder by name.
 
     Args:
-        name: "resnet50v2", "efficientnet_lite0" (1, 2),
+        name: "resnet50v2", "efficientnet_lite0" (or 1 or 2),
             "applications:NAME", "keras_hub:PRESET" or "module:PATH_OR_NAME".
         weights: "auto" for the weights that come with the encoder (none for
             resnet50v2), "imagenet", "none" for random weights, or a weights
             file of Keras.
-        image_size: side in pixels of the images it will be trained on, to
-            be checked; None: not checked.
+        image_size: side in pixels of the images that it will be trained on,
+            which must not be too small; None for no check.
         weight_decay: each kernel w adds `weight_decay * sum(w ** 2) / 2` to
             the losses.
         pool: whether a module's maps [N, h, w, D] are averaged.
@@ -108,7 +108,7 @@ def make_encoder(
     Raises: ValueError: an unknown name, weights that do not fit, or images
         that are too small. ConnectionError or packages.Unavailable: weights
         cannot be fetched. ImportError: keras_hub is not installed.
-        FileNotFoundError.
+        FileNotFoundError: there is no such weights file or module.
 
     >>> encoder = make_encoder("efficientnet_lite0", "none")
     >>> encoder(np.zeros((2, 32, 48, 3), "float32")).shape
@@ -217,7 +217,7 @@ def _module(path, weight_decay, pool):
 
 
 def _synchronize(encoder):
-    """Computes batch norm's moments over all replicas, as our networks do."""
+    """Makes batch norm compute its moments over all replicas."""
     if keras.backend.backend() == "tensorflow":
         for layer in encoder._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -243,8 +243,8 @@ def check_encoder(encoder, size) -> int:
     Args:
         encoder: keras.Model or layer.
         size: (H, W) of the images in pixels.
-    Raises: ValueError: it cannot take such images, or gives anything but
-        finite features [N, D].
+    Raises: ValueError: the encoder cannot take such images, or its output is
+        not finite features [N, D].
     """
     height, width = size
     what = f"The encoder {encoder.name!r}"
@@ -271,7 +271,7 @@ def check_encoder(encoder, size) -> int:
 
 
 def describe(name, weights) -> dict:
-    """Facts about a start, for a card: "encoder", "weights" and "licence".
+    """Facts for a model card: the "encoder" at the start, "weights", "licence".
 
     Args:
         name, weights: as for `make_encoder`; an unknown name is described as

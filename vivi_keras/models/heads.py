@@ -3,7 +3,9 @@
 import keras
 from keras import layers, ops, regularizers
 
-KERNEL_DECAY = 1e-4  # [G]; adds KERNEL_DECAY * sum(w ** 2) / 2, as in encoder
+# Each kernel w adds KERNEL_DECAY * sum(w ** 2) / 2 to the losses, as in the
+# encoder.  [G]
+KERNEL_DECAY = 1e-4
 
 
 def linear_head(units: int, name: str) -> layers.Dense:
@@ -198,8 +200,8 @@ class _Predictor(layers.Layer):
 class LSTMPredictor(_Predictor):
     """An LSTM reads the shots in order; g_m is linear.  [R], g_m [O]
 
-    The LSTM computes in float32, also where the other layers have half
-    precision: cuDNN's LSTM, which Keras calls on JAX, takes no bfloat16.
+    The LSTM computes in float32 even if the other layers use half precision:
+    cuDNN's LSTM, which Keras calls on JAX, does not support bfloat16.
     """
 
     def __init__(self, units: int = 256, **kwargs):

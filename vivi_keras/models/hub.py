@@ -70,6 +70,7 @@ class HubEncoder(keras.layers.Layer):
     Raises:
         FileNotFoundError: `path` is neither a folder nor registered.
         ValueError: it is not a SavedModel, or not a reusable one.
+        RuntimeError: Keras does not run on TensorFlow.
 
     >>> encoder = vivi_keras.load("vivi-r14w025-film/1")
     >>> isinstance(encoder, vivi_keras.HubEncoder)
@@ -232,7 +233,7 @@ def load(
     Raises: FileNotFoundError for unknown names; ConnectionError for a URL
         that cannot be read; ValueError for a wrong hash, a damaged archive,
         or a module that is not reusable; OSError for a cache that cannot be
-        written.
+        written; RuntimeError if Keras does not run on TensorFlow.
 
     >>> encoder = vivi_keras.load("vivi-r14w025-film/1")
     >>> encoder(np.zeros((2, 48, 48, 3), "float32")).shape
@@ -248,7 +249,7 @@ def _load_module(folder, trainable):
     """Loads a SavedModel and checks that it is reusable."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            "Keras must run on TensorFlow, which alone runs SavedModels. Got:"
+            "Keras must run on TensorFlow, since only it runs SavedModels. Got:"
             f" the backend {keras.backend.backend()!r}. Set"
             " KERAS_BACKEND=tensorflow."
         )
@@ -270,8 +271,8 @@ def _load_module(folder, trainable):
         signatures = sorted(getattr(module, "signatures", {}))
         raise ValueError(
             f"module must be a reusable SavedModel. Got: {str(folder)!r}, which"
-            f" lacks {', '.join(missing)}. Its signatures {signatures} serve"
-            " keras.layers.TFSMLayer (inference alone)."
+            f" lacks {', '.join(missing)}. Its signatures {signatures} can be"
+            " used with keras.layers.TFSMLayer, for inference only."
         )
     return module
 

@@ -24,8 +24,8 @@ def build(preset, image_size=None, load_weights=True) -> keras.Model:
 
     Args:
         preset: name of a preset, or a folder written by `save_to_preset`.
-        image_size: side in pixels of the images it will be trained on; None
-            for the preset's.
+        image_size: side in pixels of the images that the backbone will be
+            trained on; None for the preset's size.
         load_weights: whether to load the preset's weights.
     Returns: keras.Model, images float [N, H, W, 3] in [0, 1] -> features
         float32 [N, D].
@@ -59,7 +59,7 @@ def build(preset, image_size=None, load_weights=True) -> keras.Model:
 def _load(preset, image_size, load_weights):
     keras_hub = _import()
     base = keras_hub.models.Backbone
-    # A saved preset has its own precision, which the run's replaces.
+    # A saved preset has a precision; that of the run is used instead.
     options = {
         "load_weights": load_weights,
         "dtype": keras.mixed_precision.dtype_policy().name,

@@ -33,7 +33,8 @@ def read_registry(path=None):
     Args:
         path: path of a registry.yaml; None for the bundled one.
     Returns: dict "name/version" -> dict of the entry.
-    Raises: FileNotFoundError; ValueError for invalid or incomplete entries.
+    Raises: FileNotFoundError if there is no such file; ValueError for invalid
+        or incomplete entries.
     """
     path = pathlib.Path(bundled_registry() if path is None else path)
     if not path.is_file():
@@ -97,7 +98,8 @@ def find(name, registry=None, cache=None, sha256=None):
             ~/.cache/vivi_keras.
         sha256: expected hex SHA-256 of the archive; required for a URL.
     Returns: str, path of the folder.
-    Raises: FileNotFoundError; ConnectionError for a URL that cannot be read;
+    Raises: FileNotFoundError for an unknown name or a missing folder;
+        ConnectionError for a URL that cannot be read;
         ValueError for a wrong hash, a bad archive or a folder without a
         SavedModel; OSError for a cache that cannot be written.
     """
@@ -143,7 +145,7 @@ def _find(name, registry, cache, sha256):
 
 
 def cache_directory(cache=None):
-    """The folder of the unpacked archives."""
+    """The folder for downloads: unpacked archives and packages."""
     if cache is not None:
         return pathlib.Path(cache)
     if "VIVI_KERAS_CACHE" in os.environ:
@@ -210,7 +212,8 @@ def _cached(sha256, cache):
     if note.is_file() and note.read_text() == files.tree_sha256(folder):
         return str(folder)
     warnings.warn(
-        f"{folder} was changed or damaged: removed, fetched again", stacklevel=2
+        f"{folder} was changed or damaged, so it is removed and unpacked again",
+        stacklevel=2,
     )
     shutil.rmtree(folder)
     return None
@@ -237,7 +240,8 @@ def _unpack(archive, sha256, cache):
     except OSError as error:
         raise type(error)(
             error.errno,
-            f"{error.strerror} (another cache: cache= or $VIVI_KERAS_CACHE)",
+            f"{error.strerror} (to use another cache, set cache= or"
+            " $VIVI_KERAS_CACHE)",
             error.filename,
         ) from error
     return str(folder)

@@ -1,11 +1,12 @@
-"""ResNet v2: the frame encoder, which is exported after training."""
+"""ResNet v2, an encoder of images."""
 
 import keras
 from keras import layers, ops, regularizers
 
 from vivi_keras import checks
 
-STRIDES = (1, 2, 2, 2)  # of the four stages; in the 3x3 of the first unit
+# Stride of each stage, in the 3x3 convolution of its first unit.
+STRIDES = (1, 2, 2, 2)
 NORMS = ("batch", "group")
 # Independent of Keras's image_data_format, since features are [N, D].
 LAYOUT = "channels_last"
@@ -184,8 +185,8 @@ class BatchNorm(layers.BatchNormalization):
     """Batch norm that is a single operation at inference.
 
     Keras uses a product and a sum, which TensorFlow fuses neither with the
-    convolution before nor with the ReLU after: this takes 17 % more CPU time
-    at batch size 32 (`python benchmarks/inference.py`).
+    convolution before nor with the ReLU after: Keras's way takes 17 % more CPU
+    time at batch size 32 (`python benchmarks/inference.py`).
     """
 
     def call(self, inputs, training=None, mask=None):

@@ -20,10 +20,10 @@ def check_shapes(found, wanted):
     """Raises ValueError unless two sets of weights fit each other.
 
     Args:
-        found: dict name -> array, as read from a file.
-        wanted: dict name -> array or variable, those of the network.
-    Raises: ValueError: names the weights that are missing, left over or have
-        another shape.
+        found: dict name -> array, as read from a file ("there" in messages).
+        wanted: dict name -> array or variable of the network ("here").
+    Raises: ValueError: the message names the weights that are missing, are left
+        over or have another shape.
     """
     lines = [
         f"{name} is {_shape(found[name])} there, {_shape(value)} here"
@@ -58,8 +58,9 @@ def load_file(model, file):
     Args:
         model: keras.Model.
         file: path of the file.
-    Raises: ValueError: the file is damaged, or not of this network: names
-        the layers and shapes that differ. FileNotFoundError.
+    Raises: ValueError: the file is damaged, or of another network; the message
+        names the layers and shapes that differ. FileNotFoundError: there is no
+        such file.
     """
     file = pathlib.Path(file)
     if not file.is_file():
@@ -147,14 +148,14 @@ Tensor = collections.namedtuple("Tensor", "storage offset shape stride")
 def read_torch(file):
     """Reads a PyTorch state dict without PyTorch, in the format before 1.6.
 
-    The file is a sequence of pickles, followed by the numbers. As pickles can
-    run any code, only the names of tensors, their types and dicts are allowed.
+    The file is a sequence of pickles, followed by the numbers. Since pickles
+    can run any code, only those of dicts and tensors are accepted.
 
     Args:
         file: path of a .pth file.
     Returns: dict name -> array.
-    Raises: ValueError: it is not such a file, is damaged, or names anything
-        else.
+    Raises: ValueError: the file is of another format, is damaged, or holds
+        anything but dicts and tensors.
     """
     try:
         with open(file, "rb") as stream:

@@ -5,11 +5,11 @@ A TFDS builder for `tfds build`; the folder of videos is its manual folder:
     tfds build vivi_keras/prepare/beam.py --manual_dir=VIDEOS \\
         --data_dir=DIR --beam_pipeline_options=runner=DirectRunner
 
-Every machine must be able to read that path, which may be one such as
-gs://bucket/folder. Settings are the defaults of `video.Settings`, changed by
-the JSON object in VIVI_PREPARE_SETTINGS. Beam's counters in vivi_prepare count
-the files: found = used + duplicates + set_aside. The workers' logs give the
-reason for each file set aside.
+Every machine must be able to read the folder VIDEOS, which may be remote, such
+as gs://bucket/folder. Settings are the defaults of `video.Settings`, changed by
+the JSON object in the variable VIVI_PREPARE_SETTINGS. Beam's counters named
+vivi_prepare count the files: found = used + duplicates + set_aside. The
+workers' logs give the reason for each file set aside.
 """
 
 import json

@@ -67,9 +67,10 @@ def find_videos(videos, skip):
     """Finds the video files of an archive, in a stable order.
 
     Args:
-        videos: a folder (also one such as gs://bucket/folder), a video file, a
-            pattern such as gs://bucket/*.mp4, or a text file with a path, or
-            a folder or pattern with ://, on each line; see `_listed`.
+        videos: a local folder or video file; a folder or pattern with ://,
+            such as gs://bucket/*.mp4; or a text file, each line of which is the
+            path of a video file, or a folder or pattern with :// (see
+            `_listed`).
         skip: folders not to enter.
 
     Returns: (list of File, number of files whose names are not of videos).
@@ -91,7 +92,8 @@ def find_videos(videos, skip):
         return [_file(name, sources.Source("video", text))], 0
     if not os.path.isfile(videos):
         raise ValueError(
-            "videos must be a folder, a list of paths or a pattern with ://."
+            "videos must be a folder, a video file, a text file with a path a"
+            " line, or a folder or pattern with ://."
             f" Got: {printable_path(text)!r}"
         )
     return _listed(text)
@@ -112,7 +114,7 @@ def _listed(path):
     if any("\0" in line for line in lines):
         raise ValueError(
             "videos must be a folder, a video file or a text file with a path a"
-            f" line. Got: bytes of another kind in {printable_path(path)!r}"
+            f" line. Got: {printable_path(path)!r}, which is not a text file"
         )
     files, others = [], 0
     for line in dict.fromkeys(line for line in lines if line.strip()):

@@ -19,7 +19,8 @@ from vivi_keras.video import sources
 # These errors would occur for every other file too: the run ends.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 # Files submitted per worker at a time. More would fill the disk with copies of
-# remote files; local files, read for hashing, would leave the page cache.
+# remote files, and local files, which were read once for their hash, would have
+# left the page cache before they are decoded.
 _AHEAD = 3
 
 
@@ -38,8 +39,8 @@ def prepare(
 ):
     """Prepares every video of an archive as a TFDS data set.
 
-    It can be stopped at any time: a new call prepares only the files that are
-    not done yet, including those added to the archive.
+    A call can be stopped at any time: the next one prepares only the files that
+    are not done yet, including those added to the archive.
 
     Args:
         videos: folder of video files of any format that FFmpeg reads, a text
@@ -48,7 +49,7 @@ def prepare(
         dataset: folder of the data set; finished videos are kept in its
             subfolder `prepared`.
         frames_dirs: folder of folders of already extracted frames.
-        frames_dirs_per_second: rate at which those were extracted.
+        frames_dirs_per_second: frames per second of these folders' videos.
         sequence_examples: TFRecord file, or folder of such files, of
             SequenceExamples with image/encoded and image/timestamp.
         shots_per_record: maximum number of shots in a record.

@@ -12,10 +12,11 @@ from vivi_keras.prepare import cache as cache_lib
 _SHEETS = 12  # videos shown
 _SHOTS = 48  # shots shown of each
 _THUMB = 72  # pixels high
-# Fewer frames kept per minute of video give a hint. [O]
+# A hint is given if fewer frames are kept per minute of video. [O]
 _FEW_FRAMES = 30
-# Hints if cuts and picture changes differ by this factor, unless there are
-# fewer than the second number. On whole films the factor is below 3. [O]
+# A hint is given if picture changes are _FACTOR times as many as cuts and at
+# least _ENOUGH, or cuts _FACTOR times as many as picture changes and at least
+# 2 * _ENOUGH. On whole films the factor is below 3. [O]
 _FACTOR, _ENOUGH = 4, 10
 _EDGES = (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, float("inf"))
 
@@ -41,7 +42,7 @@ def summary(found, num_others, settings):
 
     Args:
         found: list of `find_videos.File`, each used, duplicate or set aside.
-        num_others: number of files whose names are not of videos.
+        num_others: number of files without a video's extension.
         settings: `video.Settings`.
     """
     used = [f.details for f in found if f.status == "used"]
@@ -106,8 +107,8 @@ def _few_frames(value):
         most = settings["max_frames_per_shot"]
         yield (
             f"{start}: {thinned} more are left out because their shots have"
-            f" over {most}; --max_frames_per_shot={4 * most} keeps more, or"
-            " --max_shot_seconds splits long shots"
+            f" over {most} frames; --max_frames_per_shot={4 * most} keeps more,"
+            " or --max_shot_seconds splits long shots"
         )
     elif value["frames_decoded"] > 4 * (kept + thinned):
         rate = settings["frames_per_second"]

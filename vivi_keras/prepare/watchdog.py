@@ -99,7 +99,8 @@ class _Worker:
 
     def stop(self):
         """Ends the process; returns its exit status."""
-        # Killed first: its pipe then ends, which wakes a thread reading it.
+        # Kill the process first: its pipe then ends, which wakes a thread that
+        # reads from the pipe.
         self._process.kill()
         status = self._process.wait()
         self._selector.close()

@@ -107,7 +107,8 @@ def pack(videos, directory, description, shots_per_record=8):
     }
     text = json.dumps(metadata, indent=1)
     (work / "vivi.json").write_text(text + "\n", encoding="utf-8")
-    # So that no file has its name without its content after a power failure.
+    # Written to disk before the files get their final names, so that a power
+    # failure cannot leave an incomplete file under such a name.
     for path in work.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())

@@ -94,7 +94,7 @@ def _images(config, split=None, class_names=None):
 
     Args:
         config: ConfigDict.
-        split: None for that of training.
+        split: str, or None for the training split.
         class_names: as in `image_sources.open_images`.
     Raises: ValueError: as `image_sources.open_images` and
         `own_labels.frames_of`.
@@ -117,8 +117,8 @@ def _opened(source, split, class_names, videos=None):
     """Opens labelled images; prints the skipped files.
 
     Args:
-        source, split, class_names: as in `image_sources.open_images`; or the
-            source is a labels file, of which `split` is None.
+        source, split, class_names: as in `image_sources.open_images`; or
+            `source` is a labels file, and `split` is None.
         videos: for a labels file, the data set with its videos.
     """
     if split is None:

@@ -1,7 +1,8 @@
 """Saves the encoder of the step that the probe scored best.
 
-It can also be a mix: a weighted mean of a step's weights and those of the
-start, one by one, as in WiSE-FT (Wortsman et al., 2022, arXiv 2109.01903).
+The saved encoder can also be a mix, in which each weight is a weighted mean of
+that of the step and that of the start, as in WiSE-FT (Wortsman et al., 2022,
+arXiv 2109.01903).
 """
 
 import json
@@ -24,11 +25,12 @@ SCORE = "probe_linear"
 class KeepBest:
     """Saves the best encoder of a run in its work directory.
 
-    The start is step 0. It is replaced only by an encoder whose accuracy is
-    higher by more than one standard error of the difference; of those, the one
-    with the highest is kept. If scores are equal, the first one wins; among the
-    encoders of one step, the one with most of the start. The file stays valid
-    if a run is stopped and resumes from an earlier step.
+    The start is step 0. Only an encoder whose accuracy is higher than the
+    start's, by more than one standard error of the difference, replaces the
+    start. Of these encoders, the one with the highest accuracy is kept. If
+    accuracies are equal, the earlier step wins and, within a step, the mix with
+    the larger share of the start. The file stays valid if a run is stopped and
+    resumes from an earlier step.
 
     Args:
         workdir: folder of the run.
@@ -85,9 +87,9 @@ class KeepBest:
         Args:
             encoder: keras.Model or layer; it is the same after the call.
             step: int, number of steps that it has been trained.
-            measure: function without arguments that returns the scores of the
-                encoder, a dict of accuracies with `SCORE`; and float [V], what
-                each video adds to `SCORE`.
+            measure: function without arguments that scores the encoder. It
+                returns a dict of accuracies, one of them named `SCORE`, and
+                float [V], what each video adds to that one.
         Returns: the scores, and those of each mix as "NAME_mixed_SHARE".
         """
         self.open(encoder, step)
@@ -130,7 +132,7 @@ class KeepBest:
         ):
             return
         self._record |= {"step": step, "score": score, "start_share": share}
-        self._record.pop("rejected", None)  # it was another encoder
+        self._record.pop("rejected", None)  # is about an earlier encoder
         self._values = values
 
 
@@ -162,7 +164,7 @@ def _check_shapes(path, values, encoder):
 
 
 def _mix(values, start, share):
-    """The weighted mean; what does not count in fractions is not mixed."""
+    """The weighted mean; arrays of integers are not mixed."""
     return {
         name: (
             ((1 - share) * value + share * start[name]).astype(value.dtype)
@@ -222,11 +224,13 @@ def has_best(workdir) -> bool:
 def read(workdir):
     """Reads the best step that a run has saved.
 
-    Returns: None, or (record, values): record is a dict of "step", its "score",
-        "start_share" (0.0: not mixed), the "scores" of each step (as text) that
-        was scored, at "image_size"; it has "rejected", a dict of "step" and
-        "start_share", if the start has taken the place of that encoder. values
-        is a dict of the encoder's arrays.
+    Returns: None, or (record, values). `record` is a dict of the best "step",
+        its "score", its "start_share" (0.0: not mixed), the "scores" of all
+        scored steps (a dict step, as text -> dict) and the "image_size" that
+        was used for scoring. If the start has taken the place of the best
+        encoder, it also has "rejected", a dict with the "step" and
+        "start_share" of that encoder. `values` is a dict of the encoder's
+        arrays.
     Raises: ValueError: the file is damaged.
     """
     found = _read(workdir)

@@ -73,7 +73,7 @@ def _run_of_start(config):
 
 
 def starts_pretrained(config) -> bool:
-    """Whether an encoder trained on videos starts from published weights."""
+    """Whether a run on videos starts from pretrained weights."""
     model = config.model
     if model.encoder == "resnet50v2" and model.weights == "auto":
         return False
@@ -129,8 +129,8 @@ def find_start(config) -> dict:
 def _kernel_decay(config):
     """`weight_decay` of the kernels of encoder and heads.
 
-    If the optimizer has its own decay, regularisers only mark which
-    variables decay; `ViviModel` then removes them.
+    If the optimizer has its own decay, the regularisers only mark which
+    variables decay; `ViviModel` then removes the regularisers.
     """
     if config.optimizer.name in ("adamw", "lars"):
         return KERNEL_DECAY

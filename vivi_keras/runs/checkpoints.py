@@ -79,7 +79,7 @@ class CheckpointManager:
             self.wait()
 
     def _check_finite(self, values):
-        """Raises ValueError if weights are not finite; old ones are kept."""
+        """Raises ValueError if weights are not finite; nothing is deleted."""
         names = [name for name in values if name.startswith("model/")]
         bad = [name for name in names if not np.isfinite(values[name]).all()]
         if bad:

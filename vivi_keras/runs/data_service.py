@@ -27,7 +27,7 @@ from vivi_keras.runs import batches as batches_lib
 # registers its function before any other, and TensorFlow gives it this name.
 _TOKEN = "pyfunc_0"
 _CONNECT_SECONDS = 10
-# A gRPC server greets a client that begins like this with a settings frame.
+# If a client begins like this, a gRPC server answers with a settings frame.
 _HTTP2_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(
     ">IBI", 0, 4, 0
 )
@@ -157,8 +157,8 @@ def served_batches(
 def serve(address):
     """Loads batches for runs until the process is stopped.
 
-    It uses two ports, PORT and PORT + 1, and accepts any program that can
-    reach them: use it only in a network that you trust.
+    It uses two ports, PORT and PORT + 1, and answers any program that can reach
+    them, so use it only in a network that you trust.
 
     Args:
         address: text HOST:PORT, as runs name it.
@@ -207,7 +207,7 @@ def serve(address):
     )
     print(f"Loading batches for runs with --data_service={address}", flush=True)
     try:
-        while worker and dispatcher and kept:  # which must not be freed
+        while worker and dispatcher and kept:  # keeps them from being freed
             time.sleep(1)
     except KeyboardInterrupt:
         print("vivi-pretrain: stopped", file=sys.stderr, flush=True)

@@ -17,14 +17,14 @@ from vivi_keras import checks, files
 # All values are [O].
 FRAMES = 30_000  # stored frames that are enough for a small archive
 FRAME_RATES = (1.0, 4.0)  # least and most stored frames a second
-MOST_PROBED = 200  # videos that are opened to measure the archive
-DECODED_A_SECOND = 150  # frames that one process prepares a second
-VIDEO_RATE = 25.0  # frames a second of a video whose header does not say
+MOST_OPENED = 200  # videos that are opened to measure the archive
+DECODED_A_SECOND = 150  # frames that one process prepares per second
+VIDEO_RATE = 25.0  # frames a second of a video whose header states no rate
 START_SECONDS = 60.0  # to start the programs of all stages
 TRIALS_SHARE, VERDICT_SHARE = 0.2, 0.3  # of the time left after preparing
 TRIAL_STEPS = 1 / 5  # of the run's steps, at most, for each trial
 LEAST_STEPS, MOST_IMAGES = 20, 5_000_000
-STORED_SIDE = 2  # times the training size: a verdict reads such images
+STORED_SIDE = 2  # times the training size: the largest that a verdict tries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,12 @@ class Archive:
     """What is known of an archive before it is prepared.
 
     Attributes:
-        num_videos: number of its files that can be opened, about.
-        seconds: length of all of them, about.
-        short_side: pixels, median.
-        broken: dict name -> why it cannot be opened, of those that were tried.
-        video_rate: frames a second, mean.
+        num_videos: about how many of its files can be opened.
+        seconds: about how long they are together.
+        short_side: median short side, in pixels.
+        broken: dict name -> reason, of the files that were tried and cannot be
+            opened.
+        video_rate: mean number of frames a second.
     """
 
     num_videos: int
@@ -53,10 +54,11 @@ class Plan:
     Attributes:
         frames_per_second, short_side: settings for vivi-prepare.
         image_size: pixels a side for training.
-        steps: of the whole run; a trial of a level has fewer.
-        images_per_second: that this machine trains on, measured; None if the
-            steps were given.
-        seconds: dict stage -> how long it takes, about, as far as is known.
+        steps: number of steps of the whole run; a trial of a level has fewer.
+        images_per_second: measured number of images a second that this machine
+            trains on; None if the steps were given.
+        seconds: dict stage -> about how long it takes, for the stages for which
+            this is known.
     """
 
     frames_per_second: float
@@ -67,7 +69,7 @@ class Plan:
     seconds: dict
 
 
-def scale() -> str:
+def config_suffix() -> str:
     """The end of the name of the configs that suit this machine.
 
     "_demo" for CPUs, "" for a GPU or TPU.
@@ -96,7 +98,7 @@ def read_or_make(
         file: JSON file of the plan.
         inputs: dict of what must be the same in every call.
         config: ConfigDict of the training.
-        budget_seconds: float; of the first call.
+        budget_seconds: float, used only if there is no plan yet.
         videos: see `measure_archive`.
         steps: int, the steps of training, or None: as many as the budget
             allows.
@@ -208,8 +210,8 @@ def measure_archive(videos) -> Archive:
     found, _ = find_videos.find_videos(videos, ())
     found = [file for file in found if file.status == "waiting"]
     tried = found
-    if len(found) > MOST_PROBED:
-        places = np.linspace(0, len(found) - 1, MOST_PROBED).round()
+    if len(found) > MOST_OPENED:
+        places = np.linspace(0, len(found) - 1, MOST_OPENED).round()
         tried = [found[int(place)] for place in places]
     sides, total, frames, broken = [], 0.0, 0.0, {}
     for file in tried:
@@ -301,11 +303,13 @@ def make_plan(
         num_choices: int, how many levels and rates are compared first.
         has_labels: whether there will be a verdict.
         workers: int, number of processes that prepare.
-    Raises: ValueError: the budget is too small; the message says what it takes.
+    Raises: ValueError: the budget is too small; the message says how much is
+        needed.
     """
     rate = choose_frame_rate(archive.seconds)
     preparing = _preparing(archive, workers)
-    # Each stored frame is embedded once, without gradient.
+    # Each stored frame is embedded once. Without gradients, this takes about a
+    # third of the time of training on it.
     indexing = archive.seconds * rate / (3 * images_per_second)
     fixed = START_SECONDS + preparing + indexing
     trials = TRIALS_SHARE if num_choices > 1 and has_labels else 0.0
@@ -345,7 +349,7 @@ def make_plan(
 
 
 def plan_steps(archive, steps, image_size, workers) -> Plan:
-    """The plan of a run whose steps are given: it is the same everywhere.
+    """The plan of a run whose steps are given, the same on every machine.
 
     Args: as `make_plan`; steps: int >= 1.
     """
@@ -387,7 +391,7 @@ def describe(archive, plan) -> str:
     )
     lines = [
         f"Archive: {archive.num_videos} videos, {archive.seconds / 3600:.2f} h,"
-        f" {archive.short_side} pixels high or wide"
+        f" short side {archive.short_side} pixels"
         + (
             f"; {len(archive.broken)} cannot be opened"
             if archive.broken

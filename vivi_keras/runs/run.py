@@ -9,9 +9,9 @@ import time
 
 from vivi_keras import checks
 
-# EX_TEMPFAIL: stopped by SIGTERM after saving the step; can be started again.
+# Exit status (EX_TEMPFAIL) of a run that SIGTERM stopped: its step is saved,
+# and the same command goes on from there.
 PREEMPTED_STATUS = 75
-_STARTED = time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Options:
             auto for a TPU, else all GPUs, else one device.
         allow_new_data: Resume even if the data set has changed.
         skip_nonfinite: Skip steps whose loss or gradient is not finite.
-        xla: Compile the step with XLA: on, off, or auto: on with one GPU.
+        xla: Compile the step with XLA: on, off, or auto (on with one GPU).
         steps_per_execution: Number of steps run before callbacks are called.
         prefetch: Number of batches prepared ahead of the step.
         probe: Score the encoder during training on a labelled set: digits,
@@ -34,7 +34,8 @@ class Options:
         keep_best: Save the encoder of the step that the probe scores best, for
             vivi-export; the start is step 0. Half of the probe's labels are
             held out to judge that encoder.
-        profile_steps: START,STOP: steps of this run to profile.
+        profile_steps: START,STOP: steps to profile, counted from the step that
+            this call starts at.
         data_service: HOST:PORT,...: servers that load the batches; each is a
             vivi-pretrain --serve_data=HOST:PORT.
     """
@@ -94,6 +95,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         belongs to another run. Preempted: SIGTERM arrived; the step is
         saved. workers.WorkerLost: another worker has stopped.
     """
+    started = time.monotonic()
     from vivi_keras.runs import batches as batches_lib
     from vivi_keras.runs import best, build, checkpoints, config_checks
     from vivi_keras.runs import workdir as workdir_lib
@@ -146,7 +148,8 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         batches_lib.name_labels(config)
         stack.enter_context(strategies.training_scope(strategy))
         stack.enter_context(strategies.precision_scope(train.precision))
-        # Probably the first span of training: its batches are then reused.
+        # These are probably the steps of the first call of `fit`. If so, the
+        # batches opened here are used there (`batches` keeps the last ones).
         saved = checkpoints.saved_steps(workdir)
         start = workdir_lib.read_start(workdir) if saved else None
         if start is None:
@@ -172,7 +175,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
             )
         model.build_from(spec)
         speed = MeasureSpeed(batches_lib.images_per_step(config))
-        pages = _pages(config, workdir, options)
+        log_callbacks = _log_callbacks(config, workdir, options)
         # Wrong settings raise an error above, before any folder is made.
         # So the work directory is claimed only now.
         if chief:
@@ -187,9 +190,9 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         stack.enter_context(workers.raise_on_lost_worker(strategy))
         if not spans and chief and options.keep_best:
             # No step is left, but the labels must still be the same.
-            for page in pages:
-                if getattr(page, "keep", None) is not None:
-                    page.keep.open(model.encoder, train.steps)
+            for callback in log_callbacks:
+                if getattr(callback, "keep", None) is not None:
+                    callback.keep.open(model.encoder, train.steps)
         _train(
             model,
             batches,
@@ -201,7 +204,7 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
                 StopAtNonFinite(manager),
                 WarnOfCollapse(),
                 speed,
-                *(pages if chief else ()),
+                *(log_callbacks if chief else ()),
                 SaveCheckpoints(manager, train.checkpoint_every_steps),
                 sigterm,
                 *callbacks,
@@ -209,14 +212,14 @@ def pretrain(config, workdir, verbose=None, callbacks=(), **options):
         )
         manager.check_saved()
     if chief:
-        for page in pages:
-            if isinstance(page, tensorboard.Profile) and not page.done:
+        for callback in log_callbacks:
+            if isinstance(callback, tensorboard.Profile) and not callback.done:
                 print(
-                    f"No profile: the run ended before step {page.start},"
+                    f"No profile: the run ended before step {callback.start},"
                     " counted from its start.",
                     flush=True,
                 )
-        print(speed.report(_STARTED), flush=True)
+        print(speed.report(started), flush=True)
         if best.has_best(workdir):
             print(best.summary(best.read(workdir)[0]), flush=True)
     if sigterm.stopped and model.steps_done < train.steps:
@@ -257,7 +260,7 @@ def _train(model, batches, train, manager, steps_per_execution, **fit):
     if fit["verbose"] is None:
         fit["verbose"] = "auto"
     every = train.log_every_steps
-    # After a whole epoch, the restored sums belong to the row it wrote.
+    # At the end of an epoch, the restored sums are already in metrics.csv.
     model.resumed = step % every != 0
     for start, stop in _spans(step, train):
         steps = min(every, stop - start)
@@ -305,7 +308,7 @@ def _spans(step, train):
     return list(zip(cuts, cuts[1:], strict=False)) if step < steps else []
 
 
-def _pages(config, workdir, options):
+def _log_callbacks(config, workdir, options):
     """The chief's callbacks, which add to the logs and write them."""
     import keras
 
@@ -313,11 +316,12 @@ def _pages(config, workdir, options):
     from vivi_keras.runs import best, build
     from vivi_keras.trainer import callbacks, tensorboard
 
-    train, folder, pages = config.train, workdir / "tensorboard", []
-    events = keras.backend.backend() == "tensorflow"  # which writes them
+    train, folder, log_callbacks = config.train, workdir / "tensorboard", []
+    # Only TensorFlow writes event files.
+    events = keras.backend.backend() == "tensorflow"
     test_batches = batches_lib.test_batches(config)
     if test_batches is not None:
-        pages.append(
+        log_callbacks.append(
             callbacks.TestLabels(
                 test_batches, train.test_every_steps, train.steps
             )
@@ -340,13 +344,15 @@ def _pages(config, workdir, options):
         if every is None:
             every = train.checkpoint_every_steps
         names = [data.class_names[label] for label in data.labels]
-        pages.append(probe_lib.Probe(data, every, train.steps, keep))
+        log_callbacks.append(probe_lib.Probe(data, every, train.steps, keep))
         if events:
-            pages.append(tensorboard.WriteProjector(folder, data.images, names))
+            log_callbacks.append(
+                tensorboard.WriteProjector(folder, data.images, names)
+            )
     if build.starts_pretrained(config):
         from vivi_keras.trainer import probe as probe_lib
 
-        pages.append(
+        log_callbacks.append(
             probe_lib.FeatureGeometry(
                 config.data.dataset,
                 config.data.image_size,
@@ -355,19 +361,19 @@ def _pages(config, workdir, options):
             )
         )
     if options.profile_steps is not None:
-        pages.append(
+        log_callbacks.append(
             tensorboard.Profile(folder / "profile", *options.profile_steps)
         )
-    pages.append(callbacks.WriteMetrics(workdir / "metrics.csv"))
+    log_callbacks.append(callbacks.WriteMetrics(workdir / "metrics.csv"))
     if not events:
         print(
             "No files for TensorBoard, which only a run with"
             " KERAS_BACKEND=tensorflow writes; metrics.csv has the values.",
             flush=True,
         )
-        return pages
+        return log_callbacks
     return [
-        *pages,
+        *log_callbacks,
         tensorboard.Summaries(str(folder)),
         tensorboard.ShowViews(
             folder / "views", lambda step: build.build_views(config, step)

@@ -67,7 +67,7 @@ def claim_workdir(
         config: ConfigDict of the run.
         fingerprint: str, hash of the data set.
         allow_new_data: accept other data and record their fingerprint.
-        start: dict, see `read_start`; None for none.
+        start: dict, see `read_start`, or None.
     Raises: ValueError: the work directory belongs to another config or to
         other data, or has checkpoints but no config.
     """

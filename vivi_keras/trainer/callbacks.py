@@ -233,7 +233,7 @@ def test_labels(classify, batches) -> dict:
         count += len(labels)
         mine = np.take_along_axis(logits, labels[:, None], axis=1)  # [N, 1]
         higher = np.sum(logits > mine, axis=1)
-        # No comparison with NaN is true: such a row is wrong.
+        # No comparison with NaN is true, so count a row with NaN as wrong.
         higher[~np.isfinite(mine[:, 0])] = logits.shape[1]
         for k in (1, 5):
             if k == 1 or logits.shape[1] > k:
@@ -266,8 +266,9 @@ class WriteMetrics(keras.callbacks.Callback):
         last = step - 1 if self.model.resumed else step
         self.rows = [row for row in rows if int(row["step"]) <= last]
         if len(self.rows) < len(rows):
-            # At once: a run killed before the next row would go on from a later
-            # step, and the dropped rows would seem to be valid.
+            # Written at once: if the run were killed before the next row, it
+            # would go on from a later step, and the dropped rows would seem to
+            # be valid.
             self._try_to_write()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -379,7 +380,7 @@ class MeasureSpeed(keras.callbacks.Callback):
         """One line about the speed and memory of the run so far.
 
         Args:
-            started: `time.monotonic()` at the start of the program.
+            started: `time.monotonic()` when `runs.run.pretrain` was called.
         """
         if not self.seconds:
             return f"Speed not measured; peak memory {_peak_memory()}."
@@ -466,7 +467,7 @@ def _peak_memory():
 
 
 def _gpu_peak():
-    """Bytes, or None without a GPU."""
+    """Peak memory of the first GPU in bytes, or None without a GPU."""
     if keras.backend.backend() == "jax":
         import jax
 

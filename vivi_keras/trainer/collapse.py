@@ -14,12 +14,13 @@ class WarnOfCollapse(keras.callbacks.Callback):
     explains the metrics.
     """
 
-    LEAST_SPREAD = 0.05  # at most 1; an untrained encoder has >= 0.3  [O]
+    # The spread is at most 1; that of an untrained encoder is at least 0.3.
+    LEAST_SPREAD = 0.05  # [O]
     LEAST_RANK = 1.5  # [O]
 
     def __init__(self):
         super().__init__()
-        self.healthy = set()  # (level, sign): was absent in some epoch
+        self.healthy = set()  # (level, sign) pairs absent in some epoch
         self.suspected, self.reported = set(), set()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -69,7 +70,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
             "alone": (
                 chance > 0.999,
                 "no shot is compared with one of another video (chance 1), so"
-                " that its loss is 0.",
+                " the loss is 0.",
                 "each batch holds clips of one video",
             ),
         }

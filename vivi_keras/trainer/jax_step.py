@@ -14,7 +14,8 @@ def stateless(function, groups, values, *arguments):
         function: called with `arguments`; it may read and assign variables.
         groups: tuple of lists of keras.Variable.
         values: tuple of lists of arrays, a value for each variable.
-    Returns: the function's result, and the values after it, as `values`.
+    Returns: the function's result, and the values after the call, in the form
+        of `values`.
     """
     pairs = [
         pair
@@ -98,7 +99,8 @@ def gradients(model, batches, loss):
     if count == 1:
         others, summed = one(others, batches[0])
     else:
-        # One after the other, or the activations of all would be in memory.
+        # The micro batches run one after the other. Otherwise the activations
+        # of all of them would be in memory at once.
         stacked = {
             name: ops.stack([batch[name] for batch in batches])
             for name in batches[0]

@@ -75,8 +75,7 @@ class ViviModel(keras.Model):
             encoder's variables; 0 for no averages. After step t it is
             min(average_decay, (1 + t) / (10 + t)), so that the initial
             weights are forgotten soon.
-        guard: adapt.Guard that limits the changes of the encoder; None for
-            none.
+        guard: adapt.Guard that limits the changes of the encoder, or None.
         name: name of the model.
         **kwargs: `dtype` and `trainable`, as for any Keras model.
     Attributes:
@@ -128,8 +127,8 @@ class ViviModel(keras.Model):
             checks.check_choice(argument, value, known)
         if statistics != "both" and not separate_passes:
             raise ValueError(
-                f"statistics={statistics!r} needs separate_passes=True:"
-                " encoded together, frames and images share them"
+                f"statistics={statistics!r} needs separate_passes=True: frames"
+                " and images that are encoded together share their statistics"
             )
         if not 0 <= colour_strength < math.inf:
             raise ValueError(
@@ -503,7 +502,8 @@ class ViviModel(keras.Model):
             gradients, finite = optimizers.nan_unless_all_finite(
                 gradients, metrics, replicas_lib.current_replicas()
             )
-        if backend is tf_step:  # with JAX, Keras clips the global batch's
+        # With JAX, Keras itself clips the gradients of the global batch.
+        if backend is tf_step:
             gradients = tf_step.clipped(self.optimizer, gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
         guard.after(self.encoder, self.step.value, kept)
@@ -520,7 +520,7 @@ class ViviModel(keras.Model):
     def _state(self):
         """(variable, value) pairs that a skipped step must not change."""
 
-        # Without the loss scale: a skipped step lowers it.
+        # The loss scale is left out, since a skipped step lowers it.
         optimizer = optimizers.inner(self.optimizer)
         return [
             (variable, ops.copy(variable.value))

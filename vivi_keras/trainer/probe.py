@@ -16,12 +16,14 @@ from vivi_keras.data import image_sources, labelled
 from vivi_keras.features import frames, geometry, knn, linear, own_labels
 from vivi_keras.trainer import callbacks, tensorboard
 
-# At most, in each of the two parts; in all parts if they choose an encoder.
+# Maximum number of images in each of the two parts or, if the labels choose an
+# encoder, in both together.
 NUM_IMAGES = 1000
-NUM_DIVISIONS = 4  # of labels that choose an encoder
-# Of the linear classifier; weak penalties suit few labels badly.  [O]
+NUM_DIVISIONS = 4  # number of divisions of labels that choose an encoder
+# scikit-learn's C of the linear classifier. With few labels, a weaker penalty
+# (a larger C) is worse.  [O]
 STRENGTH = 1e-2
-NUM_SHOTS = 256  # of which the geometry of features is measured
+NUM_SHOTS = 256  # number of shots that the geometry of features is measured on
 
 
 class Probe(callbacks.MeasureEvery):
@@ -71,7 +73,7 @@ class Probe(callbacks.MeasureEvery):
         return self.keep(model.encoder, model.steps_done, self._scores)
 
     def _best_size(self):
-        """The input size at which the encoder is best; the first of equals."""
+        """The input size at which the encoder is best; if equal, the first."""
         first, *others = self.data.image_sizes
         sizes = [first, *(size for size in others if self._takes(size))]
         found = {}
@@ -121,9 +123,9 @@ class Probe(callbacks.MeasureEvery):
 class FeatureGeometry(callbacks.MeasureEvery):
     """Adds feature_rank, feature_alignment and feature_uniformity to the logs.
 
-    They are those of frames of the data set, and need no labels. They show what
-    training does to the features but not whether it helps: nothing depends on
-    them.
+    They are measured on frames of the data set, without labels. They show how
+    training changes the features, but not whether the features get better, so
+    no decision depends on them.
 
     Args:
         dataset: folder of a prepared data set; NUM_SHOTS shots are read.
@@ -168,7 +170,7 @@ class ProbeData:
         groups: int64 [N], the number of the video of each image.
         divisions: list of pairs of int64 arrays, the rows of a training part
             and of its test part.
-        image_sizes: ints, pixels a side, at which encoders may be read.
+        image_sizes: ints, input sizes to try, pixels a side.
         digest: text, hash of the images, the labels and the divisions.
     Raises: ValueError: no such data set, or it or a half of it has only one
         class.
@@ -232,7 +234,10 @@ def _first(half, count):
 
 
 def _to_choose(own):
-    """The labels that choose an encoder, and their divisions, both ways."""
+    """The labels that choose an encoder, and their divisions, each twice.
+
+    In a division's second turn, the two halves change places.
+    """
     rows, _ = own_labels.probe_and_verdict(own)
     own = own.take(rows[:NUM_IMAGES])
     return own, [

@@ -55,7 +55,7 @@ _JAX_STRATEGIES = ("auto", "one", "mirrored")
 
 
 def make_strategy(name="auto"):
-    """A strategy by name: `tf.distribute`'s, or with JAX Keras's distribution.
+    """Makes a `tf.distribute` strategy or, with JAX, a Keras distribution.
 
     Args:
         name: "auto" (a TPU if found, else all GPUs, else one device), "one",
@@ -127,7 +127,8 @@ def _jax_strategy(name):
             f" {devices}. Use strategy=one"
         )
     if name == "one" or len(devices) == 1:
-        return OneDevice()  # in a mesh of one, each step would compile thrice
+        # In a mesh of one device, a step would be compiled three times.
+        return OneDevice()
     return keras.distribution.DataParallel(devices=devices)
 
 

@@ -87,7 +87,7 @@ def grid(images):
 
 
 class WriteProjector(keras.callbacks.Callback):
-    """Writes data for TensorBoard's embedding projector at the end.
+    """Writes data for TensorBoard's embedding projector after training.
 
     Args:
         folder: folder of the event files, where TensorBoard looks for the
@@ -168,7 +168,8 @@ class Profile(keras.callbacks.Callback):
 
     Args:
         folder: folder of the profile.
-        start, stop: ints, counted from the start of this run.
+        start, stop: ints, numbers of steps, counted from the step at which
+            `fit` starts, also in a resumed run.
     Raises: ValueError: unless 0 <= start < stop.
     """
 

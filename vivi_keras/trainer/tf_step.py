@@ -94,14 +94,16 @@ def gradients(model, batches, loss):
     """
     summed, metrics = None, 0.0
     for batch in batches:
-        # One after the other, or the activations of all would be in memory.
+        # The micro batches run one after the other. Otherwise the activations
+        # of all of them would be in memory at once.
         done = [g for g in summed or () if g is not None]
         with tf.control_dependencies(done):
             batch = {name: tf.identity(x) for name, x in batch.items()}
         with tf.GradientTape() as tape:
             value, new_metrics = loss(batch)
             scaled = model.optimizer.scale_loss(value / len(batches))
-        # Sparse ones, as of a ViT's position embedding, become tensors.
+        # Sparse gradients, such as that of a ViT's position embedding, are made
+        # dense.
         new = [
             None if g is None else tf.convert_to_tensor(g)
             for g in tape.gradient(scaled, model.trainable_variables)

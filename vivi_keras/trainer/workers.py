@@ -1,4 +1,4 @@
-"""Workers of TF_CONFIG: reads it, waits for them, detects a lost one."""
+"""Reads the workers in TF_CONFIG, waits for them, and detects a lost one."""
 
 import contextlib
 import json
@@ -102,8 +102,9 @@ def wait_for_workers(own, others):
 
     TensorFlow also waits for them, but without any message, and neither
     SIGTERM nor Ctrl-C stops it. So each worker listens at its port while it
-    waits here. A worker that has reached all others returns; it can still be
-    reached at that port, where TensorFlow listens before it waits.
+    waits here. A worker that has reached all others returns. The others can
+    still reach it at that port, because TensorFlow listens there before it
+    waits.
 
     Args:
         own, others: as `read_tf_config` returns them.

@@ -13,10 +13,12 @@ import statistics
 # Number of stamps that are sorted at once: the most pictures that H.264 and
 # HEVC delay before they are shown.
 REORDERED = 16
-# A jump is this many times longer than most steps around it.
+# A jump is more than _LEAP times as long as a share _MOST of the steps around.
 _LEAP, _MOST = 20.0, 0.85
 _STEPS = 32  # past steps that the usual step is estimated from
-# At a part's start, stamps out of order differ by less, or by REORDERED steps.
+# At the start of a part, a stamp may be earlier than the highest one so far by
+# at most this time, or by REORDERED steps if that is longer. Otherwise the
+# stamps restart.
 _RESTART_SECONDS = 1.0
 
 
@@ -71,7 +73,7 @@ class Clock:
         while queue:
             yield self._next(), queue.popleft()
 
-    def stays(self, stamp, duration):
+    def repeat(self, stamp, duration):
         """Takes the stamp of a packet that repeats the last picture."""
         if stamp is not None:
             self._stays.append(stamp)

@@ -1,8 +1,8 @@
 """Decodes a video file once: its frames in order with their times.
 
-The only module that calls the decoder (PyAV, which brings its own FFmpeg).
-Files are read from start to end without seeking: in too many real files
-seeking gives wrong frames.
+Only this module calls the decoder of PyAV, which brings its own FFmpeg. Files
+are read from start to end without seeking, because seeking gives wrong frames
+in too many real files.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from vivi_keras.video.clock import REORDERED, Clock
 STREAM_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 _DISCONTINUOUS = 0x200  # FFmpeg's AVFMT_TS_DISCONT
-# Most bytes of pictures that are buffered to sort their stamps, but at least
-# four pictures are always allowed: the larger pictures are, the fewer of them a
+# Maximum number of bytes of pictures that are buffered to sort their stamps.
+# Four pictures are always allowed: the larger pictures are, the fewer of them a
 # codec reorders. [O]
 _REORDER_BYTES = 48 << 20
 # 8192 x 8192: a header that claims more is very likely damaged. [O]
@@ -123,7 +123,8 @@ class Video:
                 raise VideoError("has a video stream of an unknown codec")
             cover = ", only a cover picture" if others else ""
             raise VideoError(f"has no video stream{cover}")
-        # As FFmpeg chooses among several: the first with the largest picture.
+        # FFmpeg chooses in the same way: the first stream with the largest
+        # picture.
         self._stream = max(
             streams, key=lambda s: (s.width or 0) * (s.height or 0)
         )
@@ -265,7 +266,7 @@ class Video:
     def _pictures(self):
         """Yields decoded pictures, and None where an error occurred."""
         failures, any_yet = 0, False
-        # Audio too: it shows whether the file is as long as it states.
+        # The audio is read too: it shows whether the file is as long as stated.
         streams = [self._stream, *self._container.streams.audio]
         packets = self._container.demux(streams)
         while failures < MAX_ERRORS_IN_A_ROW:
@@ -284,7 +285,7 @@ class Video:
                 continue
             if packet.size == 0:  # the picture is repeated, or the file ends
                 length = self._seconds(packet.duration)
-                self._clock.stays(self._seconds(packet.pts), length)
+                self._clock.repeat(self._seconds(packet.pts), length)
                 continue
             try:
                 pictures = packet.decode()
@@ -331,7 +332,8 @@ class Video:
         whole = (self._container.duration or 0) / av.time_base
         own = self._seconds(self._stream.duration)
         if own is None or abs(own - whole) < 0.01:
-            # The longest stream's, which may be the audio.
+            # The stated duration may be that of the longest stream, which may
+            # be the audio.
             ends += [
                 float((stop - start) * self._container.streams[n].time_base)
                 for n, (start, stop) in self._spans.items()

@@ -11,12 +11,14 @@ from vivi_keras.video import decode, shots
 from vivi_keras.video import settings as settings_lib
 from vivi_keras.video.read_ahead import ahead
 
-# Most bytes of raw frames that wait for the detector or the end of their shot.
-# Beyond it, frames are encoded early, even if they may not be used. [O]
+# Maximum number of bytes of raw frames that wait for the detector or for the
+# end of their shot. Further frames are encoded early, even if they may not be
+# used. [O]
 WINDOW_BYTES = 192 << 20
-GROUP_FRAMES = 2  # that the decoder's thread passes on at once
-# Compares pictures this far apart; they differ if the colours of this share of
-# the pixels changed. In films, this is about as frequent as cuts. [O]
+GROUP_FRAMES = 2  # frames that the decoder's thread passes on at once
+# Pictures CHANGE_SECONDS apart are compared. They differ if the colours of a
+# share CHANGE_SHARE of the pixels changed. In films, such changes are about as
+# frequent as cuts. [O]
 CHANGE_SECONDS, CHANGE_SHARE = 0.5, 0.5
 
 
@@ -50,7 +52,8 @@ class _Held:
         index: number of the frame.
         seconds: its time.
         picture: the decoded frame or its JPEG; None if it must not be kept.
-        on_grid: first frame of a step of `Settings.frames_per_second`.
+        on_grid: whether it is the first frame of a step of
+            `Settings.frames_per_second`.
         num_bytes: of the decoded frame; 0 once it is a JPEG.
     """
 
@@ -166,7 +169,8 @@ def extract(source, settings, keep, *, threads=0, progress=None):
     """
     with source.open(settings.decoder, threads) as video:
         one_pass = _Pass(video, settings, keep)
-        # Closed before the video, so that nothing reads a closed video.
+        # The frames are closed before the video, so that no thread reads a
+        # closed video.
         with contextlib.closing(ahead(video.frames(), GROUP_FRAMES)) as frames:
             for frame in frames:
                 one_pass.add(frame)
@@ -329,7 +333,10 @@ class _Pass:
         }
 
     def _close_last(self, end):
-        """Closes the last shot; if short, drops it or merges it backwards."""
+        """Closes the last shot, or drops or merges it if it is short.
+
+        It is merged with the shot before, as there is none after it.
+        """
         short = end - self._open.start_seconds < self._settings.min_shot_seconds
         if not short or not self._shots:
             self._close(self._num_frames, end)

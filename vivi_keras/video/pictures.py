@@ -1,10 +1,11 @@
 """Describes a video's pictures for the shot detector.
 
-Frames that repeat the previous picture, for less than STILL_SECONDS, or follow
-it in less than MIN_STEP_SECONDS, are left out. The other pictures are reduced
-to 64 x 48 pixels. Each has four descriptions (colours, colour histogram, light,
-edges), and measures of how well it can be made from the previous picture by
-moving parts of the latter. All constants are [O].
+A frame is left out if it repeats the previous picture, unless that has been
+shown for STILL_SECONDS, or if it follows it in less than MIN_STEP_SECONDS. The
+other frames are reduced to pictures of 64 x 48 pixels. Each picture has four
+descriptions (colours, colour histogram, light, edges), and measures of how well
+it can be made from the previous picture by moving parts of that one. All
+constants are [O].
 """
 
 import dataclasses
@@ -15,10 +16,11 @@ import numpy as np
 
 WIDTH, HEIGHT = 64, 48
 BAND = 26  # number of earlier pictures that each is compared with
-MIN_STEP_SECONDS = 0.024  # every second frame of 50 or 60 a second
+MIN_STEP_SECONDS = 0.024  # at 50 or 60 frames a second, every other is used
 STILL_SECONDS = 0.5  # a picture repeated longer is a still and counts again
-# The largest difference of a repeated picture, which coding may change a
-# little: its mean, and that of the most different of 8 x 6 parts, 0 to 255.
+# A frame repeats the picture before, which coding may change a little, if they
+# differ by less than this: on average, and on average over the most different
+# of 8 x 6 parts. Values are from 0 to 255.
 _SAME_MEAN, _SAME_PART = 0.3, 1.5
 
 # Each description is one part of a vector of `VECTOR_SIZE`.
@@ -29,7 +31,7 @@ EDGES = slice(2960, 3088)  # 4 x 4 places, 8 directions
 PARTS = (COLOUR, HISTOGRAM, LIGHT, EDGES)
 VECTOR_SIZE = 3088
 NUM_MOTION = 18  # values of `motion`
-# Places of two of them, each 1 - correlation: after flow, and of blocks.
+# Places of two of these values: 1 - correlation after flow, and of blocks.
 AFTER_FLOW, BLOCKS = 4, 17
 
 _SHARE = 1.0 / (WIDTH * HEIGHT)
@@ -48,7 +50,7 @@ _CYLINDER = (
 _CYLINDER = tuple(part.astype(np.float32) for part in _CYLINDER)
 _STRIP = 24  # width of the strips whose shift shows a turn
 _EDGE_SCALE = 200.0  # edges below this are noise
-FLAT = 4.0  # deviation of a picture or block that shows nothing
+FLAT = 4.0  # a picture or block with at most this deviation shows nothing
 
 
 @dataclasses.dataclass
@@ -197,12 +199,19 @@ def flow():
 def motion(before, after, flow):
     """Measures how motion explains the second picture: NUM_MOTION values.
 
-    Mean difference after optical flow and without it, mean and deviation of
-    the flow, 1 - correlation after flow; quantiles of the difference between
-    blocks of one picture and their best place in the other, as 1 - correlation
-    and as colour; how the blocks' shifts differ; change of light; how far the
-    blocks shift; the values of `turn`; and the median of 1 - correlation of the
-    blocks that show something, 1 if these are fewer than half.
+    In this order (number of values):
+        mean difference after optical flow (1) and without it (1);
+        mean (1) and deviation (1) of the flow;
+        1 - correlation after flow (1);
+        quantiles of the difference between the blocks of one picture and the
+            best place of each in the other, as 1 - correlation (3) and in
+            colour (3);
+        how much the shifts of the blocks differ (1);
+        change of light (1);
+        how far the blocks shift (1);
+        the values of `turn` (3);
+        median of 1 - correlation of the blocks that are not flat (1), or 1 if
+            fewer than half are not.
     """
     a, b = before.grey, after.grey
     moves = flow.calc(a, b, None)

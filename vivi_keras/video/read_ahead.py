@@ -17,8 +17,9 @@ def ahead(items, group=1) -> Iterator:
 
     Args:
         items: iterator that releases Python's lock while it works.
-        group: items passed on at once; larger groups cost less. Up to three
-            groups exist: one being filled, one ready, one being yielded.
+        group: number of items passed on at once; larger groups cost less time.
+            Up to three groups exist: one being filled, one ready, one being
+            yielded.
     """
     waiting = queue.Queue(1)
     stopped = threading.Event()

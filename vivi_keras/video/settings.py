@@ -18,7 +18,7 @@ class Settings:
         frames_per_second: Frames kept of each second of video. [R] 1.
         short_side: Short side of stored frames, in pixels. [O]
         detector: How shots are found: adaptive, content or histogram.
-        max_shot_seconds: Longer shots are split; None leaves them.
+        max_shot_seconds: Longer shots are split; None for no limit.
         min_shot_seconds: Shorter shots are merged or dropped. [O]
         short_shots: How short shots are handled: merge (with the next) or drop.
         max_frames_per_shot: Maximum frames kept of a shot, evenly spread. [O]

@@ -109,7 +109,8 @@ def fetch(source, folder):
 
 
 def _update(digest, path):
-    # A pipe or a device may be endless; a folder cannot be opened.
+    # Reading a pipe or a device may never end. Opening a folder raises an error
+    # of its own below.
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "Not a regular file", path)

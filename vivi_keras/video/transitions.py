@@ -24,14 +24,17 @@ REACH_FRAMES = 128  # limit in frames, so that a still does not delay decisions
 BLOCK = 32  # pictures scored at once
 
 _CUT, _CUT_PEAK = 0.55, 2  # a cut's score is the highest within 2 pictures
-# Time from picture to picture for which _CUT holds, and the longest one.
+# Time from picture to picture for which _CUT is meant, and the longest time
+# that is taken into account.
 _USUAL_GAP, _LONGEST_GAP = 1 / 12, 1 / 4  # seconds
 _DISSOLVE, _DISSOLVE_PEAK = 0.5, 10
 _PEAK_FRAMES = 48  # limit in frames of a peak's neighbourhood
 _CENTRE = 9  # pictures on each side that a dissolve is centred over
 _ALONE = 6  # a dissolve is at least this many pictures from cuts and fades
 _DARK_DEVIATION, _DARK_MEAN, _BRIGHT_DEVIATION = 6.0, 40.0, 14.0
-_FADE = 16  # a fade has bright pictures at most this far from the black
+# A fade has bright pictures at most this many pictures from the black, and no
+# other cut at most this many frames from it.
+_FADE = 16
 _LONG_BLACK = 12  # frames
 
 # Added to a difference before its logarithm: about the noise of coding.
@@ -43,8 +46,8 @@ _MOTION_NOISE = np.array(
 _AROUND = np.array([o for o in range(-8, 9) if o])
 # Between stills, differences of the colours, 0 to 255.
 _STILL_CHANGE, _LARGE_CHANGE = 6.0, 25.0
-_STILL_SECONDS = 0.4  # of the longer still
-_SHORT_SECONDS = 0.2  # of the other: more than a flash
+_STILL_SECONDS = 0.4  # least time of the longer one of two stills
+_SHORT_SECONDS = 0.2  # least time of the other one; a flash is shorter
 _CERTAIN = 2.0  # a score above those of the models
 # In one scene, one of these two values of `pictures.motion` is below this.
 _SAME_AFTER_FLOW, _SAME_BLOCKS = 0.06, 0.04
@@ -481,7 +484,8 @@ class Transitions:
         self._make_row = Rows().add
         self._fades = _Fades()
         self._fade_frames, self._num_reported = [], 0
-        # Of pictures from self._first on; scored pictures have both scores.
+        # These lists start with picture number self._first. Both lists of
+        # scores have an entry for each picture that has been scored.
         self._first = 0
         self._rows, self._cut_scores, self._dissolve_scores = [], [], []
         self._decided = 0  # pictures before this one are decided
@@ -513,7 +517,7 @@ class Transitions:
         return self._decide(len(self._rows), finished=True)
 
     def _ready(self):
-        """Rows before this one have all that their features use."""
+        """Number of rows whose features can be computed."""
         ready = max(len(self._cut_scores), len(self._rows) - REACH)
         limit = self._num_frames - 1 - REACH_FRAMES
         while ready < len(self._rows) and self._rows[ready].frame < limit:
@@ -592,7 +596,7 @@ class Transitions:
         return [self._rows[round(centre / sum(values))].first_frame]
 
     def _peak(self, scores, place, reach, threshold):
-        """Whether a score is the first highest of those around it."""
+        """Whether a score is the highest nearby; of equal ones, the first."""
         value = scores[place]
         return value >= threshold and all(
             scores[near] < value if near < place else scores[near] <= value
@@ -611,7 +615,10 @@ class Transitions:
         ]
 
     def _settle(self, fade, open_frame, finished):
-        """Updates `settled`; a later cut may be a few pictures earlier."""
+        """Updates `settled`.
+
+        A dissolve that is found later may be put a few pictures earlier.
+        """
         if finished:
             self.settled = self._num_frames
             return

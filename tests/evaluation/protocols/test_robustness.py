@@ -41,7 +41,7 @@ def test_pm_k_by_hand():
     near = [[True, True], [True, False], [True], []]
     found = robustness.pm_k(anchors, near)
     assert found == {"anchor": 0.75, "pm_k": 0.5}
-    with pytest.raises(ValueError, match="at least one anchor"):
+    with pytest.raises(ValueError, match="anchors must not be empty"):
         robustness.pm_k([], [])
 
 

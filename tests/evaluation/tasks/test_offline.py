@@ -150,7 +150,7 @@ def test_sprites():
     upside = builtin.draw("heart", 0.7, np.pi, 0.5, 0.5)
     heart = builtin.draw("heart", 0.7, 0.0, 0.5, 0.5)
     np.testing.assert_array_equal(upside, heart[::-1, ::-1])
-    found = builtin.labelled("position", 50)
+    found = builtin.labelled_sprites("position", 50)
     assert found.labels.max() < 16 and len(found.images) == 50
 
 

@@ -1,10 +1,10 @@
 """Common image corruptions at five severities, and a probe tested on them.
 
 The kinds, and all strengths that do not depend on the image size, are from
-Hendrycks and Dietterich 2019, arXiv 1903.12261. Lengths in pixels are theirs
-times sqrt(side / 224) [O]: scaled by side / 224, the mildest blurs would not
-change small images. The published libraries need NumPy 1, so this is our own
-implementation: its scores are not ImageNet-C scores.
+Hendrycks and Dietterich 2019, arXiv 1903.12261. Lengths in pixels are their
+values times sqrt(side / 224) [O]. With a factor of side / 224, the mildest
+blurs would not change small images. The published libraries need NumPy 1, so
+this is our own implementation, and its scores are not ImageNet-C scores.
 """
 
 import io
@@ -196,7 +196,7 @@ def corrupt(images, name, severity, seed=0):
 def run(
     encoder, task, pool, labels, *, image_size, limit=1000, seed=0, on_set=None
 ):
-    """Fits a linear probe on clean images, tests it on corrupted ones.
+    """Fits a linear probe on clean images and tests it on corrupted images.
 
     Args:
         pool: float [N, D], features of the training part. labels: int [N].

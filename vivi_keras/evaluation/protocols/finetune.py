@@ -12,7 +12,8 @@ from vivi_keras.features import cache
 from vivi_keras.features.finetune import Sweep
 
 PROTOCOL = settings_lib.FINETUNE
-# Increased if the same settings give other scores; saved parts then expire.
+# Increase it when a change of the code changes the scores: parts saved with an
+# older version are then computed again.
 VERSION = 2
 
 VTAB = Sweep()

@@ -41,7 +41,7 @@ def run_linear(
     test_labels,
     strengths=linear.STRENGTHS,
 ):
-    """Accuracy of a linear probe; its strength is chosen on validation.
+    """Accuracy of a linear probe; validation images choose its strength.
 
     Args:
         features: float [N, D], the pool. labels: int [N].
@@ -80,15 +80,16 @@ def run_few_shot(
     With one label per class there is no validation part, so the strength is
     fixed [O]. A class with too few images uses all of them.
 
-    Returns: dict shots (as a string) -> {"accuracy" mean, "spread" standard
-        deviation over draws, "draws", "num_train", "skipped" draws}; the
-        accuracy is None if no draw had two classes.
+    Returns: dict labels per class (as a string) -> dict: "accuracy" (mean
+        over draws; None if no draw had two classes), "spread" (its standard
+        deviation over draws), "draws" (accuracy of each), "num_train" and
+        "skipped" (number of draws without two classes).
     """
     results = {}
     for count in shots:
         accuracies, sizes, skipped = [], [], 0
         for draw in range(num_draws):
-            chosen = draw_shots(labels, num_classes, count, (seed, draw))
+            chosen = draw_per_class(labels, num_classes, count, (seed, draw))
             if len(np.unique(labels[chosen])) < 2:
                 skipped += 1  # a probe needs two classes
                 continue
@@ -107,7 +108,7 @@ def run_few_shot(
     return results
 
 
-def draw_shots(labels, num_classes, count, seed):
+def draw_per_class(labels, num_classes, count, seed):
     """Indices of `count` images per class (all if it has fewer)."""
     generator = np.random.default_rng(seed)
     chosen = []

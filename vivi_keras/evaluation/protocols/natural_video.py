@@ -12,7 +12,7 @@ _FRAMES_PER_SHOT = 32
 
 
 def near_frames(shot, near_seconds=NEAR_SECONDS):
-    """(anchor, near): indices of a shot's middle frame and the near frames."""
+    """Indices (anchor, near): a shot's middle frame and the frames near it."""
     anchor = len(shot.frames) // 2
     apart = np.abs(shot.times_seconds - shot.times_seconds[anchor])
     near = np.flatnonzero(apart <= near_seconds + 1e-6)
@@ -38,14 +38,16 @@ def run(
             its training images.
         near_seconds: float, largest distance of near frames, in seconds.
         progress: callable, called with the number of frames just done.
-    Returns: dict, shares in [0, 1]:
-        "accuracy": near frames whose nearest middle frame, among all shots, is
-            their own shot's (1 - share whose nearest embedding changes);
-        "shots_steady": shots where this is true of all near frames;
+    Returns: dict. The first two are shares in [0, 1]:
+        "accuracy": share of near frames that, of the middle frames of all
+            shots, are nearest to that of their own shot, by features;
+        "shots_steady": share of shots whose near frames all meet this
+            condition;
         "cosine_near", "cosine_other": mean cosine of near frames to their
             own middle frame, and to those of other shots;
-        "class_kept", "shots_class_kept": the same as the first two, for the
-            nearest-neighbour class, if a task is given;
+        "class_kept", "shots_class_kept", "classes_of": only with a task. The
+            share of near frames with the same class as their middle frame, the
+            share of shots where all have it, and the task's name;
         "num_shots", "num_near".
     Raises: Unavailable: fewer than two shots have near frames.
     """

@@ -60,13 +60,14 @@ def pm_k(anchors, neighbours):
 
     Args:
         anchors: bool [A], whether each anchor is classified correctly.
-        neighbours: list of A lists of bool, the same for the frames within k
-            of each anchor that were reviewed as similar.
+        neighbours: list of A lists of bool, the same for each anchor's
+            neighbours: the frames at most k frames away that people judged to
+            be similar.
     Returns: dict "anchor" (pm-0) and "pm_k", both in [0, 1] over all anchors.
     """
     if not len(anchors) or len(anchors) != len(neighbours):
         raise ValueError(
-            "neighbours must be given for each of at least one anchor. Got:"
+            "anchors must not be empty, and each must have neighbours. Got:"
             f" {len(anchors)} anchors and {len(neighbours)} lists"
         )
     together = [
@@ -86,7 +87,8 @@ class FolderProbe:
         encoder: an Encoder.
         folder: has one folder per class, named after the class.
         image_size: int, pixels per side.
-        per_class: int, most images per class, the first by name.
+        per_class: int, maximum number of images per class; the first by name
+            are used.
     """
 
     def __init__(self, encoder, folder, image_size, per_class=100):

@@ -23,7 +23,8 @@ def difference(values, others, confidence=0.95):
     values, others = np.asarray(values, float), np.asarray(others, float)
     if values.shape != others.shape or values.ndim != 1 or not len(values):
         raise ValueError(
-            "values and others must be as many runs, at least one. Got: shapes"
+            "values and others must have as many runs, and at least one. Got:"
+            " shapes"
             f" {values.shape} and {others.shape}"
         )
     from scipy import stats
@@ -43,7 +44,7 @@ def difference(values, others, confidence=0.95):
 
 
 CONFIDENCE = 0.95
-SETTINGS = ("image_size", "max_test", "sweep")  # if these differ, so do scores
+SETTINGS = ("image_size", "max_test", "sweep")  # those that change the scores
 
 
 @dataclasses.dataclass
@@ -70,12 +71,12 @@ class Column:
             for value in _values(rows, task, protocol)
         ]
 
-    def depart(self, departures):
+    def add_departures(self, departures):
         """Adds departures that are not yet in the list."""
         self.departures = scores.unique([*self.departures, *departures])
 
     def units(self, task, protocol):
-        """The samples of an interval: modules, if several, else seeds.
+        """The samples of an interval: several modules, or one module's seeds.
 
         Returns: dict unit -> accuracy in per cent.
         """
@@ -219,7 +220,7 @@ def _add(columns, name, folder, encoder, found):
                     r for r in rows if (r["task"], r["protocol"]) not in scored
                 ]
                 column.folders[place].append(str(folder))
-                column.depart(departures)
+                column.add_departures(departures)
                 return
     if name and digest in columns.get(key, Column(key)).digests:
         raise ValueError(
@@ -238,7 +239,7 @@ def _add(columns, name, folder, encoder, found):
     column.digests.append(digest)
     column.settings.append(settings)
     column.folders.append([str(folder)])
-    column.depart(departures)
+    column.add_departures(departures)
 
 
 def _common_tasks(results):
@@ -274,9 +275,10 @@ def _common_tasks(results):
 def mean_difference(column, reference, tasks, protocol):
     """Paired difference of two columns, averaged over common tasks.
 
-    Returns: the dict of `difference` plus "tasks", or None if they share
-        none. Pairs are modules in order, or seeds. If only one column has
-        several modules, each is compared with the mean of the other.
+    Returns: the dict of `difference` plus "tasks", or None if the columns
+        share no task. Pairs are modules in order, or seeds. If only one column
+        has several modules, each of them is compared with the mean (for
+        fine-tuning, the median) of the other column's seeds.
     """
     pairs = {}
     shared = [

@@ -74,8 +74,12 @@ def _blocks(comparison):
     if rows:
         yield ("heading", "Published scores, same tasks and protocol")
         resize = comparison.settings.get("resize", HALF_PIXEL)
-        yield ("text", f"Images are resized as {resize} here, {LEGACY} there.")
-        head = ["row", "mean", "natural", "specialized", "structured", "known"]
+        yield (
+            "text",
+            f"Images are resized as {resize} here, and as {LEGACY} for the"
+            " published scores.",
+        )
+        head = ["row", "mean", "natural", "specialized", "structured", "source"]
         yield (
             "table",
             [head, *[["-" if v is None else str(v) for v in r] for r in rows]],
@@ -83,7 +87,7 @@ def _blocks(comparison):
 
 
 def _differences(comparison, cells_of, protocol):
-    """Differences to the first column, by group and over all tasks."""
+    """The first column minus each other one, by group and over all tasks."""
     reference = comparison.columns[0]
     groups = {"all tasks": list(cells_of)}
     for task, (group, _) in cells_of.items():

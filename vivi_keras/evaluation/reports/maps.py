@@ -15,7 +15,8 @@ THUMBNAIL = 28  # pixels per side
 def pca_map(features, count=2):
     """First principal components, float64 [N, count], of unit-length rows.
 
-    Each component's sign makes its value of largest magnitude positive.
+    Each component has the sign with which its value of largest magnitude is
+    positive.
     """
     values = _unit_rows(features)
     values = values - values.mean(axis=0)
@@ -81,8 +82,8 @@ def _unit_rows(features):
 def save(run, task, output, kind=PCA):
     """Saves a task's map for each encoder in output/maps/KIND/TASK.npz.
 
-    Arrays: "labels" int64 [N], "thumbnails" uint8 [N, 28, 28, 3], and
-    float64 [N, 2] as "NAME|HASH" of each encoder. Existing maps are kept.
+    Arrays: "labels" int64 [N], "thumbnails" uint8 [N, 28, 28, 3], and for each
+    encoder "NAME|HASH" float64 [N, 2]. Existing maps are kept.
     """
     file = pathlib.Path(output) / "maps" / kind / f"{task.name}.npz"
     arrays, place = load(file), {PCA: pca_map, UMAP: umap_map}[kind]
@@ -93,7 +94,7 @@ def save(run, task, output, kind=PCA):
             features, labels = run.cache.features(
                 encoder, task, "test", run.settings["image_size"], NUM_IMAGES
             )
-        except CannotScore:  # reported in its rows
+        except CannotScore:  # `run.score_task` has already reported it
             continue
         arrays[f"{encoder.name}|{encoder.digest}"] = place(features)
         arrays["labels"] = labels

@@ -136,7 +136,7 @@ def _decayed(values, weight):
     return np.asarray(sums)
 
 
-def draw_shots(dataset, file, num_rows=14, num_columns=8, seed=0):
+def draw_shots(dataset, file, num_rows=14, num_columns=8):
     """Contact sheet: one row per shot, its frames from left to right.
 
     The shots are consecutive in one film, so that neighbouring rows show the
@@ -195,7 +195,7 @@ def _consecutive(shots, count):
 
 
 def draw_retrieval(
-    module, dataset, file, image_size=64, num_queries=8, num_nearest=7, seed=0
+    module, dataset, file, image_size=64, num_queries=8, num_nearest=7
 ):
     """Draws queries and their nearest frames, by features, in other shots.
 
@@ -218,12 +218,12 @@ def draw_retrieval(
     frames = [frame for shot in shots for frame in shot.frames]
     owner = np.repeat(np.arange(len(shots)), [len(s.frames) for s in shots])
     features = encoder_lib.frame_features(encoder, frames, image_size)
-    queries = _spread_queries(owner, num_queries, seed)
+    queries = _spread_queries(owner, num_queries)
     found = knn.nearest_of_other_shots(features, owner, queries, num_nearest)
     return _draw_grid(frames, owner, shots, queries, found, file, encoder.name)
 
 
-def _spread_queries(owner, count, seed):
+def _spread_queries(owner, count):
     """First frames of shots spread evenly over the data set."""
     firsts = np.unique(owner, return_index=True)[1]
     places = np.linspace(0, len(firsts) - 1, min(count, len(firsts)))

@@ -26,7 +26,7 @@ def draw_all(comparison, output):
     files = []
     curves = efficiency(comparison)
     if curves:
-        title = "Accuracy by labels a class, mean over tasks"
+        title = "Accuracy by labels per class, mean over tasks"
         files.append((title, _draw_curves(curves, title, output)))
     for protocol in comparison.protocols:
         if not protocol.startswith(_FEW_SHOT):
@@ -41,7 +41,7 @@ def draw_all(comparison, output):
 
 
 def efficiency(comparison):
-    """Column -> (labels per class, mean accuracy, deviation over runs) lists.
+    """Dict column -> lists of labels per class, mean accuracies, deviations.
 
     The mean is over the tasks that all columns and label counts have.
     """
@@ -94,7 +94,7 @@ def _draw_curves(curves, title, output):
         )
     axes.set_xscale("log")
     axes.set_xticks(counts, [str(c) for c in counts])
-    axes.set_xlabel("labels a class", fontsize=9, color=MUTED)
+    axes.set_xlabel("labels per class", fontsize=9, color=MUTED)
     axes.set_ylabel("top-1 in per cent", fontsize=9, color=MUTED)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.legend(frameon=False, fontsize=8)

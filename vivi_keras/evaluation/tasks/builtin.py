@@ -1,4 +1,4 @@
-"""Tasks whose images come from installed packages or are drawn."""
+"""Images of digits, Fashion-MNIST, rendered films, and drawn sprites."""
 
 import gzip
 import pathlib
@@ -103,7 +103,9 @@ def demo_crops(films, per_film=64):
 
 
 def half_of_films(films, labels, seed=0):
-    """Chooses training films so that about half of each category's crops train.
+    """Chooses the films whose crops are for training.
+
+    About half of the crops of each category are in these films.
 
     Args:
         films, labels: int [N], the film and the category of each crop.
@@ -161,7 +163,7 @@ def binned(label, num_classes, num_bins=NUM_BINS):
     return int(np.floor(label / (num_classes / num_bins)))
 
 
-def labelled(factor, count=10_000, seed=0):
+def labelled_sprites(factor, count=10_000, seed=0):
     """Random sprites labelled by "position" (x) or "orientation"."""
     checks.check_choice("factor", factor, ("position", "orientation"))
     generator = np.random.default_rng(seed)

@@ -124,14 +124,14 @@ SOURCES = {
             "sprite_position",
             STRUCTURED,
             _bins(builtin.NUM_BINS),
-            lambda cache_dir: builtin.labelled("position"),
+            lambda cache_dir: builtin.labelled_sprites("position"),
             "ours",
         ),
         Source(
             "sprite_orientation",
             STRUCTURED,
             _bins(builtin.NUM_BINS),
-            lambda cache_dir: builtin.labelled("orientation"),
+            lambda cache_dir: builtin.labelled_sprites("orientation"),
             "ours",
         ),
     )

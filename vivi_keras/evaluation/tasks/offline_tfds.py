@@ -14,7 +14,7 @@ from vivi_keras.evaluation.tasks.task import ImageTask, LabelledImages, shuffled
 from vivi_keras.features import own_labels
 
 TaskUnavailable = Unavailable  # the exception that callers catch
-# Most images in the training pool and in the test part [O].
+# Maximum number of images in the training pool and in the test part [O].
 MAX_POOL, MAX_TEST = 5000, 5000
 
 
@@ -27,14 +27,15 @@ def load_task(
 ):
     """Loads one task by name.
 
-    Data written by `prepare` is read from `cache_dir`. Other tasks are
-    created now if they need no package.
+    Data written by `prepare` is read from `cache_dir`. Other tasks are made
+    at once if they need no package, or if their package is installed.
 
     Args:
         name: a key of `SOURCES`, "demo", or "mine:PATH" for labels that
             `own_labels.read` reads.
         cache_dir: folder where `prepare` stored the tasks.
-        max_test: int, most test images to use (the first in the fixed order).
+        max_test: int, maximum number of test images; the first in the fixed
+            order are used.
         demo_films: folder of rendered films for the task "demo".
         dataset: prepared data set with the videos of "mine:labels.csv".
     Raises: ValueError for an unknown name, TaskUnavailable.
@@ -117,7 +118,7 @@ def read(source, cache_dir):
 
 
 def divide(images):
-    """Divides into a pool and a test part, keeping groups whole.
+    """Divides images into a pool and a test part, keeping groups whole.
 
     Half of the images are for testing, but the pool gets at least 1,000,
     or 80 % if there are fewer than 1,250.
@@ -194,7 +195,7 @@ def _configs():
 
 
 class ViviOffline(tfds.core.GeneratorBasedBuilder):
-    """Splits "train" (the pool, in a fixed order) and "test".
+    """A data set with splits "train" (the pool, in a fixed order) and "test".
 
     train800 is `train[:800]` and val200 is `train[800:1000]`.
     """

@@ -146,7 +146,7 @@ def draw_split(
     """Divides a pool into a training and a validation part.
 
     Args:
-        num_pool: int, images in the training pool.
+        num_pool: int, number of images in the training pool.
         seed: int; 0 takes the pool in its stored order (VTAB's fixed slices),
             any other seed a random order.
         groups: int [num_pool] or None; whole groups go to one side.

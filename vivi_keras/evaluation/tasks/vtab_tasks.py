@@ -111,7 +111,7 @@ def native(sizes):
     return Splits("train", "validation", "test", "validation[:200]")
 
 
-def thirds(train_percent, test_percent):
+def three_slices(train_percent, test_percent):
     """Training, validation and test are consecutive slices of train."""
 
     def splits(sizes):
@@ -220,7 +220,7 @@ SOURCES = {
             SPECIALIZED,
             "eurosat/rgb:2.*.*",
             10,
-            thirds(60, 80),
+            three_slices(60, 80),
             (16200, 5400, 5400),
         ),
         Source(
@@ -228,7 +228,7 @@ SOURCES = {
             SPECIALIZED,
             "resisc45:3.*.*",
             45,
-            thirds(60, 80),
+            three_slices(60, 80),
             (18900, 6300, 6300),
             by_hand="Put the unpacked archive NWPU-RESISC45.rar there:"
             " {folder}/NWPU-RESISC45/airplane/airplane_001.jpg and so on, 45"
@@ -272,7 +272,7 @@ SOURCES = {
             STRUCTURED,
             "dsprites:2.*.*",
             16,
-            thirds(80, 90),
+            three_slices(80, 90),
             (589824, 73728, 73728),
             sprite_label("label_x_position", 32),
             sprite_image,
@@ -282,7 +282,7 @@ SOURCES = {
             STRUCTURED,
             "dsprites:2.*.*",
             16,
-            thirds(80, 90),
+            three_slices(80, 90),
             (589824, 73728, 73728),
             sprite_label("label_orientation", 40),
             sprite_image,

@@ -24,8 +24,8 @@ def load_task(name, data_dir=None, max_test=None, resize=HALF_PIXEL):
         max_test: int, maximum number of test images; None for all, as in VTAB.
         resize: how images are resized, one of `settings.RESIZES`.
     Returns: TfdsTask.
-    Raises: Unavailable: the data set, or this version of it, is missing or
-        cannot be read.
+    Raises: Unavailable: the data set, or the version of it that the task
+        needs, is missing or cannot be read.
     """
     source = SOURCES[name]
     with reading(f"data set {source.builder}"):
@@ -59,7 +59,7 @@ def find_builder(name, data_dir=None):
 
 
 def split_sizes(builder):
-    """Split name -> number of examples; empty if it is not prepared."""
+    """Split name -> number of examples; empty if nothing is prepared."""
     return {k: v.num_examples for k, v in builder.info.splits.items()}
 
 
@@ -103,10 +103,11 @@ def _prepare(source, data_dir):
 
 @contextlib.contextmanager
 def sorted_listings():
-    """Context: TensorFlow lists folders sorted by name on every file system.
+    """Context in which TensorFlow lists the content of folders by name.
 
-    TFDS draws Caltech101's training images from folders in the order in which
-    the file system lists them, so that its splits differ between machines.
+    Otherwise TFDS would draw Caltech101's training images from folders in the
+    order in which the file system lists them, and the splits would differ
+    between machines.
     """
     listdir, walk = tf.io.gfile.listdir, tf.io.gfile.walk
 
