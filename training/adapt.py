@@ -7,7 +7,7 @@ Example:
 
 from absl import app, flags
 
-from vivi_keras import commands
+from vivi_keras import checks, commands
 from vivi_keras.runs import run as run_lib
 
 _ENCODER = flags.DEFINE_string(
@@ -35,7 +35,7 @@ _TRY = flags.DEFINE_list(
 )
 _RATES = flags.DEFINE_list("rates", ["1e-3"], "Learning rates to compare.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of the run.", 1)
-_SIZE = flags.DEFINE_integer("image_size", None, "Image size in pixels.", 8)
+_SIZE = flags.DEFINE_integer("image_size", None, "Image size in pixels.", 32)
 _SCALE = flags.DEFINE_enum(
     "scale", "demo", ["demo", "paper"], "Demo is for two CPU cores."
 )
@@ -56,6 +56,8 @@ def main(argv):
         ) from None
     from vivi_keras.training import pipeline
 
+    for level in _TRY.value:
+        checks.check_choice("--try", level, pipeline.LEVELS)
     settings = {}
     if _SIZE.value is not None:
         settings["data.image_size"] = _SIZE.value

@@ -47,7 +47,7 @@ _LEVELS = flags.DEFINE_list(
     "Levels to try; the labels choose the best one.",
 )
 _SIZE = flags.DEFINE_integer(
-    "image_size", None, "Image size for training, pixels per side.", 8
+    "image_size", None, "Image size for training, pixels per side.", 32
 )
 _WORKERS = flags.DEFINE_integer(
     "workers",

@@ -46,6 +46,7 @@ from vivi_keras.features import frames as frames_lib  # noqa: E402
 POOLS = {"train": 6000, "validation": 2000, "test": 4000, "revisits": 2500}
 DRAWS = {30: 10, 100: 5, 300: 3, 1000: 2}  # by number of labels
 CHOOSING = 100  # labels that the input size is chosen with
+LABELLED = "place"  # of the labels that some arms train with
 # Of the probes. None of the ends should be the best one.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 PREPARED = {
@@ -71,16 +72,19 @@ class Arm:
             place of a linear probe.
         share_of: another arm, or None. All weights then lie half way between
             those of its start and those that it ends with.
+        labels: share of the labels of LABELLED that training uses, in half of
+            the images of each step or, with the row "sup_100_demo", in all.
     """
 
     row: str | None = None
     settings: tuple = ()
     fine_tuned: bool = False
     share_of: str | None = None
+    labels: float | None = None
 
 
-# A small network that is trained from random weights, four times as long.
-SMALL_STEPS = 800
+# A small network that is trained from random weights.
+SMALL_STEPS = 300
 SMALL = (
     ("model.encoder", "resnet50v2"),
     ("model.width", 0.25),
@@ -112,6 +116,16 @@ ARMS = {
     "shot from scratch": Arm("adapt_shot_demo", SMALL),
     "frame+shot from scratch": Arm("adapt_frame_shot_demo", SMALL),
     "vivi from scratch": Arm("adapt_vivi_demo", SMALL),
+    "all labels of the place from scratch": Arm(
+        "sup_100_demo", SMALL, labels=1.0
+    ),
+    "a tenth of them from scratch": Arm("sup_100_demo", SMALL, labels=0.1),
+    "frame + all of them from scratch": Arm(
+        "adapt_frame_demo", SMALL, labels=1.0
+    ),
+    "frame + a tenth of them from scratch": Arm(
+        "adapt_frame_demo", SMALL, labels=0.1
+    ),
     "labels alone from scratch": Arm(settings=SMALL, fine_tuned=True),
     "labels alone from the start": Arm(fine_tuned=True),
 }
@@ -124,6 +138,11 @@ BASELINES = (
     "colour histogram",
     "untrained",
     "labels alone from scratch",
+)
+SUPERVISED = "all labels of the place from scratch"
+CO_TRAINED = (
+    "frame + a tenth of them from scratch",
+    "frame + all of them from scratch",
 )
 BY_TASK = "start or adapted, by task"
 # Differences that the table shows.
@@ -138,6 +157,7 @@ COMPARED = (
     ),
     *((f"{level} from scratch", "frame from scratch") for level in LEVELS),
     ("frame, sigreg, from scratch", "frame from scratch"),
+    *((arm, SUPERVISED) for arm in CO_TRAINED),
 )
 PIXELS = {
     "raw pixels": cache.RawPixels,
@@ -202,13 +222,39 @@ def make_data(work, hours, workers):
 def config_of(arm, seed, work):
     from vivi_keras.training import configs
 
+    base = configs.get_config("adapt_frame_demo")
     config = configs.get_config(ARMS[arm].row or "adapt_frame_demo")
+    if ARMS[arm].labels is not None:
+        _use_labels(config, base, ARMS[arm].labels, work)
     if ARMS[arm].settings[: len(SMALL)] == SMALL:
         configs.set_adapt_steps(config, SMALL_STEPS)
     config.update_from_flattened_dict(dict(ARMS[arm].settings))
     config.data.dataset = str(work / "data/train")
     config.seed = seed
     return config
+
+
+def _use_labels(config, base, share, work):
+    """Adds labels to a config; the number of images per step is `base`'s."""
+    from vivi_keras.runs import batches
+
+    images, count = config.data.images, batches.images_per_step(base)
+    if config.data.batch_size:
+        config.data.batch_size //= 2
+        images.copies = config.data.copies  # as the frame level needs
+        count //= 2 * images.copies
+    else:
+        for group in ("optimizer", "schedule", "adapt"):
+            config[group] = base[group]
+        config.data.image_size = base.data.image_size
+    images.batch_size, images.label_fraction = count, share
+    images.dataset = str(work / f"freedoom/train/labels/{LABELLED}.csv")
+    images.update(test_split="none", crop_area=base.data.crop_area)
+    config.objective.supervised = {
+        "weight": 1.0,
+        "num_classes": 0,
+        "warmup_steps": 0,
+    }
 
 
 def check_equal(arms, work):
@@ -561,7 +607,7 @@ def _interval(values):
     if np.isnan(values).any():
         return ""
     found = compare.difference(values, np.zeros(len(values)))
-    return f"{found['mean']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+    return compare.difference_text(found)
 
 
 def main():

@@ -50,7 +50,7 @@ def verdict(demo, level, steps):
 
 
 def mean(found, row, share):
-    return float(np.mean(found["rows"][row][share]))
+    return 100 * float(np.mean(found["rows"][row][share]))
 
 
 def main():
@@ -66,7 +66,7 @@ def main():
             found[level].append(verdict(demo, level, given.steps))
     first = found[levels[0]]
     scores = {
-        name: {s: [mean(each, name, s) for each in first] for s in SHARES}
+        name: {s: [mean(x, name, s) for x in first] for s in SHARES}
         for name in first[0]["rows"]
         if name != ADAPTED
     }
@@ -80,8 +80,8 @@ def main():
     print("| --- |" + " --- |" * len(counts))
     for name, of_name in scores.items():
         cells = [
-            f"{100 * np.mean(of_name[share]):.1f} ("
-            + ", ".join(f"{100 * value:.1f}" for value in of_name[share])
+            f"{np.mean(of_name[share]):.1f} ("
+            + ", ".join(f"{value:.1f}" for value in of_name[share])
             + ")"
             for share in SHARES
         ]
@@ -95,10 +95,7 @@ def main():
                 apart = compare.difference(
                     scores[level][share], scores[other][share]
                 )
-                cells.append(
-                    f"{100 * apart['mean']:+.1f}"
-                    f" [{100 * apart['low']:+.1f}, {100 * apart['high']:+.1f}]"
-                )
+                cells.append(compare.difference_text(apart))
             print("|", " | ".join([f"{level} less {other}", *cells]), "|")
 
 

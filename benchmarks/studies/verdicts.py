@@ -72,16 +72,21 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
     flags = parser.parse_args()
-    seeds = [int(seed) for seed in flags.seeds.split(",")]
+    with files.locked(flags.work):
+        judge(flags.work, [int(seed) for seed in flags.seeds.split(",")])
+
+
+def judge(work, seeds):
+    """Trains what is missing and prints the tables."""
     for seed in seeds:
-        train(flags.work, seed)
+        train(work, seed)
     print("| task, seed | kept | start | adapted | adapted less start |")
     print("|---|---|---|---|---|")
     gains = {share: [] for share in SHARES}
     for seed in seeds:
         of_seed = {share: [] for share in SHARES}
         for task in TASKS:
-            result, record = judged(flags.work, task, seed)
+            result, record = judged(work, task, seed)
             means = {
                 (name, share): 100 * np.mean(result["rows"][name][share])
                 for name in (START, ADAPTED)
@@ -108,10 +113,7 @@ def main():
     print(f"\nMean of {', '.join(TASKS)}, adapted less start, over seeds:")
     for share, found in gains.items():
         apart = compare.difference(found, np.zeros(len(found)))
-        print(
-            f"{share}: {apart['mean']:+.1f}"
-            f" [{apart['low']:+.1f}, {apart['high']:+.1f}]"
-        )
+        print(f"{share}: {compare.difference_text(apart)}")
 
 
 if __name__ == "__main__":

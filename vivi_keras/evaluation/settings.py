@@ -95,7 +95,7 @@ class Settings:
             estimated to fit into it runs.
         raw_pixels: Also score raw 16x16 pixels, as a baseline.
         maps: Maps of test images for --compare to draw: pca, umap (needs
-            pip install vivi-keras[maps]). Default: pca.
+            umap-learn, which vivi-keras's extra "maps" installs). Default: pca.
         dataset: Prepared data set with the videos of mine:labels.csv. Its shots
             and the frames that the module finds nearest are drawn. With
             --suite=video, the data set to score on.

@@ -43,6 +43,18 @@ def difference(values, others, confidence=0.95):
     }
 
 
+def difference_text(found) -> str:
+    """A `difference` as text, in its own unit.
+
+    >>> difference_text({"mean": 1.62, "low": 0.2, "high": 3.0})
+    '+1.6 [+0.2, +3.0]'
+    """
+    text = f"{found['mean']:+.1f}"
+    if found["low"] is not None:
+        text += f" [{found['low']:+.1f}, {found['high']:+.1f}]"
+    return text
+
+
 CONFIDENCE = 0.95
 SETTINGS = ("image_size", "max_test", "sweep")  # those that change the scores
 

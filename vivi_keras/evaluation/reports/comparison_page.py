@@ -107,10 +107,8 @@ def _differences(comparison, cells_of, protocol):
 def _interval(value, num_tasks):
     if value is None:
         return "-"
-    text, runs = f"{value['mean']:+.1f}", "one run"
-    if value["low"] is not None:
-        text += f" [{value['low']:+.1f}, {value['high']:+.1f}]"
-        runs = f"{value['runs']} runs"
+    text = compare_lib.difference_text(value)
+    runs = "one run" if value["low"] is None else f"{value['runs']} runs"
     if value["tasks"] < num_tasks:
         runs += f", {value['tasks']} of {num_tasks} tasks"
     return f"{text} ({runs})"
