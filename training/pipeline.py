@@ -1,6 +1,7 @@
 """Whole pipelines: adaptation with a verdict, and all that an archive needs."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -21,6 +22,8 @@ _SCRATCH = {
     "model.units": (1, 1, 1, 1),
 }
 _MOST_FRAMES_PER_SHOT = 200
+# At once, as these lines may go into a file.
+_show = functools.partial(print, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ def adapt(
     probe_every_steps=None,
     settings=None,
     fine_tune=True,
-    show=print,
+    show=_show,
 ) -> Adapted:
     """Adapts an encoder to videos by self-supervision, if that helps.
 
@@ -243,7 +246,7 @@ def _trial_table(trials):
     )
 
 
-def judge_run(workdir, labels, *, show=print, **options) -> dict:
+def judge_run(workdir, labels, *, show=_show, **options) -> dict:
     """The verdict on a run that saved its best step.
 
     If the adapted encoder is clearly worse than the start, the start takes its
@@ -311,12 +314,12 @@ def run(
     budget_minutes=30.0,
     steps=None,
     encoder="auto",
-    levels=("frame", "shot", "frame+shot"),
+    levels=("vivi", "frame"),
     workers=None,
     dry_run=False,
     settings=None,
     fine_tune=True,
-    show=print,
+    show=_show,
 ) -> dict:
     """From an archive to an encoder, a verdict, an index and a page.
 
@@ -336,7 +339,8 @@ def run(
             then do not depend on how fast the machine is. None for the budget.
         encoder: str, see `adapt`; "auto" for EfficientNet-Lite0 with ImageNet
             weights or, if these are not available, a small ResNet from scratch.
-        levels: which of LEVELS to compare.
+        levels: which of LEVELS to compare. If the budget is too small for
+            that, or there are no labels, the first one is trained.
         workers: int, processes that prepare videos; None for one a core.
         dry_run: whether to print the plan and stop.
         settings: dict of config keys to set, such as {"data.image_size": 96}.
@@ -361,7 +365,7 @@ def run(
         own_labels.check(labels)
         plan_lib.check_labels(labels, videos)
     workdir.check_writable(output)
-    start = _choose_start(encoder, show or print)
+    start = _choose_start(encoder, show or _show)
     settings = {**start, **(settings or {})}
     config = _config(levels[0], settings=settings)
     archive, plan = plan_lib.read_or_make(
@@ -379,6 +383,7 @@ def run(
         steps=steps,
         num_choices=len(levels),
         has_labels=labels is not None,
+        fine_tune=fine_tune,
         workers=workers,
         writes=not dry_run,
     )
@@ -386,6 +391,11 @@ def run(
         show(plan_lib.describe(archive, plan))
     found = {"page": None, "module": None, "index": None, "verdict": None}
     found["plan"] = dataclasses.asdict(plan)
+    if labels is None or not plan_lib.has_trials(plan):
+        if len(levels) > 1 and show is not None:
+            reason = "too little time" if labels is not None else "no labels"
+            show(f"Levels: {levels[0]} ({reason} to compare it with others)")
+        levels = levels[:1]
     if dry_run:
         return found
     dataset = output / "dataset"
@@ -494,7 +504,7 @@ def _embed(module, output, dataset, videos, show):
             show_progress=show is not None,
         )
     except ImportError as error:
-        (show or print)(f"No index: {error}")
+        (show or _show)(f"No index: {error}")
         return False
     if show is not None:
         show(f"Index: {done['shots']} shots, {done['frames']} frames")

@@ -43,7 +43,7 @@ _ENCODER = flags.DEFINE_string(
 )
 _LEVELS = flags.DEFINE_list(
     "levels",
-    ["frame", "shot", "frame+shot"],
+    ["vivi", "frame"],
     "Levels to try; the labels choose the best one.",
 )
 _SIZE = flags.DEFINE_integer(

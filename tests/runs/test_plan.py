@@ -56,20 +56,33 @@ def test_a_budget_is_divided():
     slower = dataclasses.replace(HOUR, video_rate=12.5)
     slower = plan.make_plan(slower, 3600.0, num_choices=3, **FACTS)
     assert slower.seconds["prepare"] == 150
-    left = 3600 - 60 - 300 - 48
-    assert found.steps == int(0.5 * left)
-    assert found.seconds["trials"] == pytest.approx(0.2 * left)
+    # A verdict is 15,000 images and 45 s; the run takes 45 s beside its steps.
+    left = 3600 - 60 - 300 - 48 - 195 - 45
+    assert found.seconds["verdict"] == 195
+    frozen = plan.make_plan(HOUR, 3600.0, fine_tune=False, **FACTS)
+    assert frozen.seconds["verdict"] == 45
+    of_each = int(0.25 * left / 3 - 45)
+    assert plan.trial_steps(found, 3, FACTS["images_per_step"]) == of_each
+    assert found.seconds["trials"] == 3 * (45 + of_each)
+    assert found.steps == left - 3 * (45 + of_each)
     assert sum(found.seconds.values()) == pytest.approx(3600 - 60, abs=2)
-    assert plan.trial_steps(found, 3, 100) == int(0.2 * left / 3)
-    # Trials are no longer than the run asks for.
-    two = plan.make_plan(HOUR, 3600.0, num_choices=2, **FACTS)
-    assert plan.trial_steps(two, 2, 100) == pytest.approx(two.steps / 5, abs=2)
+    assert plan.has_trials(found)
+
+
+def test_trials_of_too_few_steps_are_left_out():
+    least = 3 * (45 + 20) / 0.25 + 60 + 300 + 48 + 195 + 45
+    for more, has_trials in ((2, True), (-2, False)):
+        found = plan.make_plan(HOUR, least + more, num_choices=3, **FACTS)
+        assert plan.has_trials(found) == has_trials
+        assert sum(found.seconds.values()) == pytest.approx(least - 60, abs=4)
+    one = plan.make_plan(HOUR, least + 2, num_choices=1, **FACTS)
+    assert not plan.has_trials(one) and one.steps > found.steps
 
 
 def test_without_labels_all_goes_into_training():
     found = plan.make_plan(HOUR, 3600.0, has_labels=False, **FACTS)
     assert found.seconds["trials"] == found.seconds["verdict"] == 0
-    assert found.steps == 3600 - 60 - 300 - 48
+    assert found.steps == 3600 - 60 - 300 - 48 - 45
 
 
 def test_a_small_budget_says_what_it_would_take():

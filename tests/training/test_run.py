@@ -71,7 +71,7 @@ def test_a_small_archive_has_smaller_batches(films, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "LEAST_STEPS", 2)
     # 12 films are 12 records, and the row's batches have 64 rows.
     settings = {k: v for k, v in SETTINGS.items() if k != "data.batch_size"}
-    found = run(films, tmp_path, settings=settings)
+    found = run(films, tmp_path, settings=settings, budget_minutes=4.0)
     config = workdir.read_config(tmp_path / "adapted/run")
     assert config.data.batch_size == 12
     assert config.train.steps == found["plan"]["steps"]

@@ -28,8 +28,6 @@ BATCH_SIZE = 32
 # that they fit into memory; each shot keeps at least one. [O]
 FRAMES_PER_SHOT = 4
 MOST_FRAMES = 2000
-# How far the bias of a class without training shots lies below the others.
-_UNSEEN = 10.0
 _METADATA = "assets.extra/vivi.json"
 
 
@@ -151,7 +149,7 @@ def finetune(
     if not folds:
         note = "not fine-tuned: no held-out video can tell whether it helps"
         return dataclasses.replace(fitted, notes=(*fitted.notes, note))
-    tuner = finetune_lib.FineTuner(encoder)
+    tuner = finetune_lib.FineTuner(encoder, freeze_statistics=True)
     images, owner = _labelled_images(index, labelled)
 
     def train(shots, strength):
@@ -278,21 +276,10 @@ class _Model:
 
     def head(self, class_names):
         """The scaler and the regression as one linear map of features."""
-        kernel, bias = self._model.coef_.T, self._model.intercept_
-        classes = self._model.classes_
-        if len(classes) == 2:  # scikit-learn gives the second class alone
-            kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
-            bias = np.concatenate([-bias / 2, bias / 2])
-        if len(classes) < len(class_names):  # some have no shots here
-            full = np.zeros((len(kernel), len(class_names)))
-            low = np.full(len(class_names), bias.min() - _UNSEEN)
-            full[:, classes], low[classes] = kernel, bias
-            kernel, bias = full, low
-        kernel = self._scaler.scale[:, None] * kernel
-        bias = bias - self._scaler.mean @ kernel
-        return Head(
-            kernel.astype(np.float32), bias.astype(np.float32), class_names
+        kernel, bias = linear.linear_map(
+            self._scaler, self._model, len(class_names)
         )
+        return Head(kernel, bias, class_names)
 
 
 def _folds(data, shots, seed):

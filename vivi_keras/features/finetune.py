@@ -72,10 +72,13 @@ class FineTuner:
 
     Args:
         encoder: a trainable `features.encoder.Encoder`.
+        freeze_statistics: whether the encoder is called as it is to predict, so
+            that batch norm uses its stored statistics. In a short training on
+            few labels, new statistics do much harm.
     Raises: Untrainable.
     """
 
-    def __init__(self, encoder):
+    def __init__(self, encoder, freeze_statistics=False):
         if not getattr(encoder, "trainable_variables", []):
             raise Untrainable(
                 f"{encoder.path} has no trainable variables: only a reusable"
@@ -86,12 +89,13 @@ class FineTuner:
                 f"{encoder.path} has float16 weights, too coarse for small"
                 " updates: fine-tune an export with float32 weights"
             )
-        if encoder.modes == {False}:
+        if encoder.modes == {False} and not freeze_statistics:
             raise Untrainable(
                 f"{encoder.path} was saved for training=False alone: to"
                 " fine-tune it, export it with training=True as well"
             )
         self.encoder = encoder
+        self._training = not freeze_statistics
         self._start = [v.numpy() for v in encoder.variables]
         self._velocities = [
             tf.Variable(tf.zeros_like(v), trainable=False)
@@ -219,7 +223,11 @@ class FineTuner:
             blank = np.zeros((1, *size, 3))
             num_features = self.encoder.features(blank).shape[1]
             self._heads[width] = _Head(
-                self.encoder, self._velocities, num_features, width
+                self.encoder,
+                self._training,
+                self._velocities,
+                num_features,
+                width,
             )
         return self._heads[width]
 
@@ -227,7 +235,7 @@ class FineTuner:
 class _Head:
     """A linear head of some width, zero at the start, and its compiled step."""
 
-    def __init__(self, encoder, velocities, num_features, width):
+    def __init__(self, encoder, training, velocities, num_features, width):
         self.kernel = tf.Variable(tf.zeros([num_features, width]))
         self.bias = tf.Variable(tf.zeros([width]))
         own = [
@@ -243,9 +251,8 @@ class _Head:
         def step(images, labels, rate, momentum, num_classes):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(variables)
-                logits = self.logits(
-                    _trained(encoder, images), num_classes
-                )  # [N, width]
+                values = _called(encoder, images, training)
+                logits = self.logits(values, num_classes)  # [N, width]
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                     labels, logits
                 )
@@ -282,12 +289,12 @@ class _Head:
         return logits[:, :num_classes].argmax(axis=1)
 
 
-def _trained(encoder, images):
+def _called(encoder, images, training):
     try:
-        return encoder(images, training=True)
+        return encoder(images, training=training)
     except (TypeError, ValueError) as error:
         raise Untrainable(
-            f"{encoder.path} cannot be called with training=True:"
+            f"{encoder.path} cannot be called with training={training}:"
             f" {str(error).strip().splitlines()[0]}"
         ) from error
 

@@ -13,6 +13,8 @@ from vivi_keras.features import CannotScore
 # scikit-learn's C, the inverse of the L2 strength [O].
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 MAX_ITERATIONS = 300
+# How far the bias of a class without training rows lies below the others.
+_UNSEEN = 10.0
 
 
 class Scaler:
@@ -43,6 +45,10 @@ class LinearProbe:
         """Classes int64 [N] of features float [N, D]."""
         with threadpoolctl.threadpool_limits(1):
             return self._model.predict(self._scaler(features))
+
+    def head(self, num_classes):
+        """The same classifier as `linear_map`."""
+        return linear_map(self._scaler, self._model, num_classes)
 
     def accuracy(self, features, labels):
         """Top-1 accuracy in [0, 1]."""
@@ -98,6 +104,29 @@ def fit_chosen(
         train = np.concatenate([train, validation])
         train_labels = np.concatenate([train_labels, validation_labels])
     return fit(train, train_labels, best), scores
+
+
+def linear_map(scaler, model, num_classes):
+    """A scaler and a logistic regression as one linear map of features.
+
+    Args:
+        scaler: Scaler. model: a LogisticRegression, fitted on what it scaled.
+        num_classes: int; classes without training rows get a low bias.
+    Returns: (kernel float32 [D, num_classes], bias float32 [num_classes]).
+    """
+    kernel, bias = model.coef_.T, model.intercept_
+    classes = model.classes_
+    if len(classes) == 2:  # scikit-learn gives the second class alone
+        kernel = np.concatenate([-kernel / 2, kernel / 2], axis=1)
+        bias = np.concatenate([-bias / 2, bias / 2])
+    if len(classes) < num_classes:
+        full = np.zeros((len(kernel), num_classes))
+        low = np.full(num_classes, bias.min() - _UNSEEN)
+        full[:, classes], low[classes] = kernel, bias
+        kernel, bias = full, low
+    kernel = scaler.scale[:, None] * kernel
+    bias = bias - scaler.mean @ kernel
+    return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def _fit(values, labels, strength, model):

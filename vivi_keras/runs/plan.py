@@ -21,8 +21,14 @@ MOST_OPENED = 200  # videos that are opened to measure the archive
 DECODED_A_SECOND = 150  # frames that one process prepares per second
 VIDEO_RATE = 25.0  # frames a second of a video whose header states no rate
 START_SECONDS = 60.0  # to start the programs of all stages
-TRIALS_SHARE, VERDICT_SHARE = 0.2, 0.3  # of the time left after preparing
+# What a run takes beside its steps, to compile them and for the probe's scores,
+# and what a verdict takes without fine-tuning.
+RUN_SECONDS = 45.0
+FINE_TUNED_IMAGES = 15_000  # fine-tuning takes as long as training on so many
+TRIALS_SHARE = 0.25  # of the time left for trials and training
 TRIAL_STEPS = 1 / 5  # of the run's steps, at most, for each trial
+# Shorter trials do not show which level is better, so there are none.
+LEAST_TRIAL_STEPS = 20
 LEAST_STEPS, MOST_IMAGES = 20, 5_000_000
 STORED_SIDE = 2  # times the training size: the largest that a verdict tries
 
@@ -103,7 +109,8 @@ def read_or_make(
         steps: int, the steps of training, or None: as many as the budget
             allows.
         writes: whether to write the file.
-        **options: of `make_plan`: `num_choices`, `has_labels`, `workers`.
+        **options: of `make_plan`: `num_choices`, `has_labels`, `fine_tune`,
+            `workers`.
     Returns: (Archive, Plan).
     Raises: ValueError: the file is of other inputs, or as `make_plan`.
     """
@@ -290,6 +297,7 @@ def make_plan(
     image_size,
     num_choices=1,
     has_labels=True,
+    fine_tune=True,
     workers=1,
 ) -> Plan:
     """Divides a budget among the stages of a run.
@@ -302,6 +310,7 @@ def make_plan(
         image_size: int, pixels a side for training.
         num_choices: int, how many levels and rates are compared first.
         has_labels: whether there will be a verdict.
+        fine_tune: whether the verdict includes fine-tuning.
         workers: int, number of processes that prepare.
     Raises: ValueError: the budget is too small; the message says how much is
         needed.
@@ -311,27 +320,28 @@ def make_plan(
     # Each stored frame is embedded once. Without gradients, this takes about a
     # third of the time of training on it.
     indexing = archive.seconds * rate / (3 * images_per_second)
-    fixed = START_SECONDS + preparing + indexing
-    trials = TRIALS_SHARE if num_choices > 1 and has_labels else 0.0
-    verdict = VERDICT_SHARE if has_labels else 0.0
-    share = 1 - trials - verdict
+    verdict = RUN_SECONDS if has_labels else 0.0
+    if has_labels and fine_tune:
+        verdict += FINE_TUNED_IMAGES / images_per_second
+    fixed = START_SECONDS + preparing + indexing + verdict + RUN_SECONDS
     step_seconds = images_per_step / images_per_second
-    least = fixed + LEAST_STEPS * step_seconds / share
+    least = fixed + LEAST_STEPS * step_seconds
     if budget_seconds < least:
         raise ValueError(
             f"budget must be at least {math.ceil(least / 60)}m for"
             f" {archive.seconds / 3600:.2f} h of video on this machine. Got:"
             f" {_duration(budget_seconds)}"
         )
-    left = budget_seconds - fixed
-    steps = int(min(left * share / step_seconds, MOST_IMAGES / images_per_step))
-    if trials:
-        # Together the trials get their share, each at most TRIAL_STEPS.
-        of_trials = min(
-            trials * left, num_choices * TRIAL_STEPS * steps * step_seconds
-        )
-    else:
-        of_trials = 0.0
+    left, trials = budget_seconds - fixed, 0.0
+    most_steps = int(MOST_IMAGES / images_per_step)
+    if num_choices > 1 and has_labels:
+        of_each = (
+            TRIALS_SHARE * left / num_choices - RUN_SECONDS
+        ) / step_seconds
+        of_each = int(min(of_each, TRIAL_STEPS * most_steps))
+        if of_each >= LEAST_TRIAL_STEPS:
+            trials = num_choices * (RUN_SECONDS + of_each * step_seconds)
+    steps = min(int((left - trials) / step_seconds), most_steps)
     return Plan(
         rate,
         _short_side(archive, image_size),
@@ -340,9 +350,9 @@ def make_plan(
         images_per_second,
         {
             "prepare": preparing,
-            "trials": of_trials,
-            "train": steps * step_seconds,
-            "verdict": verdict * left,
+            "trials": trials,
+            "train": RUN_SECONDS + steps * step_seconds,
+            "verdict": verdict,
             "index": indexing,
         },
     )
@@ -373,12 +383,17 @@ def _short_side(archive, image_size):
     return min(archive.short_side, STORED_SIDE * image_size)
 
 
+def has_trials(plan) -> bool:
+    """Whether levels are compared first: the budget may be too small."""
+    return plan.images_per_second is None or plan.seconds["trials"] > 0
+
+
 def trial_steps(plan, num_choices, images_per_step) -> int:
     """Steps of each trial."""
     if plan.images_per_second is None:
         return max(1, int(TRIAL_STEPS * plan.steps))
-    images = plan.seconds["trials"] * plan.images_per_second
-    return max(1, int(images / (max(1, num_choices) * images_per_step)))
+    seconds = plan.seconds["trials"] / max(1, num_choices) - RUN_SECONDS
+    return max(1, round(seconds * plan.images_per_second / images_per_step))
 
 
 def describe(archive, plan) -> str:
