@@ -151,7 +151,8 @@ def adapt(
 
 
 def _steps_between_probes(steps):
-    return max(1, min(steps // 4, max(_LEAST_BETWEEN_PROBES, steps // 10)))
+    quarter = math.ceil(steps / 4)
+    return min(quarter, max(_LEAST_BETWEEN_PROBES, steps // 10))
 
 
 def _check_levels(levels):
