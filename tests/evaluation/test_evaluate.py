@@ -105,6 +105,19 @@ def test_probe_is_scikit_learns(width, noise):
     assert abs(found - expected) <= 0.002
 
 
+@pytest.mark.parametrize("kept", [(0, 1, 2, 3), (0, 2, 3), (1, 3)])
+def test_a_head_is_the_probe_as_a_linear_map(kept):
+    features, labels = clusters(200, classes=4)
+    rows = np.isin(labels, kept)
+    probe = linear.fit(features[rows], labels[rows], 0.1)
+    kernel, bias = probe.head(4)
+    assert kernel.shape == (24, 4) and kernel.dtype == np.float32
+    others, _ = clusters(300, classes=4, seed=1)
+    found = (others @ kernel + bias).argmax(axis=1)
+    np.testing.assert_array_equal(found, probe.predict(others))
+    assert {*found} == {*kept}
+
+
 def test_probe_refuses_one_class():
     with pytest.raises(ValueError, match="two classes"):
         linear.fit(np.eye(4), np.zeros(4, int))

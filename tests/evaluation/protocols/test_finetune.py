@@ -101,6 +101,21 @@ def test_training_is_a_plain_loop(tuner):
     assert np.abs(kernel - tuner._start[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_statistics_are_frozen_on_request(module, frozen):
+    tuner = FineTuner(load_encoder(module), freeze_statistics=frozen)
+    task = colours()
+    images = np.concatenate([b[0] for b in task.batches("train", (14, 18), 9)])
+    tuner.train(images, task.train.labels, 3, SWEEP, (0.5, 6), seed=7)
+    changed = {
+        "moving" in variable.name: np.abs(variable.numpy() - start).max() > 1e-4
+        for variable, start in zip(
+            tuner.encoder.variables, tuner._start, strict=True
+        )
+    }
+    assert changed == {False: True, True: not frozen}
+
+
 def test_order_takes_each_image_once_a_pass():
     order = endless_order(7, 3, seed=1)
     found = np.concatenate([next(order) for _ in range(7)])
