@@ -151,7 +151,7 @@ def adapt(
 
 
 def _steps_between_probes(steps):
-    quarter = math.ceil(steps / 4)
+    quarter = max(1, math.ceil(steps / 4))
     return min(quarter, max(_LEAST_BETWEEN_PROBES, steps // 10))
 
 

@@ -222,10 +222,9 @@ def make_data(work, hours, workers):
 def config_of(arm, seed, work):
     from vivi_keras.training import configs
 
-    base = configs.get_config("adapt_frame_demo")
     config = configs.get_config(ARMS[arm].row or "adapt_frame_demo")
     if ARMS[arm].labels is not None:
-        _use_labels(config, base, ARMS[arm].labels, work)
+        _use_labels(config, ARMS[arm].labels, work)
     if ARMS[arm].settings[: len(SMALL)] == SMALL:
         configs.set_adapt_steps(config, SMALL_STEPS)
     config.update_from_flattened_dict(dict(ARMS[arm].settings))
@@ -234,10 +233,13 @@ def config_of(arm, seed, work):
     return config
 
 
-def _use_labels(config, base, share, work):
-    """Adds labels to a config; the number of images per step is `base`'s."""
+def _use_labels(config, share, work):
+    """Adds labels to a config, with as many images per step as without."""
     from vivi_keras.runs import batches
+    from vivi_keras.training import configs
+    from vivi_keras.training.configs import labelled_rows
 
+    base = configs.get_config("adapt_frame_demo")
     images, count = config.data.images, batches.images_per_step(base)
     if config.data.batch_size:
         config.data.batch_size //= 2
@@ -250,11 +252,7 @@ def _use_labels(config, base, share, work):
     images.batch_size, images.label_fraction = count, share
     images.dataset = str(work / f"freedoom/train/labels/{LABELLED}.csv")
     images.update(test_split="none", crop_area=base.data.crop_area)
-    config.objective.supervised = {
-        "weight": 1.0,
-        "num_classes": 0,
-        "warmup_steps": 0,
-    }
+    config.objective.supervised = dict(labelled_rows.SUPERVISED)
 
 
 def check_equal(arms, work):

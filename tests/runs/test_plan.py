@@ -67,6 +67,10 @@ def test_a_budget_is_divided():
     assert found.steps == left - 3 * (45 + of_each)
     assert sum(found.seconds.values()) == pytest.approx(3600 - 60, abs=2)
     assert plan.has_trials(found)
+    # Trials are no longer than the run asks for, also if it is limited.
+    for budget, choices in ((3600.0, 2), (1e6, 2), (1e6, 5)):
+        found = plan.make_plan(HOUR, budget, num_choices=choices, **FACTS)
+        assert 20 <= plan.trial_steps(found, choices, 100) <= found.steps / 5
 
 
 def test_trials_of_too_few_steps_are_left_out():

@@ -168,7 +168,7 @@ def test_given_steps_need_no_measurement(films, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("steps", "between"),
-    [(1, 1), (7, 2), (40, 10), (50, 13), (60, 15), (100, 15), (200, 20)],
+    [(1, 1), (7, 2), (40, 10), (59, 15), (60, 15), (100, 15), (200, 20)],
 )
 def test_short_runs_are_scored_less_often(steps, between):
     assert pipeline._steps_between_probes(steps) == between

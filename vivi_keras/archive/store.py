@@ -118,10 +118,8 @@ class Store:
 
         Raises: ValueError: a file is missing or damaged; the message names it.
         """
-        parquet, path = (
-            import_extra("pyarrow.parquet"),
-            self._path(part["name"], kind),
-        )
+        parquet = import_extra("pyarrow.parquet")
+        path = self._path(part["name"], kind)
         with _damaged(path):
             table = parquet.read_table(path, columns=columns)
         if len(table) != part[kind]:

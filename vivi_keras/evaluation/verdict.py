@@ -12,14 +12,14 @@ import numpy as np
 from scipy import stats
 
 from vivi_keras import checks, files, pages
+from vivi_keras.evaluation.reports import compare
 from vivi_keras.features import cache, linear, own_labels
 from vivi_keras.features import encoder as encoder_lib
 from vivi_keras.features.finetune import FineTuner, Sweep
 
 SHARES = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the labels
 # Small enough for two cores.  [O]
-RATE, STEPS = 1e-3, 60
-SWEEP = Sweep((RATE,), (STEPS,), batch_size=32, runs=1)
+SWEEP = Sweep(learning_rates=(1e-3,), steps=(60,), batch_size=32, runs=1)
 FINETUNED_SPLITS = 2  # number of splits to fine-tune on, which takes long
 SIZE_IMAGES = 500  # at most so many images are used to choose the image size
 START, ADAPTED, FINETUNED = "start", "adapted", "start, fine-tuned"
@@ -224,7 +224,7 @@ def _fine_tuned(encoder, own, splits, size):
     tuner = FineTuner(encoder, freeze_statistics=True)
     features = encoder_lib.frame_features(encoder, own.images, size)
     images = encoder_lib.resize_frames(own.images, encoder.size_for(size))
-    num_classes = len(own.class_names)
+    num_classes, (setting,) = len(own.class_names), SWEEP.settings
 
     def accuracy(split, share):
         rows, test = split.part(share), split.test
@@ -235,7 +235,7 @@ def _fine_tuned(encoder, own, splits, size):
                 own.labels[rows],
                 num_classes,
                 SWEEP,
-                (RATE, STEPS),
+                setting,
                 0,
                 start=probe.head(num_classes),
             )
@@ -334,8 +334,7 @@ def _table(result):
         [
             "adapted less start",
             *[
-                f"{_signed(d['mean'])} [{_signed(d['low'])},"
-                f" {_signed(d['high'])}]"
+                compare.difference_text(d, unit=100)
                 for d in result["differences"].values()
             ],
         ]

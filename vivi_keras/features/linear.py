@@ -55,18 +55,17 @@ class LinearProbe:
         return float(np.mean(self.predict(features) == np.asarray(labels)))
 
 
-def fit(features, labels, strength=1.0, model=None):
+def fit(features, labels, strength=1.0):
     """Fits one probe with a given strength.
 
     Args:
         features: float [N, D]. labels: int [N], at least two classes.
         strength: float, scikit-learn's C.
-        model: a LogisticRegression to start from, or None.
     Raises: CannotScore: all labels are of one class.
     """
     _check_classes(labels)
     scaler = Scaler(features)
-    model = _fit(scaler(features), labels, strength, model)
+    model = _fit(scaler(features), labels, strength)
     return LinearProbe(scaler, model, strength)
 
 
@@ -129,7 +128,7 @@ def linear_map(scaler, model, num_classes):
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
-def _fit(values, labels, strength, model):
+def _fit(values, labels, strength, model=None):
     if model is None:
         model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     model.set_params(C=strength)

@@ -224,7 +224,8 @@ def test_other_protocols_are_no_vtab_mean(tmp_path, others, change, said):
     assert "| mean of 19, not VTAB-1k | - | **50.0** |" in text
     assert f"two is not scored as VTAB-1k: {said}" in text
     assert "Relative Patch Location" in text
-    assert "resized as half_pixel here, and as legacy for the" in text
+    said = "Images are resized as half_pixel here, and as legacy for the"
+    assert f"{said} published scores." in text
 
 
 def test_kNN_over_vtab_is_no_vtab_mean():

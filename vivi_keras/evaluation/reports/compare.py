@@ -43,15 +43,20 @@ def difference(values, others, confidence=0.95):
     }
 
 
-def difference_text(found) -> str:
-    """A `difference` as text, in its own unit.
+def difference_text(found, unit=1.0) -> str:
+    """A `difference` as text.
+
+    Args:
+        found: dict of `difference`.
+        unit: float, 100 for per cent of values in [0, 1].
 
     >>> difference_text({"mean": 1.62, "low": 0.2, "high": 3.0})
     '+1.6 [+0.2, +3.0]'
     """
-    text = f"{found['mean']:+.1f}"
+    text = f"{unit * found['mean']:+.1f}"
     if found["low"] is not None:
-        text += f" [{found['low']:+.1f}, {found['high']:+.1f}]"
+        low, high = unit * found["low"], unit * found["high"]
+        text += f" [{low:+.1f}, {high:+.1f}]"
     return text
 
 
